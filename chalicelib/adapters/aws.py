@@ -1,0 +1,64 @@
+"""How every AWS client is made (when it is first used, and impatient) and how its errors are translated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+
+_clients: dict[str, Any] = {}
+# boto3's default session must not make clients in two threads at once; the clients themselves are safe.
+_lock = Lock()
+
+
+def sqs() -> SQSClient:
+    client: SQSClient = _client("sqs")
+    return client
+
+
+def s3() -> S3Client:
+    client: S3Client = _client("s3")
+    return client
+
+
+def secretsmanager() -> SecretsManagerClient:
+    client: SecretsManagerClient = _client("secretsmanager")
+    return client
+
+
+@contextmanager
+def failing_as(error: Callable[[str], Exception]) -> Iterator[None]:
+    """Turns whatever an AWS call raises into `error`, with AWS's short code as its text."""
+    # Here, because boto3 is most of a cold start and is not imported before the first call.
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as exc:
+        raise error(exc.response.get("Error", {}).get("Code", "unknown")) from exc
+    except BotoCoreError as exc:
+        raise error(type(exc).__name__) from exc
+
+
+def _client(service: str) -> Any:
+    with _lock:
+        if service not in _clients:
+            import boto3
+            from botocore.config import Config
+
+            # At worst 8 s in all: most senders wait 10 s, and a 503 in time is worth more than a late answer.
+            config = Config(
+                connect_timeout=1,
+                read_timeout=3,
+                retries={"mode": "standard", "total_max_attempts": 2},
+                max_pool_connections=32,
+                tcp_keepalive=True,
+            )
+            _clients[service] = boto3.client(service, config=config)  # type: ignore[call-overload]
+        return _clients[service]

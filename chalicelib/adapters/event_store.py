@@ -1,0 +1,107 @@
+"""What processing does in its transaction, as SQL. Decides nothing: who is first is decided by the unique index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+
+from chalicelib.adapters.postgres import Database, Session
+from chalicelib.envelope import Accepted
+from chalicelib.payloads import jsonb_text, text_of
+from chalicelib.process import Result, Work
+
+
+class EventStore:
+    """The events of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @contextmanager
+    def transaction(self) -> Iterator[EventTransaction]:
+        with self._database.transaction() as session:
+            yield EventTransaction(session)
+
+
+class EventTransaction:
+    """One transaction over events; raises DatabaseUnavailable and StatementFailed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def claim(self, events: Sequence[Accepted]) -> set[UUID]:
+        """Claims each event's dedup key; the ids of those that were first."""
+        rows = self._session.run("claim_keys", _keys(events))
+        return {row["event_id"] for row in rows}
+
+    def owners(self, events: Sequence[Accepted]) -> dict[UUID, UUID]:
+        """For each event, the id of the event that holds its dedup key."""
+        rows = self._session.run("key_owners", _keys(events))
+        return {row["id"]: row["event_id"] for row in rows}
+
+    def lock(self, ids: Sequence[UUID]) -> dict[UUID, tuple[str, int]]:
+        """Locks stored events; id -> status and attempts."""
+        rows = self._session.run("lock_events", {"ids": list(ids)})
+        return {row["id"]: (row["status"], row["attempts"]) for row in rows}
+
+    def insert(self, works: Sequence[Work], result: Result) -> None:
+        self._session.run_many("insert_events", [_row(work, result) for work in works])
+
+    def update(self, results: Sequence[tuple[UUID, Result]]) -> None:
+        self._session.run_many(
+            "update_events",
+            [(id, result.status, result.attempts, _text(result.error), result.processed_at) for id, result in results],
+            template="(%s::uuid, %s, %s::integer, %s::text, %s::timestamptz)",
+        )
+
+    def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None:
+        self._session.run_many(
+            "insert_duplicates",
+            [(event.id, owner, event.source, event.received_at) for event, owner in repeats],
+        )
+
+    def attempt(self, work: Callable[[Any], None]) -> BaseException | None:
+        return self._session.attempt(work)
+
+
+def _keys(events: Sequence[Accepted]) -> dict[str, list[Any]]:
+    return {
+        "sources": [event.source for event in events],
+        "keys": [event.dedup_key for event in events],
+        "ids": [event.id for event in events],
+    }
+
+
+def _row(work: Work, result: Result) -> tuple[Any, ...]:
+    event = work.event
+    return (
+        event.id,
+        event.source,
+        event.type,
+        event.dedup_key,
+        result.status,
+        result.attempts,
+        _text(result.error),
+        event.received_at,
+        result.processed_at,
+        jsonb_text(json.dumps(dict(event.headers))),
+        _payload(work),
+        psycopg2.Binary(work.body),
+    )
+
+
+def _payload(work: Work) -> str | None:
+    """The payload as jsonb reads it: from the sender's own text, so that every digit of a number is kept."""
+    if not work.payload_fits:
+        return None
+    return jsonb_text(text_of(work.body, work.event.form_field))
+
+
+def _text(text: str | None) -> str | None:
+    """What PostgreSQL's text can hold: an error may quote anything."""
+    return text and text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -1,0 +1,215 @@
+"""PostgreSQL: the one connection of a warm function, its transactions, and what its errors mean.
+
+The connection is opened when it is first needed, kept between invocations, and replaced when it is broken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, TRANSACTION_STATUS_INTRANS
+
+from chalicelib.adapters.guard import GuardedConnection, HandlerCursor
+from chalicelib.errors import DatabaseUnavailable, StatementFailed, TransactionControlForbidden
+
+_SQL = Path(__file__).parent.parent / "sql"
+
+# A server that vanished without a word is noticed in seconds rather than in the kernel's quarter of an hour.
+_LINK: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+    "application_name": "postern",
+}
+
+# SQLSTATEs (appendix A of PostgreSQL's manual). The first are a fact about the values, and will come again; the
+# second pass when others are done: serialization failure, deadlock, lock timeout, statement timeout.
+_BAD_DATA = ("22", "23", "54")
+_PASSING = ("40001", "40P01", "55P03", "57014")
+_NO_RESOURCES = "53"
+
+_SAVEPOINT = "postern_event"
+
+
+class Database:
+    """A connection to one database. `dsn(True)` asks for credentials afresh instead of the ones it gave before."""
+
+    def __init__(self, dsn: Callable[[bool], str]) -> None:
+        self._dsn = dsn
+        self._connection: GuardedConnection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Commits at the end, or rolls back when the block raises.
+
+        Raises DatabaseUnavailable when there is no database to speak of, StatementFailed when it refuses a
+        statement or the commit.
+        """
+        connection = self._usable_connection()
+        try:
+            yield Session(connection)
+            with translated_errors(connection):
+                connection.commit()
+        except BaseException:
+            self._abandon(connection)
+            raise
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _usable_connection(self) -> GuardedConnection:
+        if self._connection is not None:
+            try:
+                # It may have died while the function slept; better found out before the work than in it.
+                with self._connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                return self._connection
+            except psycopg2.Error:
+                self._abandon(self._connection)
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> GuardedConnection:
+        try:
+            return _open(self._dsn(False))
+        except psycopg2.Error as exc:
+            if not _is_login_failure(exc):
+                raise DatabaseUnavailable(_first_line(exc)) from exc
+        # The password may have been rotated since it was fetched.
+        try:
+            return _open(self._dsn(True))
+        except psycopg2.Error as exc:
+            raise DatabaseUnavailable(_first_line(exc)) from exc
+
+    def _abandon(self, connection: GuardedConnection) -> None:
+        """Back to a clean connection, or to none."""
+        connection.lent = False
+        try:
+            connection.rollback()
+        except psycopg2.Error:
+            connection.close()
+        if connection.closed:
+            self._connection = None
+
+
+class Session:
+    """One open transaction."""
+
+    def __init__(self, connection: GuardedConnection) -> None:
+        self._connection = connection
+
+    def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Runs a named query of queries.sql; its rows, or none where it gives none."""
+        return self.execute(queries()[query], values)
+
+    def run_many(self, query: str, rows: Sequence[Sequence[Any]], template: str | None = None) -> None:
+        """Runs a named query with `VALUES %s` once, for all rows."""
+        if not rows:
+            return
+        with translated_errors(self._connection), self._connection.cursor() as cursor:
+            psycopg2.extras.execute_values(cursor, queries()[query], rows, template=template, page_size=len(rows))
+
+    def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        with translated_errors(self._connection), self._connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def attempt(self, work: Callable[[HandlerCursor], None]) -> BaseException | None:
+        """Runs `work` under a savepoint; what it raised, after undoing what it wrote, or None.
+
+        Raises DatabaseUnavailable when it was the database that went away under it.
+        """
+        self.execute(f"SAVEPOINT {_SAVEPOINT}")
+        failure = self._lend(work)
+        status = self._connection.info.transaction_status
+        if failure is None and status != TRANSACTION_STATUS_INTRANS:
+            # It caught a database error and went on, or found a way around the guard.
+            failure = TransactionControlForbidden(
+                "The handler swallowed a database error, which voids its transaction."
+                if status == TRANSACTION_STATUS_INERROR
+                else "The handler ended its event's transaction."
+            )
+        if failure is None:
+            self.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        elif status in (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR):
+            self.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        return failure
+
+    def _lend(self, work: Callable[[HandlerCursor], None]) -> BaseException | None:
+        connection = self._connection
+        connection.lent = True
+        try:
+            with connection.cursor(cursor_factory=HandlerCursor) as cursor:
+                work(cursor)
+        except (Exception, SystemExit) as exc:
+            # Judged by this connection alone: the handler may have errors of other databases to raise.
+            full = isinstance(exc, psycopg2.Error) and (exc.pgcode or "").startswith(_NO_RESOURCES)
+            if connection.closed or full:
+                raise DatabaseUnavailable(_first_line(exc)) from exc
+            return exc
+        finally:
+            connection.lent = False
+        if connection.closed:
+            raise DatabaseUnavailable("The connection was lost.")
+        return None
+
+
+@contextmanager
+def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[None]:
+    """The driver's errors as Postern's, decided in this one place."""
+    try:
+        yield
+    except psycopg2.Error as exc:
+        code = exc.pgcode or ""
+        if not connection.closed and code.startswith(_BAD_DATA + _PASSING):
+            raise StatementFailed(_first_line(exc), bad_data=code.startswith(_BAD_DATA)) from exc
+        # Shut down, full, read-only, without our schema: a fact about the database, and no event's fault.
+        raise DatabaseUnavailable(_first_line(exc)) from exc
+
+
+@cache
+def queries() -> dict[str, str]:
+    """The blocks of queries.sql by name."""
+    blocks = re.split(r"^-- name: (\w+)\n", (_SQL / "queries.sql").read_text("utf-8"), flags=re.M)
+    return {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
+
+
+def _open(dsn: str) -> GuardedConnection:
+    connection: GuardedConnection = psycopg2.connect(dsn, connection_factory=GuardedConnection, **_LINK)
+    try:
+        psycopg2.extras.register_uuid(conn_or_curs=connection)
+        with connection.cursor() as cursor:
+            cursor.execute(queries()["set_timeouts"])
+        # A session setting made in a transaction is undone when that is rolled back.
+        connection.commit()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_login_failure(exc: psycopg2.Error) -> bool:
+    # A failed login has no SQLSTATE in libpq, so that the text is all there is to go by.
+    return exc.pgcode is None and "authentication failed" in str(exc)
+
+
+def _first_line(exc: BaseException) -> str:
+    """The driver's message without its DETAIL, which may quote a row."""
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__

@@ -1,0 +1,48 @@
+"""What people ask of the stored events."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from chalicelib.adapters.postgres import Database
+
+
+class Reports:
+    """Reads one database, each question in a transaction of its own. Raises DatabaseUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def events(
+        self,
+        *,
+        source: str | None,
+        type: str | None,
+        status: str | None,
+        before: UUID | None,
+        limit: int,
+    ) -> list[dict[str, Any]]:
+        """The newest first; `before` is the last id of the page before."""
+        with self._database.transaction() as session:
+            return session.run(
+                "list_events",
+                {"source": source, "type": type, "status": status, "before": before, "limit": limit},
+            )
+
+    def event(self, id: UUID) -> dict[str, Any] | None:
+        """The event of this id, or the one that the delivery of this id repeated, with its `duplicates`."""
+        with self._database.transaction() as session:
+            repeated = session.run("event_of_duplicate", {"id": id})
+            found = session.run("show_event", {"id": repeated[0]["event_id"] if repeated else id})
+            if not found:
+                return None
+            event = found[0]
+            event["body"] = bytes(event["body"])
+            event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
+            return event
+
+    def ensure_partitions(self, days_ahead: int) -> int:
+        """How many partitions it made."""
+        with self._database.transaction() as session:
+            return int(session.run("ensure_partitions", {"days_ahead": days_ahead})[0]["ensure_partitions"])

@@ -1,0 +1,76 @@
+"""SQS, as the sender to and the consumer of the queues; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chalicelib.adapters import aws
+from chalicelib.errors import QueueUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageAttributeValueTypeDef
+
+# SQS takes no more entries in one call.
+_MOST_ENTRIES = 10
+
+
+@dataclass(frozen=True)
+class SqsQueue:
+    """One queue, by its URL. Every method raises QueueUnavailable unless SQS confirmed all of it."""
+
+    url: str
+
+    def send(self, message: str, *, group: str = "", attributes: Mapping[str, str] | None = None) -> None:
+        """`group` makes a standard queue a fair one: a group with a backlog does not delay the others."""
+        typed: dict[str, MessageAttributeValueTypeDef] = {
+            name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()
+        }
+        with aws.failing_as(QueueUnavailable):
+            if group:
+                aws.sqs().send_message(
+                    QueueUrl=self.url,
+                    MessageBody=message,
+                    MessageAttributes=typed,
+                    MessageGroupId=group,
+                )
+            else:
+                aws.sqs().send_message(QueueUrl=self.url, MessageBody=message, MessageAttributes=typed)
+
+    def hide(self, delays: Mapping[str, int]) -> None:
+        """Sets when received messages come back: receipt handle -> seconds from now."""
+        failed: list[BatchResultErrorEntryTypeDef] = []
+        for part in _parts(list(delays)):
+            with aws.failing_as(QueueUnavailable):
+                answer = aws.sqs().change_message_visibility_batch(
+                    QueueUrl=self.url,
+                    Entries=[
+                        {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": delays[handle]}
+                        for n, handle in enumerate(part)
+                    ],
+                )
+            failed += answer.get("Failed", [])
+        _refuse(failed)
+
+    def delete(self, receipt_handles: Sequence[str]) -> None:
+        """Takes finished messages off the queue."""
+        failed: list[BatchResultErrorEntryTypeDef] = []
+        for part in _parts(receipt_handles):
+            with aws.failing_as(QueueUnavailable):
+                answer = aws.sqs().delete_message_batch(
+                    QueueUrl=self.url,
+                    Entries=[{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(part)],
+                )
+            failed += answer.get("Failed", [])
+        _refuse(failed)
+
+
+def _parts(handles: Sequence[str]) -> list[Sequence[str]]:
+    return [handles[at : at + _MOST_ENTRIES] for at in range(0, len(handles), _MOST_ENTRIES)]
+
+
+def _refuse(failed: Sequence[BatchResultErrorEntryTypeDef]) -> None:
+    # A batch call answers 200 even when entries in it failed.
+    if failed:
+        raise QueueUnavailable(f"{len(failed)} entries: {failed[0].get('Code', 'unknown')}")

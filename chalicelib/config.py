@@ -1,0 +1,75 @@
+"""What an installation sets, as one frozen object built from an environ that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chalicelib.errors import ConfigurationError
+
+SHIPPED_SOURCES = Path(__file__).parent / "sources.toml"
+
+# Lambda takes 6 MB a request; API Gateway's own envelope and the escapes in the body take their share of it, so a
+# larger body is answered 413 by API Gateway before it gets here.
+LARGEST_BODY_BYTES = 6_000_000
+
+
+@dataclass(frozen=True)
+class Config:
+    """Each function is given only what it needs: a name that is missing raises when it is asked for.
+
+    Secrets travel by name (`sources_secret_id`, `database_secret_id`); `database_url`, which holds a password,
+    is for a database without a secret, such as a local one.
+    """
+
+    sources_file: Path
+    queue_url: str | None
+    dead_letter_queue_url: str | None
+    sources_secret_id: str | None
+    bodies_bucket: str | None
+    database_secret_id: str | None
+    database_url: str | None = field(repr=False)
+    partial_batch_response: bool
+    max_attempts: int
+    retry_base_seconds: int
+    retry_max_seconds: int
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Config:
+        """Raises ConfigurationError when a value does not fit."""
+        return cls(
+            sources_file=Path(environ.get("SOURCES_FILE") or SHIPPED_SOURCES),
+            queue_url=environ.get("QUEUE_URL"),
+            dead_letter_queue_url=environ.get("DEAD_LETTER_QUEUE_URL"),
+            sources_secret_id=environ.get("SOURCES_SECRET_ID"),
+            bodies_bucket=environ.get("BODIES_BUCKET"),
+            database_secret_id=environ.get("DATABASE_SECRET_ID"),
+            database_url=environ.get("DATABASE_URL"),
+            partial_batch_response=_switch(environ, "PARTIAL_BATCH_RESPONSE"),
+            max_attempts=_number(environ, "MAX_ATTEMPTS", default=3),
+            retry_base_seconds=_number(environ, "RETRY_BASE_SECONDS", default=30),
+            retry_max_seconds=_number(environ, "RETRY_MAX_SECONDS", default=300),
+        )
+
+    def need(self, name: str) -> str:
+        """The value of a name that this function cannot work without."""
+        value = getattr(self, name)
+        if not value:
+            raise ConfigurationError(f"{name.upper()} is not set.")
+        return str(value)
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    # Twelve hours: the longest that SQS keeps a message hidden.
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 43200:
+        raise ConfigurationError(f"{name} is '{text}', not a whole number from 1 to 43200.")
+    return int(text)
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name) or "false"
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"{name} is '{text}', not 'true' or 'false'.")
+    return text == "true"

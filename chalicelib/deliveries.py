@@ -1,0 +1,94 @@
+"""What arrives (`Headers`, `Delivery`) and what it becomes (`Event`): values only, no behaviour of their own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+class Headers(Mapping[str, str]):
+    """Request headers: names in any case, repeated ones kept apart.
+
+    `headers[name]` is the value of a header that came once. A repeated header has no single value, and
+    picking one lets a sender show one value to the check and another to the reader: it counts as absent
+    here, and `all` gives every value.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in items:
+            self._values.setdefault(name.lower(), []).append(value)
+
+    def __getitem__(self, name: str) -> str:
+        values = self._values[name.lower()]
+        if len(values) != 1:
+            raise KeyError(name)
+        return values[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def all(self, name: str) -> list[str]:
+        return self._values.get(name.lower(), [])
+
+    def as_stored(self, hidden: Iterable[str] = ()) -> dict[str, str | list[str]]:
+        """Lower-case names to a value, or to a list where one was repeated; credentials are blanked out."""
+        concealed = CREDENTIAL_HEADERS.union(hidden)
+        return {
+            name: REDACTED if name in concealed else values[0] if len(values) == 1 else values
+            for name, values in self._values.items()
+        }
+
+
+REDACTED = "[redacted]"
+
+# Headers that are a password in themselves. Signatures are not: they prove one body, and re-verifying needs them.
+CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "x-amz-security-token"})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One HTTP request from a provider, exactly as it came."""
+
+    source: str
+    headers: Headers
+    body: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a delivery announced; handlers get one.
+
+    `payload` is the parsed body, `body` its exact bytes. `attempt` counts the tries at processing this
+    event, from 1.
+    """
+
+    id: UUID
+    source: str
+    type: str
+    dedup_key: str
+    received_at: datetime
+    headers: Mapping[str, str | list[str]]
+    payload: Any
+    body: bytes
+    attempt: int = 1
+
+
+def new_event_id(at: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
+
+    The id carries the time, so the events table is partitioned and pruned by it.
+    """
+    milliseconds = int(at.timestamp() * 1000)
+    value = milliseconds << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return UUID(int=value)

@@ -1,0 +1,144 @@
+"""The queue message: what the API function tells the processor about an accepted event.
+
+One JSON object of ASCII (SQS takes only characters that XML allows). Its version changes when an older processor
+could misread it. The body travels as base64; a large one is compressed, and one that no message can carry lies
+in the bucket, with a pointer here (a claim check).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+
+from chalicelib.errors import MalformedMessage
+
+VERSION = 1
+
+# SQS takes 1 MiB a message, attributes and all; the processor adds some when it moves one to the dead letters.
+LARGEST_MESSAGE_BYTES = 1_048_576 - 4_096
+
+_COMPRESS_FROM_BYTES = 2_048
+# A body never unpacks to more than the API function takes; the margin is for a limit raised on one side first.
+_LARGEST_UNPACKED_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An event between the two functions. `body` is None while the bytes lie in the bucket under `body_key`."""
+
+    id: UUID
+    source: str
+    type: str
+    dedup_key: str
+    received_at: datetime
+    headers: Mapping[str, str | list[str]]
+    body: bytes | None
+    body_key: str | None = None
+    form_field: str | None = None
+
+
+def to_message(event: Accepted) -> str:
+    """The message's text. Its length in bytes is its length."""
+    envelope: dict[str, Any] = {
+        "v": VERSION,
+        "id": str(event.id),
+        "source": event.source,
+        "type": event.type,
+        "key": event.dedup_key,
+        "at": event.received_at.astimezone(UTC).isoformat(),
+        "headers": dict(event.headers),
+    }
+    if event.form_field is not None:
+        envelope["form_field"] = event.form_field
+    if event.body is None:
+        envelope["body_key"] = event.body_key
+    elif len(event.body) < _COMPRESS_FROM_BYTES:
+        envelope["body"] = base64.b64encode(event.body).decode()
+    else:
+        envelope["zbody"] = base64.b64encode(zlib.compress(event.body, 1)).decode()
+    return json.dumps(envelope, separators=(",", ":"))
+
+
+def from_message(text: str) -> Accepted:
+    """Raises MalformedMessage for whatever `to_message` did not write."""
+    try:
+        # A fresh schema costs more than the check; one instance serves every message.
+        event: Accepted = _ENVELOPE.loads(text)
+    except ValidationError as exc:
+        raise MalformedMessage(f"not an envelope: {_keys(exc)}") from None
+    except (ValueError, RecursionError) as exc:
+        raise MalformedMessage(f"not JSON: {type(exc).__name__}") from None
+    return event
+
+
+class _Bytes(fields.Field[bytes]):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bytes:
+        try:
+            return self._unpack(base64.b64decode(value, validate=True))
+        except (TypeError, ValueError, zlib.error):
+            raise ValidationError("not a body") from None
+
+    def _unpack(self, packed: bytes) -> bytes:
+        return packed
+
+
+class _CompressedBytes(_Bytes):
+    def _unpack(self, packed: bytes) -> bytes:
+        unpacker = zlib.decompressobj()
+        body = unpacker.decompress(packed, _LARGEST_UNPACKED_BYTES)
+        if not unpacker.eof:
+            raise ValueError("truncated, or larger than any body")
+        return body
+
+
+class _EnvelopeSchema(Schema):
+    """Unknown keys pass: a newer API function may add one, as long as an older processor may ignore it."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    v = fields.Integer(required=True, strict=True, validate=validate.Equal(VERSION))
+    id = fields.UUID(required=True)
+    source = fields.String(required=True, validate=validate.Length(min=1))
+    type = fields.String(required=True, validate=validate.Length(min=1))
+    key = fields.String(required=True, validate=validate.Length(min=1))
+    at = fields.AwareDateTime(required=True, format="iso")
+    headers = fields.Dict(keys=fields.String(), required=True)
+    form_field = fields.String(load_default=None)
+    body = _Bytes()
+    zbody = _CompressedBytes()
+    body_key = fields.String(validate=validate.Length(min=1))
+
+    @post_load
+    def _to_event(self, data: dict[str, Any], **kwargs: Any) -> Accepted:
+        carriers = data.keys() & {"body", "zbody", "body_key"}
+        if len(carriers) != 1:
+            raise ValidationError("exactly one is needed", "body")
+        return Accepted(
+            id=data["id"],
+            source=data["source"],
+            type=data["type"],
+            dedup_key=data["key"],
+            received_at=data["at"],
+            headers=data["headers"],
+            body=data.get("body", data.get("zbody")),
+            body_key=data.get("body_key"),
+            form_field=data["form_field"],
+        )
+
+
+_ENVELOPE = _EnvelopeSchema()
+
+
+def _keys(error: ValidationError) -> str:
+    """Which keys are wrong, and none of what they hold: it came from a sender."""
+    messages = error.messages
+    return ", ".join(sorted(map(str, messages))) if isinstance(messages, dict) else "not an object"

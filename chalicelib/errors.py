@@ -1,0 +1,143 @@
+"""Every error that Postern raises on purpose; adapters translate the drivers' errors into these.
+
+Two facts live on the classes, so that nobody has to guess them from a message: what a sender is answered
+(`Refusal.status`, `Refusal.code`), and whose fault a processing error is (`DatabaseUnavailable` is nobody's event's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class PosternError(Exception):
+    """Something in Postern went wrong."""
+
+
+class ConfigurationError(PosternError):
+    """The installation does not fit together: a sentence for the engineer who set it up."""
+
+
+class SourcesFileError(ConfigurationError):
+    """The sources file has a mistake; the message names the source and the key."""
+
+
+class Refusal(PosternError):
+    """A delivery that is not accepted.
+
+    The sender sees `code`, `message` and `details`; `reason` goes to the log only, so that a forger
+    learns nothing from the answer.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    message: str = "Something went wrong here; send the delivery again later."
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, reason: str, *, message: str | None = None, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.message = message or type(self).message
+        self.details: Mapping[str, Any] = details or {}
+
+
+class UnknownSource(Refusal):
+    """No source of this name is declared."""
+
+    status = 404
+    code = "unknown_source"
+    message = "There is no source of this name."
+
+
+class MethodNotAllowed(Refusal):
+    """Webhooks are POSTed."""
+
+    status = 405
+    code = "method_not_allowed"
+    message = "Webhooks are sent with POST."
+    headers: ClassVar = {"Allow": "POST"}
+
+
+class PayloadTooLarge(Refusal):
+    """The body is larger than the pipeline can carry."""
+
+    status = 413
+    code = "payload_too_large"
+    message = "The body is larger than this inbox takes."
+
+
+class UnsupportedMediaType(Refusal):
+    """The source does not take this content type."""
+
+    status = 415
+    code = "unsupported_media_type"
+    message = "This source does not take this content type."
+
+
+class InvalidSignature(Refusal):
+    """The sender did not prove who it is; every way of failing gets the same answer."""
+
+    status = 401
+    code = "invalid_signature"
+    message = "The delivery could not be verified."
+
+
+class InvalidPayload(Refusal):
+    """The body is verified, but it is not what the source promised."""
+
+    status = 400
+    code = "invalid_payload"
+    message = "The body is not valid."
+
+
+class QueueUnavailable(Refusal):
+    """The queue did not confirm the event, so it was not accepted."""
+
+    status = 503
+    code = "queue_unavailable"
+    message = "The event could not be queued; send it again later."
+    headers: ClassVar = {"Retry-After": "5"}
+
+
+class SecretUnavailable(Refusal):
+    """The source's secret is missing or malformed: our mistake, which must not cost the sender's event."""
+
+    status = 503
+    code = "secret_unavailable"
+    message = "The source cannot verify deliveries at the moment; send it again later."
+    headers: ClassVar = {"Retry-After": "30"}
+
+
+class DatabaseUnavailable(PosternError):
+    """PostgreSQL is away, full or read-only: no event's fault, so no event is charged an attempt for it."""
+
+
+class StatementFailed(PosternError):
+    """PostgreSQL answered, and refused a statement or the commit; the transaction is void.
+
+    `bad_data` says that the values were at fault and the same values will fail again.
+    """
+
+    def __init__(self, message: str, *, bad_data: bool = False) -> None:
+        super().__init__(message)
+        self.bad_data = bad_data
+
+
+class MalformedMessage(PosternError):
+    """A queue message that is not one of ours, or not whole."""
+
+
+class BodyUnavailable(PosternError):
+    """The body that the message points to cannot be read now."""
+
+
+class TransactionControlForbidden(PosternError):
+    """A handler tried to end or nest the event's transaction, which it shares with other events."""
+
+
+class MigrationError(PosternError):
+    """The database's schema cannot be brought to this version."""
+
+
+class UnknownAction(PosternError):
+    """The store function was asked for something that it does not do."""

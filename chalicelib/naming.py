@@ -1,0 +1,66 @@
+"""Where an event's dedup key and type stand in a delivery: `header:NAME` or `body:dotted.path`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from chalicelib.deliveries import Headers
+
+# A key is an index entry; ids of real providers are far shorter than this.
+_LONGEST_KEY = 200
+_LONGEST_TYPE = 200
+
+UNKNOWN_TYPE = "unknown"
+
+
+@dataclass(frozen=True)
+class Locator:
+    """One place to look at; `find` gives the text there, or None where nothing usable is."""
+
+    where: Literal["header", "body"]
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Locator:
+        """Raises ValueError with a sentence when `text` is not a place."""
+        where, _, path = text.partition(":")
+        if where == "header" and path:
+            return cls("header", path)
+        if where == "body" and path and all(path.split(".")):
+            return cls("body", path)
+        raise ValueError(f"'{text}' is not 'header:NAME' or 'body:dotted.path'.")
+
+    def find(self, headers: Headers, payload: Any) -> str | None:
+        if self.where == "header":
+            return headers.get(self.path) or None
+        value = payload
+        for step in self.path.split("."):
+            if not isinstance(value, Mapping) or step not in value:
+                return None
+            value = value[step]
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
+        return str(value) or None
+
+
+def dedup_key(found: str | None, body: bytes) -> str:
+    """The key as it is stored: the provider's id, or else a hash of the bytes, so that every event has one."""
+    if found is None:
+        return f"sha256:{hashlib.sha256(body).hexdigest()}"
+    if len(found) > _LONGEST_KEY or not _storable(found):
+        return f"id-sha256:{hashlib.sha256(found.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return found
+
+
+def event_type(found: str | None) -> str:
+    """The type as it is stored; one that cannot be a name counts as unknown."""
+    if found is None or len(found) > _LONGEST_TYPE or not _storable(found):
+        return UNKNOWN_TYPE
+    return found
+
+
+def _storable(text: str) -> bool:
+    return text.isprintable()

@@ -1,0 +1,101 @@
+"""Use case: what operators ask of an inbox, as actions with JSON in and JSON out.
+
+The `store` function performs them in a deployment; the command line performs them itself on a local run.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from chalicelib.errors import UnknownAction
+from chalicelib.process import Status
+
+_PARTITIONS_AHEAD_DAYS = 14
+
+
+class Reports(Protocol):
+    def events(
+        self,
+        *,
+        source: str | None,
+        type: str | None,
+        status: str | None,
+        before: UUID | None,
+        limit: int,
+    ) -> list[dict[str, Any]]: ...
+    def event(self, id: UUID) -> dict[str, Any] | None: ...
+    def ensure_partitions(self, days_ahead: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Performs actions on one installation's database."""
+
+    reports: Reports
+    migrate: Callable[[], list[str]]
+
+    def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`{"action": NAME, …arguments}` -> the action's result. Raises UnknownAction with a sentence."""
+        arguments = dict(request)
+        action = arguments.pop("action", None)
+        actions: dict[Any, tuple[Schema, Callable[..., dict[str, Any]]]] = {
+            "migrate": (Schema(), self._migrate),
+            "events": (_EventsArguments(), self._events),
+            "show": (_ShowArguments(), self._show),
+        }
+        if action not in actions:
+            raise UnknownAction(f"There is no action {action!r}; there are {', '.join(actions)}.")
+        schema, perform = actions[action]
+        try:
+            checked: dict[str, Any] = schema.load(arguments)
+        except ValidationError as exc:
+            raise UnknownAction(f"Action '{action}': {exc.messages}") from exc
+        return perform(**checked)
+
+    def maintain(self) -> dict[str, Any]:
+        """What has to be done every hour."""
+        return {"partitions_made": self.reports.ensure_partitions(_PARTITIONS_AHEAD_DAYS)}
+
+    def _migrate(self) -> dict[str, Any]:
+        return {"applied": self.migrate()}
+
+    def _events(self, **filters: Any) -> dict[str, Any]:
+        return {"events": [_presentable(event) for event in self.reports.events(**filters)]}
+
+    def _show(self, id: UUID) -> dict[str, Any]:
+        event = self.reports.event(id)
+        return {"event": _presentable(event) if event else None}
+
+
+class _EventsArguments(Schema):
+    source = fields.String(load_default=None, allow_none=True)
+    type = fields.String(load_default=None, allow_none=True)
+    status = fields.String(load_default=None, allow_none=True, validate=validate.OneOf([s.value for s in Status]))
+    before = fields.UUID(load_default=None, allow_none=True)
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+
+
+class _ShowArguments(Schema):
+    id = fields.UUID(required=True)
+
+
+def _presentable(value: Any) -> Any:
+    """As JSON has it: times in ISO 8601 UTC, ids as text, bytes in base64."""
+    if isinstance(value, Mapping):
+        return {key: _presentable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_presentable(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value

@@ -1,0 +1,122 @@
+"""JSON as senders write it: strict where RFC 8259 is, generous where PostgreSQL is not.
+
+Pure. What is refused here is refused for good; what passes is stored, whatever a database thinks of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl
+
+from chalicelib.errors import InvalidPayload
+
+# Deep enough for any real payload, shallow enough for every parser that will ever read the row
+# (PostgreSQL's stack, for one, ends at some thousands).
+DEEPEST_NESTING = 512
+
+
+def text_of(body: bytes, form_field: str | None = None) -> str:
+    """The JSON text that is `body`, or that stands in this field of the form that `body` is.
+
+    Raises InvalidPayload.
+    """
+    try:
+        # RFC 8259, section 8.1: UTF-8, and a reader may ignore a byte order mark.
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidPayload("not_utf8", message="The body is not UTF-8.") from None
+    if form_field is not None:
+        fields = [value for name, value in _form(text) if name == form_field]
+        if len(fields) != 1:
+            raise InvalidPayload("form_field_missing", message=f"The form has no single field '{form_field}'.")
+        text = fields[0]
+    if not text.strip():
+        raise InvalidPayload("empty", message="The body is empty.")
+    return text
+
+
+def _form(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError:
+        raise InvalidPayload("not_a_form", message="The body is not a form.") from None
+
+
+def parse(text: str) -> Any:
+    """The payload that this JSON text is. Raises InvalidPayload."""
+    try:
+        payload = _loads(text)
+    except InvalidPayload:
+        raise
+    except json.JSONDecodeError as exc:
+        # The position only: the message must not quote the body.
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise InvalidPayload("not_json", message=f"The body is not JSON ({where}).") from None
+    except RecursionError:
+        raise _too_deep() from None
+    # Counting brackets is a bound that costs nothing; only a body above it is worth walking.
+    if text.count("[") + text.count("{") > DEEPEST_NESTING and _deeper_than(payload, DEEPEST_NESTING):
+        raise _too_deep()
+    return payload
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # Python converts no more than 4,300 digits to an int (CVE-2020-10735); JSON has no such limit.
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_long_int)
+
+
+def _long_int(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= 4300 else Decimal(digits)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise InvalidPayload("not_json", message=f"{name} is not JSON.")
+
+
+def _too_deep() -> InvalidPayload:
+    return InvalidPayload("too_deep", message=f"The body is nested more than {DEEPEST_NESTING} levels deep.")
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    """Level by level, because a recursion is what such a body is after."""
+    containers = [value] if isinstance(value, dict | list) else []
+    depth = 0
+    while containers:
+        depth += 1
+        if depth > limit:
+            return True
+        containers = [
+            child
+            for parent in containers
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    return False
+
+
+# One alternative per kind of escape, so that each is consumed whole and `\\u0000` (a backslash, then text) is left
+# alone: a surrogate pair, what jsonb has no room for, any other escape.
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<unstorable>\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2}))"
+    r"|\\."
+)
+_MAYBE_UNSTORABLE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+
+
+def jsonb_text(text: str) -> str:
+    """The same JSON with U+FFFD for what jsonb cannot hold: `\\u0000` and lone surrogates.
+
+    The exact bytes stay in the event's body.
+    """
+    if not _MAYBE_UNSTORABLE.search(text):
+        return text
+    return _ESCAPE.sub(lambda m: "\\ufffd" if m["unstorable"] else m[0], text)

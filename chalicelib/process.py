@@ -1,0 +1,232 @@
+"""Use case: process a batch. One transaction writes it: keys, events and all that the handlers wrote, or nothing.
+
+What fails alone fails alone: when the database refuses the whole, every event gets a transaction of its own.
+What the database's absence causes is nobody's fault: nothing is charged, and all of it comes back later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from chalicelib import handling, payloads
+from chalicelib.deliveries import Event
+from chalicelib.envelope import Accepted
+from chalicelib.errors import DatabaseUnavailable, StatementFailed
+from chalicelib.handling import Handler
+from chalicelib.retries import RetryPolicy
+
+
+class Status(StrEnum):
+    """The states of a stored event (docs/architecture.md has the diagram)."""
+
+    PROCESSED = "processed"
+    FAILED = "failed"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One event of a batch, its bytes at hand.
+
+    `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
+    `payload_fits`: False once the database has refused its payload as jsonb.
+    """
+
+    event: Accepted
+    body: bytes
+    attempts_before: int | None = None
+    payload_fits: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an event's row says of it."""
+
+    status: Status
+    attempts: int
+    error: str | None = None
+    processed_at: datetime | None = None
+
+
+class Kind(StrEnum):
+    PROCESSED = "processed"
+    DUPLICATE = "duplicate"
+    ALREADY_PROCESSED = "already_processed"
+    RETRY = "retry"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an event. `attempts` are those it is charged with; none for what is not its fault."""
+
+    kind: Kind
+    attempts: int = 0
+    reason: str = ""
+
+
+class Transaction(Protocol):
+    """The database's side of it; chalicelib.adapters.event_store gives each method's promise."""
+
+    def claim(self, events: Sequence[Accepted]) -> set[UUID]: ...
+    def owners(self, events: Sequence[Accepted]) -> dict[UUID, UUID]: ...
+    def lock(self, ids: Sequence[UUID]) -> dict[UUID, tuple[str, int]]: ...
+    def insert(self, works: Sequence[Work], result: Result) -> None: ...
+    def update(self, results: Sequence[tuple[UUID, Result]]) -> None: ...
+    def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None: ...
+    def attempt(self, work: Callable[[Any], None]) -> BaseException | None: ...
+
+
+class Store(Protocol):
+    def transaction(self) -> AbstractContextManager[Transaction]: ...
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Processes batches with these handlers."""
+
+    store: Store
+    handlers: Sequence[Handler]
+    policy: RetryPolicy
+    now: Callable[[], datetime]
+
+    def process(self, batch: Sequence[Work]) -> dict[UUID, Outcome]:
+        """The outcome of every event of the batch, by its id. Raises nothing that a database can cause."""
+        # SQS may put two copies of one message into one batch; they are one event.
+        works = list({work.event.id: work for work in batch}.values())
+        if not works:
+            return {}
+        try:
+            return self._together(works)
+        except DatabaseUnavailable as exc:
+            return _all_later(works, exc)
+        except StatementFailed:
+            return self._one_by_one(works)
+
+    def _one_by_one(self, works: Sequence[Work]) -> dict[UUID, Outcome]:
+        outcomes: dict[UUID, Outcome] = {}
+        for at, work in enumerate(works):
+            try:
+                outcomes |= self._alone(work)
+            except DatabaseUnavailable as exc:
+                return outcomes | _all_later(works[at:], exc)
+        return outcomes
+
+    def _alone(self, work: Work) -> dict[UUID, Outcome]:
+        without_payload = replace(work, payload_fits=False)
+        try:
+            return self._together([work])
+        except StatementFailed as exc:
+            if not exc.bad_data:
+                return {work.event.id: Outcome(Kind.RETRY, reason=str(exc))}
+        try:
+            # A number that jsonb cannot hold, say; the bytes are kept, and handlers read those.
+            return self._together([without_payload])
+        except StatementFailed as exc:
+            if not exc.bad_data:
+                return {work.event.id: Outcome(Kind.RETRY, reason=str(exc))}
+            refused = exc
+        try:
+            # Its handlers left something that the commit refused, such as a deferred constraint.
+            return self._together([without_payload], failure=refused)
+        except StatementFailed as exc:
+            return {work.event.id: Outcome(Kind.RETRY, reason=str(exc))}
+
+    def _together(self, works: Sequence[Work], failure: BaseException | None = None) -> dict[UUID, Outcome]:
+        """One transaction. With `failure`, handlers are not run: it is what came of them."""
+        with self.store.transaction() as tx:
+            outcomes, runnable = self._sort(works, tx)
+            results = {work.event.id: self._run(work, attempts, tx, failure) for work, attempts in runnable}
+            # New rows went in as processed, and most are.
+            tx.update(
+                [
+                    (work.event.id, results[work.event.id])
+                    for work, attempts in runnable
+                    if attempts > 1 or results[work.event.id].status is not Status.PROCESSED
+                ]
+            )
+        return outcomes | {id: _outcome(result) for id, result in results.items()}
+
+    def _sort(self, works: Sequence[Work], tx: Transaction) -> tuple[dict[UUID, Outcome], list[tuple[Work, int]]]:
+        """Which events have their outcome already, and which are to run, each with the number of this attempt."""
+        outcomes: dict[UUID, Outcome] = {}
+        first = tx.claim([work.event for work in works])
+        new = [work for work in works if work.event.id in first]
+        known: list[Work] = []
+        if seen := [work for work in works if work.event.id not in first]:
+            owners = tx.owners([work.event for work in seen])
+            repeats: list[tuple[Accepted, UUID]] = []
+            for work in seen:
+                owner = owners.get(work.event.id)
+                if owner == work.event.id:
+                    known.append(work)
+                elif owner is not None:
+                    repeats.append((work.event, owner))
+                    outcomes[work.event.id] = Outcome(Kind.DUPLICATE)
+                else:
+                    outcomes[work.event.id] = Outcome(Kind.RETRY, reason="its dedup key just expired")
+            tx.record_duplicates(repeats)
+
+        runnable: list[tuple[Work, int]] = []
+        states = tx.lock([work.event.id for work in known]) if known else {}
+        for work in known:
+            if work.event.id not in states:
+                new.append(work)  # its row was dropped with its partition; its key is kept longer
+                continue
+            status, attempts = states[work.event.id]
+            if status == Status.PROCESSED:
+                outcomes[work.event.id] = Outcome(Kind.ALREADY_PROCESSED)
+            elif status == Status.DEAD and work.attempts_before != attempts:
+                # The function died after it had given this event up and before it had moved the message.
+                outcomes[work.event.id] = Outcome(Kind.DEAD, attempts, "attempts exhausted")
+            else:
+                runnable.append((work, attempts + 1))
+
+        tx.insert(new, Result(Status.PROCESSED, attempts=1, processed_at=self.now()))
+        return outcomes, [(work, 1) for work in new] + runnable
+
+    def _run(self, work: Work, attempts: int, tx: Transaction, failure: BaseException | None) -> Result:
+        event = work.event
+        handlers = [h for h in self.handlers if h.takes(event.source, event.type)]
+        if failure is None and handlers:
+            failure = tx.attempt(lambda db: handling.run(handlers, _announced(work, attempts), db))
+        if failure is None:
+            return Result(Status.PROCESSED, attempts, processed_at=self.now())
+        since_redrive = attempts - (work.attempts_before or 0)
+        status = Status.DEAD if self.policy.is_last(since_redrive) else Status.FAILED
+        return Result(status, attempts, error=handling.describe(failure))
+
+
+def _announced(work: Work, attempts: int) -> Event:
+    event = work.event
+    return Event(
+        id=event.id,
+        source=event.source,
+        type=event.type,
+        dedup_key=event.dedup_key,
+        received_at=event.received_at,
+        headers=event.headers,
+        payload=payloads.parse(payloads.text_of(work.body, event.form_field)),
+        body=work.body,
+        attempt=attempts,
+    )
+
+
+def _outcome(result: Result) -> Outcome:
+    kind = {
+        Status.PROCESSED: Kind.PROCESSED,
+        Status.FAILED: Kind.RETRY,
+        Status.DEAD: Kind.DEAD,
+    }[result.status]
+    reason = result.error.splitlines()[0] if result.error else ""
+    return Outcome(kind, result.attempts, reason)
+
+
+def _all_later(works: Sequence[Work], exc: DatabaseUnavailable) -> dict[UUID, Outcome]:
+    return {work.event.id: Outcome(Kind.RETRY, reason=f"database: {exc}") for work in works}

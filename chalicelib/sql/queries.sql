@@ -1,0 +1,75 @@
+-- Every statement that the functions run, as named blocks; adapters/postgres.py loads them.
+
+-- name: set_timeouts
+-- Session settings rather than connection options, which RDS Proxy refuses. The last one frees the locks of a
+-- function that was frozen in mid-transaction.
+SELECT set_config('statement_timeout', '20s', false),
+       set_config('lock_timeout', '5s', false),
+       set_config('idle_in_transaction_session_timeout', '60s', false)
+
+-- name: claim_keys
+-- The insert itself decides who is first. Sorted, so that concurrent batches wait for each other in one order.
+INSERT INTO postern.dedup_keys (source, key, event_id)
+SELECT source, key, event_id
+FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (source, key, event_id)
+ORDER BY source, key, event_id
+ON CONFLICT (source, key) DO NOTHING
+RETURNING event_id
+
+-- name: key_owners
+SELECT claim.id, held.event_id
+FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (source, key, id)
+JOIN postern.dedup_keys AS held ON held.source = claim.source AND held.key = claim.key
+
+-- name: lock_events
+-- Two copies of one message may be worked on at once; the second waits here and then sees what the first did.
+SELECT id, status, attempts
+FROM postern.events
+WHERE id = ANY (%(ids)s::uuid[])
+ORDER BY id
+FOR UPDATE
+
+-- name: insert_events
+INSERT INTO postern.events
+  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body)
+VALUES %s
+
+-- name: update_events
+UPDATE postern.events AS event
+SET status = result.status,
+    attempts = result.attempts,
+    error = result.error,
+    processed_at = result.processed_at
+FROM (VALUES %s) AS result (id, status, attempts, error, processed_at)
+WHERE event.id = result.id
+
+-- name: insert_duplicates
+-- SQS may bring the same repetition twice.
+INSERT INTO postern.duplicates (id, event_id, source, received_at)
+VALUES %s
+ON CONFLICT (id) DO NOTHING
+
+-- name: list_events
+SELECT id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error,
+       received_at, processed_at
+FROM postern.events
+WHERE (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(before)s::uuid IS NULL OR id < %(before)s)
+ORDER BY id DESC
+LIMIT %(limit)s
+
+-- name: show_event
+SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, body
+FROM postern.events
+WHERE id = %(id)s
+
+-- name: event_of_duplicate
+SELECT event_id FROM postern.duplicates WHERE id = %(id)s
+
+-- name: duplicates_of_event
+SELECT id, received_at FROM postern.duplicates WHERE event_id = %(id)s ORDER BY id LIMIT 100
+
+-- name: ensure_partitions
+SELECT postern.ensure_partitions(%(days_ahead)s)

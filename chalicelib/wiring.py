@@ -1,0 +1,108 @@
+"""Builds what the doors need, once per warm container and only when it is asked for. Computes nothing.
+
+Each function of the app reaches one of these; the API function's reaches neither psycopg2 nor the database.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from functools import cache
+from random import random
+from typing import TYPE_CHECKING
+
+from chalicelib import logs
+from chalicelib.config import Config
+
+if TYPE_CHECKING:
+    from chalicelib.adapters.postgres import Database
+    from chalicelib.consume import Consumer
+    from chalicelib.ingest import Inbox
+    from chalicelib.operate import Operator
+    from chalicelib.process import Processor
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@cache
+def config() -> Config:
+    return Config.from_environ(os.environ)
+
+
+@cache
+def inbox() -> Inbox:
+    from chalicelib.adapters.s3 import S3Bodies
+    from chalicelib.adapters.secrets import SourceSecrets
+    from chalicelib.adapters.sqs import SqsQueue
+    from chalicelib.ingest import Inbox
+    from chalicelib.sources import load_sources
+
+    return Inbox(
+        sources=load_sources(config().sources_file),
+        secrets_of=SourceSecrets(config().need("sources_secret_id"), time.monotonic).of,
+        queue=SqsQueue(config().need("queue_url")),
+        bodies=S3Bodies(config().need("bodies_bucket")),
+    )
+
+
+@cache
+def consumer() -> Consumer:
+    from chalicelib.adapters.s3 import S3Bodies
+    from chalicelib.adapters.sqs import SqsQueue
+    from chalicelib.consume import Consumer
+    from chalicelib.retries import RetryPolicy
+
+    policy = RetryPolicy(config().max_attempts, config().retry_base_seconds, config().retry_max_seconds)
+
+    @cache
+    def processor() -> Processor:
+        from chalicelib import handling
+        from chalicelib.adapters.event_store import EventStore
+        from chalicelib.process import Processor
+
+        return Processor(EventStore(database()), handling.discover(), policy, utc_now)
+
+    return Consumer(
+        processor=processor,
+        queue=SqsQueue(config().need("queue_url")),
+        dead_letters=SqsQueue(config().need("dead_letter_queue_url")),
+        bodies=S3Bodies(config().need("bodies_bucket")),
+        policy=policy,
+        partial_responses=config().partial_batch_response,
+        random=random,
+        log=logs.line,
+    )
+
+
+@cache
+def operator() -> Operator:
+    from chalicelib.adapters.migrations import migrate
+    from chalicelib.adapters.reports import Reports
+    from chalicelib.operate import Operator
+
+    return Operator(Reports(database()), migrate=lambda: migrate(database_dsn()))
+
+
+@cache
+def database() -> Database:
+    from chalicelib.adapters.postgres import Database
+
+    return Database(database_dsn)
+
+
+def database_dsn(fresh: bool = False) -> str:
+    """Where the database is. From its secret when there is one; fetched once, and again when `fresh`."""
+    if fresh:
+        _dsn_from_secret.cache_clear()
+    secret_id = config().database_secret_id
+    return _dsn_from_secret(secret_id) if secret_id else config().need("database_url")
+
+
+@cache
+def _dsn_from_secret(secret_id: str) -> str:
+    from chalicelib.adapters.secrets import database_dsn
+
+    return database_dsn(secret_id)
