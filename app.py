@@ -40,7 +40,12 @@ def receive(source: str) -> Response:
         delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now())
         outcome["bytes"] = len(delivery.body)
         receipt = accept(delivery, wiring.inbox())
-        outcome |= {"id": str(receipt.id), "type": receipt.type, "secret": receipt.secret}
+        outcome |= {
+            "id": str(receipt.id),
+            "type": receipt.type,
+            "dedup_key": receipt.dedup_key,
+            "secret": receipt.secret,
+        }
         failed = False
         answer = http.accepted(receipt)
     except Refusal as refusal:

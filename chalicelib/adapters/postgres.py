@@ -130,7 +130,7 @@ class Session:
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def attempt(self, work: Callable[[HandlerCursor], None]) -> BaseException | None:
+    def attempt(self, work: Callable[[psycopg2.extensions.cursor], None]) -> BaseException | None:
         """Runs `work` under a savepoint; what it raised, after undoing what it wrote, or None.
 
         Raises DatabaseUnavailable when it was the database that went away under it.
@@ -151,11 +151,13 @@ class Session:
             self.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         return failure
 
-    def _lend(self, work: Callable[[HandlerCursor], None]) -> BaseException | None:
+    def _lend(self, work: Callable[[psycopg2.extensions.cursor], None]) -> BaseException | None:
         connection = self._connection
         connection.lent = True
+        # Also for the cursors that the handler makes itself, by way of `db.connection`.
+        connection.cursor_factory = HandlerCursor
         try:
-            with connection.cursor(cursor_factory=HandlerCursor) as cursor:
+            with connection.cursor() as cursor:
                 work(cursor)
         except (Exception, SystemExit) as exc:
             # Judged by this connection alone: the handler may have errors of other databases to raise.
@@ -165,6 +167,7 @@ class Session:
             return exc
         finally:
             connection.lent = False
+            connection.cursor_factory = psycopg2.extensions.cursor
         if connection.closed:
             raise DatabaseUnavailable("The connection was lost.")
         return None

@@ -1,0 +1,192 @@
+"""The `postern` command: reads its arguments, calls one function, prints."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from chalicelib import wiring
+from chalicelib.errors import PosternError
+from chalicelib.operate import Operator
+from chalicelib.sources import load_sources
+from cli import output, samples
+from cli.local import LocalRun, NotRunning
+
+_STORED_WITHIN_SECONDS = 10.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 not done (the reason is on standard error), 2 not understood."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (PosternError, NotRunning) as exc:
+        print(f"postern: {exc}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader, `head` perhaps, has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="postern", description="POST in, Postgres out: a webhook inbox.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    send = commands.add_parser("send", help="sign a sample as a provider does and POST it to the local run")
+    send.add_argument("source", help="a source of the sources file, such as github")
+    send.add_argument("type", nargs="?", help="an event type, such as push; the provider's most common one if left out")
+    send.add_argument("--body", type=Path, metavar="FILE", help="send this file's bytes instead of the sample's")
+    send.add_argument("--times", type=_count, default=1, metavar="N", help="send the identical delivery N times")
+    send.add_argument("--no-wait", action="store_true", help="do not wait until the event is stored")
+    send.set_defaults(run=_send)
+
+    events = commands.add_parser("events", help="list stored events, newest first")
+    events.add_argument("--source", help="only of this source")
+    events.add_argument("--type", help="only of this type")
+    events.add_argument("--status", choices=["processed", "failed", "dead"], help="only in this state")
+    events.add_argument("--before", type=UUID, metavar="ID", help="only older than this event, for the next page")
+    events.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
+    events.add_argument("--json", action="store_true", help="print JSON")
+    events.set_defaults(run=_events)
+
+    show = commands.add_parser("show", help="show one event, with its headers, body and error")
+    show.add_argument("id", type=UUID, metavar="ID", help="the id that the sender got, or an event's")
+    form = show.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON; the body in base64")
+    form.add_argument("--body", action="store_true", help="print the body, byte for byte as it came")
+    show.set_defaults(run=_show)
+
+    migrate = commands.add_parser("migrate", help="bring the database to this version")
+    migrate.set_defaults(run=_migrate)
+    return parser
+
+
+def _send(options: argparse.Namespace) -> int:
+    run = LocalRun.find()
+    sources = load_sources(run.sources_file)
+    source = sources.get(options.source)
+    if source is None:
+        raise PosternError(f"There is no source '{options.source}'; there are {', '.join(sources)}.")
+    secret = run.secret(source.name)
+    if source.needs_secret and not secret:
+        raise PosternError(f"There is no secret for '{source.name}' in {run.secrets_file}.")
+    type = options.type or samples.default_type(source.provider)
+    body = _read(options.body) if options.body else None
+    sample = samples.sample(source, type, secret, datetime.now(UTC), body)
+
+    ids = []
+    for _ in range(options.times):
+        started = time.perf_counter()
+        status, answer = _post(f"{run.url}/webhooks/{source.name}", sample)
+        milliseconds = (time.perf_counter() - started) * 1000
+        print(f"{status}  {answer}  ({source.name} {type}, {len(sample.body):,} bytes, {milliseconds:.0f} ms)")
+        if status != 202:
+            return 1
+        ids.append(json.loads(answer)["id"])
+    if options.no_wait:
+        return 0
+    return _report_stored(ids[0], _operator(run))
+
+
+def _report_stored(id: str, operator: Operator) -> int:
+    deadline = time.monotonic() + _STORED_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        event = operator.perform({"action": "show", "id": id})["event"]
+        if event is not None:
+            print(f"{event['status']}: postern show {event['id']}")
+            return 0
+        time.sleep(0.05)
+    print(f"Accepted, but not stored within {_STORED_WITHIN_SECONDS:.0f} s; `make run` shows why.", file=sys.stderr)
+    return 1
+
+
+def _events(options: argparse.Namespace) -> int:
+    filters = {
+        "source": options.source,
+        "type": options.type,
+        "status": options.status,
+        "before": str(options.before) if options.before else None,
+        "limit": options.limit,
+    }
+    events = _operator().perform({"action": "events", **filters})["events"]
+    if options.json:
+        print(output.as_json(events))
+    elif events:
+        columns = {
+            "received_at": "RECEIVED",
+            "source": "SOURCE",
+            "type": "TYPE",
+            "status": "STATUS",
+            "attempts": "TRIES",
+            "id": "ID",
+            "error": "ERROR",
+        }
+        print(output.table(events, columns))
+        if len(events) == options.limit:
+            print(f"\nThere may be more: --before {events[-1]['id']}")
+    else:
+        print("No events. `postern send github push` makes one.")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    event = _operator().perform({"action": "show", "id": str(options.id)})["event"]
+    if event is None:
+        raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
+    if options.body:
+        sys.stdout.buffer.write(base64.b64decode(event["body"]))
+    elif options.json:
+        print(output.as_json(event))
+    else:
+        print(output.event_page(event))
+    return 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    applied = _operator().perform({"action": "migrate"})["applied"]
+    print(f"Migrated: {', '.join(applied)}." if applied else "The database is up to date.")
+    return 0
+
+
+def _operator(run: LocalRun | None = None) -> Operator:
+    """On the database that the environment names, or else on the local run's."""
+    if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
+        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
+    return wiring.operator()
+
+
+def _post(url: str, sample: samples.Sample) -> tuple[int, str]:
+    request = urllib.request.Request(url, sample.body, dict(sample.headers), method="POST")  # noqa: S310 -- run.json's
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return answer.status, answer.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as exc:
+        return exc.code, exc.read().decode("utf-8", "replace")
+    except OSError as exc:
+        raise PosternError(f"{url} does not answer: {exc}.") from exc
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise PosternError(f"{file} cannot be read: {exc.strerror}.") from exc
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("must lie between 1 and 1000")
+    return number
