@@ -1,0 +1,63 @@
+# `make help` lists what there is to make.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# Settings of `make run` may stand on its command line: make run PORT=8001
+export PORT DATABASE_URL SOURCES_FILE SECRETS_FILE PROCESSORS
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(STAMP) ## Run the whole system here: PostgreSQL, the emulated AWS, the API and the processor
+	@exec $(BIN)/python -m devstack
+
+.PHONY: test
+test: $(STAMP) ## Run every test
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(STAMP) ## Check format, lint, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+
+.PHONY: format
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: venv
+venv: $(STAMP) ## Make the virtual environment with everything in it
+
+$(STAMP): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Postern needs Python 3.11 or newer, and '$(PYTHON)' is not that: make run PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Making the virtual environment in $(VENV) (once, about a minute) …"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom cli.main import main\nsys.exit(main())\n' \
+	  "$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $(BIN)/postern
+	@chmod +x $(BIN)/postern
+	@touch $@
+
+.PHONY: lock
+lock: $(STAMP) ## Compile requirements-dev.in to requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet uv
+	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header \
+	  --annotation-style line requirements-dev.in -o requirements-dev.txt
+
+.PHONY: clean
+clean: ## Remove the virtual environment and all local data
+	rm -rf $(VENV) .local

@@ -1,0 +1,52 @@
+"""`python -m devstack`: what `make run` runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from devstack import screen
+from devstack.errors import StartError
+from devstack.settings import Settings
+from devstack.supervisor import Supervisor
+
+
+def main() -> int:
+    try:
+        supervisor = Supervisor(Settings.from_environ(os.environ))
+    except StartError as exc:
+        return _give_up(exc)
+
+    def on_signal(*_: object) -> None:
+        supervisor.stop_soon()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    code = 0
+    try:
+        supervisor.start()
+        screen.say(f"Postern is ready at {supervisor.url}  (Ctrl-C stops it)")
+        supervisor.watch()
+    except KeyboardInterrupt:
+        screen.say("\nStopping …")
+    except StartError as exc:
+        code = _give_up(exc)
+    except OSError as exc:
+        # No space, no permission, too many files: what the machine lacks, in its own words.
+        code = _give_up(StartError(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}"))
+    # Once is enough: what is being ended is ended in order, and by force where it takes too long.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    supervisor.stop()
+    return code
+
+
+def _give_up(exc: StartError) -> int:
+    print(f"postern: {exc}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Chalice's own dev server, with the manners of API Gateway.
+
+Bare `chalice local` keeps one of several headers of a name, knows no chunked bodies, hangs up on a strange
+Content-Length, waits for a slow sender forever, and queues five connections; API Gateway does none of that.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+from chalice.cli.factory import CLIFactory
+from chalice.local import (
+    ChaliceRequestHandler,
+    LocalChalice,
+    LocalDevServer,
+    LocalGateway,
+    ThreadedHTTPServer,
+)
+
+from devstack.settings import PROJECT
+
+# API Gateway's own limits.
+_LARGEST_REQUEST_BYTES = 10 * 1024 * 1024
+_REQUEST_WITHIN_SECONDS = 29
+
+
+class BadRequest(Exception):
+    """A request that never gets as far as the app."""
+
+    def __init__(self, status: int, error: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+
+
+class _Headers(dict[str, str]):
+    """The last value of each name, as API Gateway's `headers` have it, and all of them for `multiValueHeaders`."""
+
+    def __init__(self, items: list[tuple[str, str]]) -> None:
+        super().__init__(items)
+        self.multi: dict[str, list[str]] = {}
+        for name, value in items:
+            self.multi.setdefault(name.lower(), []).append(value)
+
+
+class _Gateway(LocalGateway):
+    def _generate_lambda_event(self, method: str, path: str, headers: Any, body: bytes | None) -> dict[str, Any]:
+        event = super()._generate_lambda_event(method, path, headers, body)
+        return {**event, "multiValueHeaders": headers.multi}
+
+
+class _Handler(ChaliceRequestHandler):
+    timeout = _REQUEST_WITHIN_SECONDS
+
+    def __init__(self, request: Any, client_address: Any, server: Any, app_object: Any, config: Any) -> None:
+        self._gateway = _Gateway(app_object, config)
+        super().__init__(request, client_address, server, app_object=app_object, config=config)
+
+    def _generic_handle(self) -> None:
+        self.local_gateway = self._gateway
+        try:
+            super()._generic_handle()
+        except BadRequest as exc:
+            self._refuse(exc)
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+        except Exception as exc:
+            print(json.dumps({"level": "ERROR", "message": "api.failed", "reason": repr(exc)}), flush=True)
+            self._refuse(BadRequest(500, "internal_error", "Something went wrong here; send it again later."))
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = do_OPTIONS = _generic_handle
+
+    def _parse_payload(self) -> tuple[_Headers, bytes | None]:
+        headers = _Headers(self.headers.items())
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            return headers, self._read_chunks()
+        lengths = self.headers.get_all("content-length", ["0"])
+        if len(set(lengths)) != 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
+            raise BadRequest(400, "invalid_payload", "The Content-Length is not a number.")
+        return headers, self._read_exactly(int(lengths[0])) or None
+
+    def _read_chunks(self) -> bytes:
+        body = bytearray()
+        while True:
+            size_text = self.rfile.readline(1024).split(b";")[0].strip()
+            try:
+                size = int(size_text, 16)
+            except ValueError:
+                raise BadRequest(400, "invalid_payload", "The chunked body is malformed.") from None
+            if size == 0:
+                break
+            body += self._read_exactly(size, already=len(body))
+            self.rfile.readline(3)
+        while self.rfile.readline(65536).strip():
+            pass  # trailers
+        return bytes(body)
+
+    def _read_exactly(self, size: int, already: int = 0) -> bytes:
+        if size < 0 or already + size > _LARGEST_REQUEST_BYTES:
+            raise BadRequest(413, "payload_too_large", "The body is larger than API Gateway takes.")
+        data: bytes = self.rfile.read(size)
+        if len(data) < size:
+            raise ConnectionResetError("The sender hung up in mid-body.")
+        return data
+
+    def _refuse(self, exc: BadRequest) -> None:
+        # What is left of the request is unread, and would be taken for the next one.
+        self.close_connection = True
+        answer = {"error": exc.error, "message": str(exc), "details": {}}
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        with suppress(ConnectionError, TimeoutError):
+            self._send_http_response(exc.status, headers, json.dumps(answer))
+
+    def _send_http_response_with_body(self, code: int, headers: dict[str, Any], body: Any) -> None:
+        if self.command == "HEAD":
+            self._send_http_response_no_body(code, headers)
+        else:
+            super()._send_http_response_with_body(code, headers, body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: the app logs a line a delivery, and knows more about it."""
+
+
+class _Server(ThreadedHTTPServer):
+    request_queue_size = 256
+
+    def server_bind(self) -> None:
+        super().server_bind()
+        # An answer is small and complete: nothing is gained by waiting to fill a packet.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(json.dumps({"level": "ERROR", "message": "api.failed", "reason": repr(error)}), flush=True)
+
+
+def main(port: int) -> None:
+    factory = CLIFactory(str(PROJECT))
+    config = factory.create_config_obj(chalice_stage_name="dev")
+    app = factory.load_chalice_app()
+    # As chalice.local.create_local_server does it: each thread gets a current request of its own.
+    app.__class__ = type("LocalApp", (LocalChalice, type(app)), {})
+    server = LocalDevServer(app, config, "127.0.0.1", port, handler_cls=_Handler, server_cls=_Server)
+    # Not `LocalDevServer.serve_forever`, which also prints a line of its own.
+    server.server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
