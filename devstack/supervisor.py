@@ -109,6 +109,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ends everything, the senders' side first, so that what was accepted is still taken in order."""
+        if self._lock is None:
+            return  # what is here belongs to another run
         (self._state / "run.json").unlink(missing_ok=True)
         for part in reversed(self._watched):
             part.child.stop()
@@ -116,9 +118,8 @@ class Supervisor:
         self._aws.stop()
         if self._postgres is not None:
             self._postgres.stop()
-        if self._lock is not None:
-            self._register.write([])
-            self._lock.close()
+        self._register.write([])
+        self._lock.close()
 
     # Starting
 

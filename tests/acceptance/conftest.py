@@ -1,0 +1,104 @@
+"""The whole system as a person runs it: `python -m devstack` in a process and a state folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+import pytest
+
+from devstack.processes import free_port
+from devstack.settings import PROJECT
+from tests.support import eventually
+
+
+class Run:
+    """One `make run`."""
+
+    def __init__(self, state: Path, **environ: str) -> None:
+        self.state = state
+        self.port = int(environ.get("PORT") or free_port())
+        self.environ = {**os.environ, **environ, "POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
+        self.output = state.with_suffix(".log")
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "devstack"],
+                cwd=PROJECT,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> Run:
+        eventually(lambda: "ready" in self.text or self.process.poll() is not None, timeout=60)
+        assert self.process.poll() is None, self.text
+        return self
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text("utf-8")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.state / "run.json").read_text("utf-8"))
+        return facts
+
+    def secret(self, source: str) -> str:
+        secrets: dict[str, str] = json.loads((self.state / "secrets.json").read_text("utf-8"))
+        return secrets[source]
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        connection = psycopg2.connect(self.facts["database_url"])
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            return cursor.fetchall()
+
+    def postern(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=PROJECT,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that this run has started."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """One system for all tests that leave it as they found it."""
+    running = Run(tmp_path_factory.mktemp("run") / "state")
+    try:
+        yield running.wait_until_ready()
+    finally:
+        running.stop()

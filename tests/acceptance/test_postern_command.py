@@ -1,0 +1,87 @@
+"""What a person sees of the command line."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Run
+
+
+def test_send_says_what_became_of_it(run: Run) -> None:
+    sent = run.postern("send", "stripe", "invoice.paid")
+    assert sent.returncode == 0
+    assert sent.stdout.startswith('202  {"status":"accepted","id":"')
+    assert "\nprocessed: postern show " in sent.stdout
+
+
+def test_the_same_delivery_several_times_is_one_event(run: Run) -> None:
+    sent = run.postern("send", "github", "star", "--times", "3")
+    ids = [json.loads(line.split("  ")[1])["id"] for line in sent.stdout.splitlines()[:3]]
+    assert len(set(ids)) == 3
+    shown = [json.loads(run.postern("show", id, "--json").stdout)["id"] for id in ids[:1]]
+    assert shown == ids[:1]
+
+
+def test_a_file_is_sent_and_comes_back_byte_for_byte(run: Run, tmp_path: Path) -> None:
+    body = b'{ "odd":\t"spacing" ,"n":1.0 }\n'
+    (tmp_path / "body.json").write_bytes(body)
+    sent = run.postern("send", "hmac", "--body", str(tmp_path / "body.json"))
+    id = sent.stdout.splitlines()[-1].split()[-1]
+    assert run.postern("show", id, "--body").stdout.encode() == body
+
+
+def test_events_can_be_filtered_and_paged(run: Run) -> None:
+    kind = f"kind-{uuid.uuid4().hex[:8]}"
+    for _ in range(3):
+        assert run.postern("send", "token", kind).returncode == 0
+    first = json.loads(run.postern("events", "--type", kind, "--limit", "2", "--json").stdout)
+    rest = json.loads(run.postern("events", "--type", kind, "--before", first[-1]["id"], "--json").stdout)
+    assert [len(first), len(rest)] == [2, 1]
+    table = run.postern("events", "--source", "token", "--type", kind, "--status", "processed").stdout
+    assert table.splitlines()[0].split() == ["RECEIVED", "SOURCE", "TYPE", "STATUS", "TRIES", "ID", "ERROR"]
+    assert len(table.splitlines()) == 4
+
+
+def test_what_senders_wrote_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "evil.json").write_text('{"a": "\\u001b[2J", "b": "\\u202e"}')
+    sent = run.postern("send", "hmac", "--body", str(tmp_path / "evil.json"))
+    shown = run.postern("show", sent.stdout.split()[-1]).stdout
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["send", "shopify"], 1, "There is no source 'shopify'; there are github"),
+        (["send", "github", "--body", "/no/such/file"], 1, "cannot be read"),
+        (["show", str(uuid.uuid4())], 1, "There is no event"),
+        (["show", "seven"], 2, "invalid UUID value: 'seven'"),
+        (["events", "--limit", "0"], 2, "must lie between 1 and 1000"),
+        (["events", "--limit", "many"], 2, "invalid"),
+        ([], 2, "COMMAND"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_an_exit_code(run: Run, arguments: list[str], code: int, sentence: str) -> None:
+    done = run.postern(*arguments)
+    assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_run_it_says_how_to_start_one(run: Run, tmp_path: Path) -> None:
+    elsewhere = Run.__new__(Run)
+    elsewhere.environ = {**run.environ, "POSTERN_STATE_DIR": str(tmp_path)}
+    assert "Start it with `make run`" in elsewhere.postern("events").stderr
+
+
+def test_migrating_again_changes_nothing(run: Run) -> None:
+    assert run.postern("migrate").stdout == "The database is up to date.\n"
+
+
+def test_help_names_every_command(run: Run) -> None:
+    text = run.postern("--help").stdout
+    assert all(command in text for command in ("send", "events", "show", "migrate"))
