@@ -132,7 +132,8 @@ class Consumer:
 
     def _bury(self, dead: Sequence[Message], outcomes: dict[str, Outcome]) -> None:
         """Moves messages to the dead letters; one that cannot be moved has to come again."""
-        for message in dead:
+        # By their text: SQS may bring two copies of one message in one batch.
+        for message in {message.text: message for message in dead}.values():
             outcome = outcomes[message.id]
             try:
                 self.dead_letters.send(

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import product
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -119,24 +120,19 @@ class Processor:
         return outcomes
 
     def _alone(self, work: Work) -> dict[UUID, Outcome]:
-        without_payload = replace(work, payload_fits=False)
-        try:
-            return self._together([work])
-        except StatementFailed as exc:
-            if not exc.bad_data:
-                return {work.event.id: Outcome(Kind.RETRY, reason=str(exc))}
-        try:
-            # A number that jsonb cannot hold, say; the bytes are kept, and handlers read those.
-            return self._together([without_payload])
-        except StatementFailed as exc:
-            if not exc.bad_data:
-                return {work.event.id: Outcome(Kind.RETRY, reason=str(exc))}
-            refused = exc
-        try:
-            # Its handlers left something that the commit refused, such as a deferred constraint.
-            return self._together([without_payload], failure=refused)
-        except StatementFailed as exc:
-            return {work.event.id: Outcome(Kind.RETRY, reason=str(exc))}
+        """As it is; then without its payload, should that be what the database refuses (the bytes are kept, and
+        handlers read those); then as failed, since its handlers left something that the commit refuses.
+        """
+        refused: StatementFailed | None = None
+        for handlers_run, payload_fits in product((True, False), repeat=2):
+            try:
+                attempt = replace(work, payload_fits=payload_fits)
+                return self._together([attempt], failure=None if handlers_run else refused)
+            except StatementFailed as exc:
+                refused = exc
+                if not exc.bad_data:
+                    break  # a lock that did not come, say: nobody's fault, and gone the next time
+        return {work.event.id: Outcome(Kind.RETRY, reason=str(refused))}
 
     def _together(self, works: Sequence[Work], failure: BaseException | None = None) -> dict[UUID, Outcome]:
         """One transaction. With `failure`, handlers are not run: it is what came of them."""

@@ -1,0 +1,271 @@
+"""Settling with the queue: what is deleted, what comes again and when, and what ends in the dead letters."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters import aws as aws_clients
+from chalicelib.adapters.s3 import S3Bodies
+from chalicelib.adapters.sqs import SqsQueue
+from chalicelib.consume import BatchIncomplete, Consumer
+from chalicelib.envelope import Accepted, to_message
+from chalicelib.errors import ConfigurationError, QueueUnavailable
+from chalicelib.process import Processor
+from devstack.aws import EmulatedAws, Resources
+from devstack.event_source import event_of
+from tests.integration.world import POLICY, World, effect, fails_for, numbered, work
+from tests.support import eventually
+
+
+@dataclass
+class Lambda:
+    """The event source mapping and the function, one batch at a time, on the emulated queue."""
+
+    sqs: Any
+    resources: Resources
+    consumer: Consumer
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, *events: Accepted) -> None:
+        for event in events:
+            self.send_text(to_message(event))
+
+    def send_text(self, text: str) -> str:
+        return str(self.sqs.send_message(QueueUrl=self.resources.queue_url, MessageBody=text)["MessageId"])
+
+    def receive(self) -> list[dict[str, Any]]:
+        answer = self.sqs.receive_message(
+            QueueUrl=self.resources.queue_url,
+            MaxNumberOfMessages=10,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        return list(answer.get("Messages", []))
+
+    def invoke(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return self.consumer.consume(event_of(messages, "arn:aws:sqs:us-east-1:000000000000:q")["Records"])
+
+    def turn(self) -> None:
+        """Receives and invokes once, and deletes what the mapping would: with and without its flag."""
+        messages = self.receive()
+        if not messages:
+            return
+        try:
+            failed = {item["itemIdentifier"] for item in self.invoke(messages)["batchItemFailures"]}
+        except BatchIncomplete:
+            assert not self.consumer.partial_responses
+            return
+        for message in messages:
+            if message["MessageId"] not in failed:
+                self.sqs.delete_message(QueueUrl=self.resources.queue_url, ReceiptHandle=message["ReceiptHandle"])
+
+    def until(self, check: Callable[[], bool]) -> None:
+        def turn_and_check() -> bool:
+            self.turn()
+            return check()
+
+        eventually(turn_and_check, timeout=30)
+
+    def dead(self) -> list[dict[str, Any]]:
+        """Takes the dead letters out."""
+        found: list[dict[str, Any]] = []
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.resources.dead_letter_queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages", []):
+            found += messages
+        return found
+
+    def left(self) -> int:
+        """How many messages are on the queue, hidden ones included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self.sqs.get_queue_attributes(QueueUrl=self.resources.queue_url, AttributeNames=names)
+        return sum(int(value) for value in answer["Attributes"].values())
+
+
+@pytest.fixture
+def function(
+    aws: EmulatedAws, resources: Resources, world: World, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Lambda]:
+    for name, value in aws.environ().items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    aws_clients._clients.clear()
+
+    def make(processor: Processor | None = None, *, partial: bool = True, **changes: Any) -> Lambda:
+        lines: list[dict[str, Any]] = []
+        consumer = Consumer(
+            processor=lambda: processor or world.processor(effect),
+            queue=SqsQueue(resources.queue_url),
+            dead_letters=SqsQueue(resources.dead_letter_queue_url),
+            bodies=S3Bodies(resources.bodies_bucket),
+            policy=POLICY,
+            partial_responses=partial,
+            random=lambda: 1.0,
+            log=lambda name, /, **fields: lines.append({"name": name, **fields}),
+        )
+        return Lambda(aws.client("sqs"), resources, replace(consumer, **changes), lines)
+
+    return make
+
+
+Makes = Callable[..., Lambda]
+both_modes = pytest.mark.parametrize("partial", [True, False], ids=["partial-responses", "safe-mode"])
+
+
+@both_modes
+def test_a_batch_of_ten_with_two_poisoned_leaves_eight_rows_and_two_dead_letters(
+    function: Makes, world: World, partial: bool
+) -> None:
+    fn = function(world.processor(fails_for(3, 7)), partial=partial)
+    fn.send(*(w.event for w in numbered(*range(10))))
+    fn.until(lambda: fn.left() == 0)
+    assert sorted(world.rows()) == [("dead", 3)] * 2 + [("processed", 1)] * 8
+    assert world.effects() == 8
+    letters = fn.dead()
+    assert len(letters) == 2
+    assert {m["MessageAttributes"]["postern-attempts"]["StringValue"] for m in letters} == {"3"}
+    reasons = sorted(m["MessageAttributes"]["postern-reason"]["StringValue"] for m in letters)
+    assert reasons == ["ValueError: 3 is poisoned", "ValueError: 7 is poisoned"]
+
+
+def test_a_partial_response_names_exactly_what_has_to_come_again(function: Makes, world: World) -> None:
+    fn = function(world.processor(fails_for(2)))
+    fn.send(*(w.event for w in numbered(1, 2, 3)))
+    messages = fn.receive()
+    failing = next(m["MessageId"] for m in messages if b'{"n": 2}' in body_of(m))
+    assert fn.invoke(messages) == {"batchItemFailures": [{"itemIdentifier": failing}]}
+
+
+def test_complete_success_is_an_empty_list(function: Makes) -> None:
+    fn = function()
+    fn.send(work().event)
+    assert fn.invoke(fn.receive()) == {"batchItemFailures": []}
+
+
+def test_in_safe_mode_what_is_done_is_deleted_and_then_the_invocation_fails(function: Makes, world: World) -> None:
+    fn = function(world.processor(fails_for(2)), partial=False)
+    fn.send(*(w.event for w in numbered(1, 2, 3)))
+    with pytest.raises(BatchIncomplete, match="1 of 3"):
+        fn.invoke(fn.receive())
+    assert fn.left() == 1
+
+
+def test_in_safe_mode_complete_success_is_left_to_the_mapping(function: Makes) -> None:
+    fn = function(partial=False)
+    fn.send(work().event)
+    fn.invoke(fn.receive())
+    assert fn.left() == 1
+
+
+@both_modes
+@pytest.mark.parametrize(
+    "garbage",
+    ["garbage", '{"v": 1, "id": "01a2', '{"v": 99}', "[]", json.dumps({"Type": "Notification", "Message": "x"})],
+    ids=["text", "truncated", "other-version", "array", "foreign"],
+)
+def test_garbage_fails_alone_and_ends_in_the_dead_letters_with_its_id_in_the_log(
+    function: Makes, world: World, garbage: str, partial: bool
+) -> None:
+    fn = function(partial=partial)
+    id = fn.send_text(garbage)
+    fn.send(work().event)
+    logged: list[dict[str, Any]] = []
+    fn = replace(fn, consumer=replace(fn.consumer, log=lambda name, /, **f: logged.append({"name": name, **f})))
+    fn.until(lambda: fn.left() == 0)
+    assert world.rows() == [("processed", 1)]
+    assert [m["Body"] for m in fn.dead()] == [garbage]
+    about = [line for line in logged if line["message_id"] == id]
+    assert [line["name"] for line in about] == ["event.failed", "event.failed", "event.dead"]
+    assert all(garbage not in str(line) for line in about if len(garbage) > 2)
+
+
+def test_a_failed_event_comes_again_after_its_own_wait(function: Makes, world: World) -> None:
+    policy = replace(POLICY, base_seconds=600, max_seconds=3600)
+    fn = function(world.processor(fails_for(1)), policy=policy)
+    fn.send(*(w.event for w in numbered(1, 2)))
+    fn.turn()
+    # The other is gone; this one is hidden for longer than any test waits, whatever the queue's own timeout is.
+    assert (fn.left(), fn.receive()) == (1, [])
+
+
+def test_while_the_database_is_away_nothing_is_charged_and_nothing_is_dead(function: Makes, world: World) -> None:
+    away = replace(world, url="postgresql://u:p@127.0.0.1:1/d")
+    fn = function(away.processor(effect))
+    fn.send(*(w.event for w in numbered(1, 2, 3)))
+    received: dict[str, int] = {}
+
+    def often_enough() -> bool:
+        for message in messages if (messages := fn.receive()) else []:
+            received[message["MessageId"]] = int(message["Attributes"]["ApproximateReceiveCount"])
+        if messages:
+            assert len(fn.invoke(messages)["batchItemFailures"]) == len(messages)
+        return len(received) == 3 and min(received.values()) > 4
+
+    eventually(often_enough, timeout=40)
+    assert fn.dead() == []
+    fn = replace(fn, consumer=replace(fn.consumer, processor=lambda: world.processor(effect)))
+    fn.until(lambda: fn.left() == 0)
+    assert (world.rows(), world.effects()) == ([("processed", 1)] * 3, 3)
+
+
+def test_handlers_that_cannot_be_imported_blame_no_event(function: Makes, world: World) -> None:
+    def broken() -> Processor:
+        raise ConfigurationError("Handlers in x cannot be imported")
+
+    fn = function(processor=None, **{})
+    fn = replace(fn, consumer=replace(fn.consumer, processor=broken))
+    fn.send(work().event)
+    assert len(fn.invoke(fn.receive())["batchItemFailures"]) == 1
+    assert world.rows() == []
+
+
+def test_a_dead_letter_that_cannot_be_moved_is_kept_and_moved_later(function: Makes, world: World) -> None:
+    class Away(SqsQueue):
+        def send(self, *args: Any, **kwargs: Any) -> None:
+            raise QueueUnavailable("away")
+
+    fn = function(world.processor(fails_for(1)))
+    stuck = replace(fn, consumer=replace(fn.consumer, dead_letters=Away("x")))
+    fn.send(numbered(1)[0].event)
+    stuck.until(lambda: world.rows() == [("dead", 3)])
+    stuck.turn()
+    assert (fn.left(), fn.dead()) == (1, [])
+    fn.until(lambda: fn.left() == 0)
+    assert len(fn.dead()) == 1
+    assert world.rows() == [("dead", 3)]
+
+
+def test_a_body_in_the_bucket_comes_back_byte_for_byte(function: Makes, world: World) -> None:
+    fn = function()
+    body = b'"' + os.urandom(1_000_000).hex().encode() + b'"'
+    key = f"shop/{uuid.uuid4()}"
+    fn.consumer.bodies.put(key, body)  # type: ignore[attr-defined]
+    large = replace(work().event, body=None, body_key=key)
+    missing = replace(work().event, body=None, body_key="shop/none")
+    fn.send(large, missing)
+    messages = fn.receive()
+    assert len(fn.invoke(messages)["batchItemFailures"]) == 1
+    [(stored,)] = world.query("SELECT body FROM postern.events")
+    assert bytes(stored) == body
+
+
+def test_two_copies_of_a_dying_event_are_one_dead_letter(function: Makes, world: World) -> None:
+    fn = function(world.processor(fails_for(1)))
+    [w] = numbered(1)
+    fn.send(w.event, w.event)
+    fn.until(lambda: fn.left() == 0)
+    assert world.rows() == [("dead", 3)]
+    assert len(fn.dead()) == 1
+
+
+def body_of(message: dict[str, Any]) -> bytes:
+    import base64
+
+    return base64.b64decode(json.loads(message["Body"])["body"])

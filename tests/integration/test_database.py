@@ -1,0 +1,196 @@
+"""The connection of a warm function: lazy, kept, replaced; and what PostgreSQL's errors are taken for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from chalicelib.adapters.postgres import Database
+from chalicelib.errors import DatabaseUnavailable, StatementFailed
+from chalicelib.process import Kind
+from devstack.postgres import Server
+from tests.integration.world import World, effect, numbered
+
+
+def backend(database: Database) -> int:
+    with database.transaction() as session:
+        return int(session.execute("SELECT pg_backend_pid() AS pid")[0]["pid"])
+
+
+def test_the_connection_is_opened_when_it_is_needed_and_kept(world: World) -> None:
+    asked: list[bool] = []
+
+    def dsn(fresh: bool) -> str:
+        asked.append(fresh)
+        return world.url
+
+    database = Database(dsn)
+    assert asked == []
+    assert backend(database) == backend(database)
+    assert asked == [False]
+    database.close()
+
+
+def test_a_broken_connection_is_replaced(world: World) -> None:
+    database = world.database()
+    first = backend(database)
+    world.query("SELECT pg_terminate_backend(%s)", first)
+    assert backend(database) != first
+
+
+def test_a_transaction_that_is_cut_off_is_the_databases_fault_and_the_next_one_works(world: World) -> None:
+    database = world.database()
+    with pytest.raises(DatabaseUnavailable), database.transaction() as session:
+        world.query("SELECT pg_terminate_backend(%s)", session.execute("SELECT pg_backend_pid() AS pid")[0]["pid"])
+        session.execute("SELECT 1")
+    assert backend(database)
+
+
+def test_a_block_that_raises_leaves_nothing_and_keeps_the_connection(world: World) -> None:
+    database = world.database()
+    first = backend(database)
+    with pytest.raises(ZeroDivisionError), database.transaction() as session:
+        session.execute("INSERT INTO effects VALUES (NULL, 1)")
+        raise ZeroDivisionError
+    assert (world.effects(), backend(database)) == (0, first)
+
+
+def test_the_timeouts_outlive_a_rollback(world: World) -> None:
+    database = world.database()
+    with pytest.raises(StatementFailed), database.transaction() as session:
+        session.execute("SELECT 1 / 0")
+    with database.transaction() as session:
+        settings = session.execute(
+            "SELECT current_setting('statement_timeout') AS s, current_setting('lock_timeout') AS l,"
+            " current_setting('idle_in_transaction_session_timeout') AS i"
+        )
+    assert settings == [{"s": "20s", "l": "5s", "i": "1min"}]
+
+
+def test_bad_data_is_told_apart_from_what_passes(world: World) -> None:
+    database = world.database()
+    for statement, bad_data in (
+        ("SELECT 1 / 0", True),
+        ("SELECT '1e999999'::jsonb", True),
+        ("SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)", False),
+    ):
+        with pytest.raises(StatementFailed) as caught, database.transaction() as session:
+            session.execute(statement)
+        assert caught.value.bad_data is bad_data
+
+
+def test_a_lock_that_does_not_come_is_nobodys_bad_data(world: World) -> None:
+    with contextlib.closing(psycopg2.connect(world.url)) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE effects")
+        with pytest.raises(StatementFailed) as caught, world.database().transaction() as session:
+            session.execute("SET LOCAL lock_timeout = '10ms'; SELECT * FROM effects")
+    assert not caught.value.bad_data
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM postern.no_such_table",
+        "SET LOCAL transaction_read_only = on; INSERT INTO effects VALUES (NULL, 1)",
+        "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'disk full'; END $$",
+    ],
+    ids=["schema-missing", "read-only", "disk-full"],
+)
+def test_what_says_something_about_the_database_blames_no_event(world: World, statement: str) -> None:
+    with pytest.raises(DatabaseUnavailable), world.database().transaction() as session:
+        session.execute(statement)
+
+
+def test_no_message_quotes_a_row(world: World) -> None:
+    world.query("CREATE UNIQUE INDEX ON effects (n)")
+    with pytest.raises(StatementFailed) as caught, world.database().transaction() as session:
+        session.execute("INSERT INTO effects (n) VALUES (987654), (987654)")
+    assert "987654" not in str(caught.value)
+
+
+@pytest.fixture
+def clerk(world: World) -> Iterator[str]:
+    """A role whose password can be rotated."""
+    name = "clerk_" + world.url.rsplit("_", 1)[1]
+    world.query(f"CREATE ROLE {name} LOGIN PASSWORD 'old'")
+    yield name
+    world.query(f"DROP ROLE {name}")
+
+
+def test_a_rotated_password_is_fetched_once_and_tried_once(world: World, clerk: str) -> None:
+    current = {"password": "old"}
+    known = dict(current)
+    fetches: list[bool] = []
+
+    def dsn(fresh: bool) -> str:
+        fetches.append(fresh)
+        if fresh:
+            known.update(current)
+        address = world.url.split("@")[1]
+        return f"postgresql://{clerk}:{known['password']}@{address}"
+
+    database = Database(dsn)
+    world.query(f"ALTER ROLE {clerk} PASSWORD 'new'")
+    current["password"] = "new"
+    assert backend(database)
+    assert fetches == [False, True]
+    database.close()
+    current["password"] = "unknown to the server"
+    known["password"] = "wrong"
+    with pytest.raises(DatabaseUnavailable, match="authentication failed"), database.transaction():
+        pass
+    assert fetches == [False, True, False, True]
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "postgres")
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_killed_server_costs_no_event_an_attempt_and_all_of_them_are_processed_later(own_server: Server) -> None:
+    from chalicelib.adapters.migrations import migrate
+
+    migrate(own_server.url)
+    world = World(own_server.url, [])
+    world.query("CREATE TABLE effects (event uuid, n integer)")
+    batch = numbered(1, 2, 3)
+
+    def killing(event: Any, db: Any) -> None:
+        effect(event, db)
+        if event.payload["n"] == 2:
+            own_server.kill()
+
+    database = world.database()
+    for outcomes in (
+        world.processor(killing, database=database).process(batch),
+        world.processor(effect, database=database).process(batch),  # it is still away
+    ):
+        assert {o.kind for o in outcomes.values()} == {Kind.RETRY}
+        assert {o.attempts for o in outcomes.values()} == {0}
+    own_server.start()
+    assert world.rows() == []
+    outcomes = world.processor(effect, database=database).process(batch)
+    assert {o.kind for o in outcomes.values()} == {Kind.PROCESSED}
+    assert (world.rows(), world.effects()) == ([("processed", 1)] * 3, 3)
+    database.close()
+
+
+def test_a_server_without_a_free_connection_is_away(world: World) -> None:
+    role = "few_" + world.url.rsplit("_", 1)[1]
+    world.query(f"CREATE ROLE {role} LOGIN PASSWORD 'pw' CONNECTION LIMIT 1")
+    dsn = f"postgresql://{role}:pw@{world.url.split('@')[1]}"
+    with (
+        contextlib.closing(psycopg2.connect(dsn)),
+        pytest.raises(DatabaseUnavailable, match="too many connections"),
+        Database(lambda fresh: dsn).transaction(),
+    ):
+        pass
+    world.query(f"DROP ROLE {role}")

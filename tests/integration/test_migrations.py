@@ -1,0 +1,97 @@
+"""The schema is the sum of its migrations, each applied once."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from chalicelib.adapters.migrations import FOLDERS, migrate
+from chalicelib.errors import DatabaseUnavailable, MigrationError
+
+
+def query(url: str, sql: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def folder(tmp_path: Path, **files: str) -> dict[str, Path]:
+    for name, sql in files.items():
+        (tmp_path / f"{name}.sql").write_text(sql)
+    return {"postern": tmp_path}
+
+
+def test_each_migration_is_applied_once(empty_database_url: str) -> None:
+    assert migrate(empty_database_url) == ["0001_events", "0001_github_pushes"]
+    assert migrate(empty_database_url) == []
+
+
+def test_two_runs_at_once_apply_each_once(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as runs:
+        applied = list(runs.map(lambda _: migrate(empty_database_url), range(4)))
+    assert sorted(map(len, applied)) == [0, 0, 0, 2]
+
+
+def test_the_contracts_columns_are_there(database_url: str) -> None:
+    columns = query(
+        database_url,
+        "SELECT column_name::text, data_type::text FROM information_schema.columns"
+        " WHERE table_schema = 'postern' AND table_name = 'events' ORDER BY ordinal_position",
+    )
+    assert columns == [
+        ("id", "uuid"),
+        ("source", "text"),
+        ("type", "text"),
+        ("dedup_key", "text"),
+        ("status", "text"),
+        ("attempts", "integer"),
+        ("error", "text"),
+        ("received_at", "timestamp with time zone"),
+        ("processed_at", "timestamp with time zone"),
+        ("headers", "jsonb"),
+        ("payload", "jsonb"),
+        ("body", "bytea"),
+    ]
+
+
+def test_a_failing_migration_leaves_nothing_of_itself_and_all_before_it(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    folders = folder(tmp_path, **{"0001_good": "CREATE TABLE good ()", "0002_bad": "CREATE TABLE bad (); SELECT 1 / 0"})
+    with pytest.raises(MigrationError, match=r"Migration 0002_bad failed: division by zero"):
+        migrate(empty_database_url, folders)
+    assert query(empty_database_url, "SELECT to_regclass('good')::text, to_regclass('bad')::text") == [("good", None)]
+    (tmp_path / "0002_bad.sql").write_text("CREATE TABLE bad ()")
+    assert migrate(empty_database_url, folders) == ["0002_bad"]
+
+
+def test_an_applied_migration_must_not_change_or_vanish(empty_database_url: str, tmp_path: Path) -> None:
+    folders = folder(tmp_path, **{"0001_one": "SELECT 1"})
+    migrate(empty_database_url, folders)
+    (tmp_path / "0001_one.sql").write_text("SELECT 2")
+    with pytest.raises(MigrationError, match="0001_one was changed after it was applied"):
+        migrate(empty_database_url, folders)
+    (tmp_path / "0001_one.sql").unlink()
+    with pytest.raises(MigrationError, match="the database is newer than the code"):
+        migrate(empty_database_url, folders)
+
+
+@pytest.mark.parametrize("name", ["0002_gap", "1_short", "0001-dash", "first"])
+def test_a_name_out_of_order_is_named(empty_database_url: str, tmp_path: Path, name: str) -> None:
+    with pytest.raises(MigrationError, match=name):
+        migrate(empty_database_url, folder(tmp_path, **{name: "SELECT 1"}))
+
+
+def test_a_team_may_drop_the_example(empty_database_url: str, tmp_path: Path) -> None:
+    migrate(empty_database_url)
+    assert migrate(empty_database_url, {**FOLDERS, "handlers": tmp_path}) == []
+
+
+def test_a_database_that_is_away_is_said_to_be() -> None:
+    with pytest.raises(DatabaseUnavailable, match="Connection refused"):
+        migrate("postgresql://u:canary@127.0.0.1:1/d")

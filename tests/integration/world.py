@@ -1,0 +1,91 @@
+"""A database of the test's own, and processors on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg2
+
+from chalicelib.adapters.event_store import EventStore
+from chalicelib.adapters.postgres import Database
+from chalicelib.deliveries import Event, new_event_id
+from chalicelib.envelope import Accepted
+from chalicelib.handling import Handler
+from chalicelib.process import Processor, Work
+from chalicelib.retries import RetryPolicy
+
+POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def work(key: str | None = None, body: bytes = b'{"n": 1}', **changes: Any) -> Work:
+    """A new event, with a dedup key of its own unless one is given."""
+    at = now()
+    event = Accepted(
+        id=new_event_id(at),
+        source="shop",
+        type="order",
+        dedup_key=key or str(uuid.uuid4()),
+        received_at=at,
+        headers={"content-type": "application/json"},
+        body=body,
+    )
+    return Work(replace(event, **changes), body)
+
+
+def numbered(*numbers: int) -> list[Work]:
+    return [work(body=json.dumps({"n": number}).encode()) for number in numbers]
+
+
+def effect(event: Event, db: Any) -> None:
+    """What handlers in these tests do: a row that shows a double at once."""
+    db.execute("INSERT INTO effects VALUES (%s, 1)", (str(event.id),))
+
+
+def fails_for(*numbers: int) -> Callable[[Event, Any], None]:
+    """A handler that has its effect, and then raises for these `n`."""
+
+    def handler(event: Event, db: Any) -> None:
+        effect(event, db)
+        if event.payload["n"] in numbers:
+            raise ValueError(f"{event.payload['n']} is poisoned")
+
+    return handler
+
+
+@dataclass
+class World:
+    url: str
+    open: list[Database]
+
+    def database(self) -> Database:
+        database = Database(lambda fresh: self.url)
+        self.open.append(database)
+        return database
+
+    def processor(self, *functions: Callable[[Event, Any], object], database: Database | None = None) -> Processor:
+        handlers = [Handler("shop", "*", function) for function in functions]
+        return Processor(EventStore(database or self.database()), handlers, POLICY, now)
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with contextlib.closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            rows = cursor.fetchall() if cursor.description else []
+            connection.commit()
+            return rows
+
+    def rows(self) -> list[tuple[str, int]]:
+        """Status and attempts of every event, in order of its `n`."""
+        return [(s, a) for s, a in self.query("SELECT status, attempts FROM postern.events ORDER BY payload ->> 'n'")]
+
+    def effects(self) -> int:
+        return int(self.query("SELECT coalesce(sum(n), 0) FROM effects")[0][0])
