@@ -223,6 +223,21 @@ def test_the_api_process_knows_no_database_and_the_processor_no_secrets(run: Run
     assert "SOURCES_SECRET_ID" not in by_module["devstack.worker"]
 
 
+def test_a_delivery_is_one_line_with_the_reason_and_without_the_body(run: Run) -> None:
+    body = json.dumps({"type": f"line-{uuid.uuid4().hex}", "card": "canary-body"}).encode()
+    good = signed_as_hmac(run, body)
+    _, answer = run.post("/webhooks/hmac", body, good)
+    run.post("/webhooks/hmac", body, {**good, "X-Signature": "canary-forged"})
+    text = eventually(lambda: (run.state / "logs" / "api.log").read_text("utf-8"))
+    assert "canary" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    [accepted] = [line for line in lines if line.get("id") == answer["id"]]
+    assert (accepted["message"], accepted["status"], accepted["source"]) == ("delivery.accepted", 202, "hmac")
+    assert accepted["bytes"] == len(body)
+    rejected = [line for line in lines if line["message"] == "delivery.rejected"][-1]
+    assert (rejected["status"], rejected["reason"]) == (401, "signature_mismatch")
+
+
 def test_no_secret_is_in_any_log_or_row(run: Run) -> None:
     secrets = json.loads((run.state / "secrets.json").read_text()).values()
     for provider in PROVIDERS:
