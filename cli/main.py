@@ -105,7 +105,7 @@ def _report_stored(id: str, operator: Operator) -> int:
     while time.monotonic() < deadline:
         event = operator.perform({"action": "show", "id": id})["event"]
         if event is not None:
-            print(f"{event['status']}: postern show {event['id']}")
+            print(f"{event['status']}: {_command()} show {event['id']}")
             return 0
         time.sleep(0.05)
     print(f"Accepted, but not stored within {_STORED_WITHIN_SECONDS:.0f} s; `make run` shows why.", file=sys.stderr)
@@ -165,6 +165,11 @@ def _operator(run: LocalRun | None = None) -> Operator:
     if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
         os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
     return wiring.operator()
+
+
+def _command() -> str:
+    """This command as it was called, so that what is printed can be pasted."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "postern" else "postern"
 
 
 def _post(url: str, sample: samples.Sample) -> tuple[int, str]:
