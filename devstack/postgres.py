@@ -147,10 +147,7 @@ class Server:
         )
         if made.returncode != 0:
             shutil.rmtree(self._data, ignore_errors=True)
-            lines = made.stderr.strip().splitlines()
-            raise StartError(
-                f"The database cannot be made in {self._data}: {lines[-1] if lines else 'no reason given'}"
-            )
+            raise StartError(f"The database cannot be made in {self._data}: {_reason(made.stderr)}")
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _STARTS_WITHIN_SECONDS
@@ -179,3 +176,9 @@ class Server:
 
     def _maintenance_url(self) -> str:
         return self.url.removesuffix(_DATABASE) + "postgres"
+
+
+def _reason(output: str) -> str:
+    """The line of initdb's output that says why; after it come the lines about cleaning up."""
+    lines = output.strip().splitlines() or ["no reason given"]
+    return next((line for line in lines if "FATAL" in line or "error" in line), lines[-1])
