@@ -70,16 +70,19 @@ def database_dsn(secret_id: str) -> str:
         answer = aws.secretsmanager().get_secret_value(SecretId=secret_id)
     try:
         secret = json.loads(answer["SecretString"])
+        # A certificate that is not checked protects from nobody.
+        sslmode = secret.get("sslmode", "verify-full")
         parts = {
             "host": secret["host"],
             "port": secret.get("port", 5432),
             "dbname": secret.get("dbname", "postgres"),
             "user": secret["username"],
             "password": secret["password"],
-            # A certificate that is not checked protects from nobody; `sslrootcert` may name RDS's bundle.
-            "sslmode": secret.get("sslmode", "verify-full"),
-            "sslrootcert": secret.get("sslrootcert", "system"),
+            "sslmode": sslmode,
         }
+        # `sslrootcert` may name RDS's bundle; libpq takes the system's certificates for nothing weaker.
+        if root := secret.get("sslrootcert", "system" if sslmode == "verify-full" else None):
+            parts["sslrootcert"] = root
     except (KeyError, ValueError, TypeError, AttributeError):
         raise ConfigurationError(
             "The database's secret is not a JSON object with host, username and password."

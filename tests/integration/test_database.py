@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 
+from chalicelib import wiring
+from chalicelib.adapters import secrets as secrets_adapter
 from chalicelib.adapters.postgres import Database
-from chalicelib.errors import DatabaseUnavailable, StatementFailed
+from chalicelib.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
 from chalicelib.process import Kind
+from devstack.aws import EmulatedAws
 from devstack.postgres import Server
 from tests.integration.world import World, effect, numbered
 
@@ -194,3 +200,47 @@ def test_a_server_without_a_free_connection_is_away(world: World) -> None:
     ):
         pass
     world.query(f"DROP ROLE {role}")
+
+
+def test_the_databases_secret_is_fetched_once_and_again_after_a_rotation(
+    world: World, clerk: str, aws: EmulatedAws, point_aws_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RDS writes it, with a password that needs quoting."""
+    address = psycopg2.extensions.parse_dsn(world.url)
+    secrets = aws.client("secretsmanager")
+
+    def rotate(password: str) -> None:
+        world.query(f"ALTER ROLE {clerk} PASSWORD %s", password)
+        parts = {"host": address["host"], "port": int(address["port"]), "dbname": address["dbname"]}
+        secret = json.dumps({**parts, "username": clerk, "password": password, "sslmode": "disable"})
+        secrets.put_secret_value(SecretId=secret_id, SecretString=secret)
+
+    secret_id = secrets.create_secret(Name=clerk, SecretString="{}")["ARN"]
+    monkeypatch.setenv("DATABASE_SECRET_ID", secret_id)
+    wiring.config.cache_clear()
+    with pytest.raises(ConfigurationError, match="not a JSON object with host"):
+        wiring.database_dsn(True)
+    rotate("it's \\ old")
+    database = Database(wiring.database_dsn)
+    assert backend(database)
+    database.close()
+    rotate("new")
+    assert backend(database)
+    database.close()
+    wiring.config.cache_clear()
+
+
+def test_a_database_secret_asks_for_a_checked_certificate_unless_it_says_otherwise(
+    aws: EmulatedAws, point_aws_at: Callable[..., None]
+) -> None:
+    secret = json.dumps({"host": "db.example.com", "username": "u", "password": "p"})
+    secret_id = aws.client("secretsmanager").create_secret(Name=f"db-{uuid.uuid4()}", SecretString=secret)["ARN"]
+    assert psycopg2.extensions.parse_dsn(secrets_adapter.database_dsn(secret_id)) == {
+        "host": "db.example.com",
+        "port": "5432",
+        "dbname": "postgres",
+        "user": "u",
+        "password": "p",
+        "sslmode": "verify-full",
+        "sslrootcert": "system",
+    }
