@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack.settings import PROCESSOR_TIMEOUT_SECONDS
+from devstack.worker import READY
 
 
 def say(text: str) -> None:
@@ -53,15 +54,14 @@ def short_line(line: str) -> str | None:
     except (ValueError, KeyError, TypeError):
         # Not one of ours: a warning or a traceback of a library's, which somebody had better see.
         return line if line.strip() else None
-    if message in ("worker.ready",):
+    if message == READY:
         return None
-    keys = ("source", "type", "status", "reason", "attempts", "duration_ms", "id", "message_id")
-    facts = []
-    for key in keys:
-        value = entry.get(key)
-        if value is None or (key == "attempts" and not value) or (key == "message_id" and "id" in entry):
-            continue
-        facts.append(f"{value} ms" if key == "duration_ms" else str(value))
+    facts = [str(entry[key]) for key in ("source", "type", "status", "reason") if entry.get(key) is not None]
+    if entry.get("level") != "INFO" and entry.get("attempts"):
+        facts.append(f"attempt {entry['attempts']}")
+    if "duration_ms" in entry:
+        facts.append(f"{entry['duration_ms']} ms")
+    facts += [str(entry[key]) for key in ("id", "message_id") if key in entry][:1]
     text = f"{time.strftime('%H:%M:%S')}  {message:<18} {'  '.join(facts)}"
     # Types and reasons come from senders: nothing of theirs may steer the terminal.
     return "".join(c if c.isprintable() else "?" for c in text)

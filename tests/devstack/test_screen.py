@@ -1,0 +1,48 @@
+"""What a person sees of the wide log lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from devstack.screen import Tail, short_line
+
+
+def line(**entry: object) -> str:
+    return short_line(json.dumps(entry)) or ""
+
+
+def test_a_delivery_is_one_short_line() -> None:
+    text = line(
+        level="INFO", message="delivery.accepted", source="github", type="push", status=202, duration_ms=3.1, id="01a2"
+    )
+    assert text[10:] == "delivery.accepted  github  push  202  3.1 ms  01a2"
+
+
+def test_a_failure_says_why_and_which_attempt_it_was() -> None:
+    text = line(
+        level="WARNING", message="event.failed", source="s", type="t", reason="ValueError: x", attempts=2, id="i"
+    )
+    assert text[10:] == "event.failed       s  t  ValueError: x  attempt 2  i"
+
+
+def test_nothing_that_a_sender_wrote_steers_the_terminal() -> None:
+    assert "\x1b" not in line(level="INFO", message="event.processed", type="\x1b[2J\r\n")
+
+
+def test_what_is_no_line_of_ours_is_shown_as_it_is() -> None:
+    assert short_line("Traceback (most recent call last):") == "Traceback (most recent call last):"
+    assert short_line("") is None
+
+
+def test_a_line_that_is_still_being_written_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, tail = tmp_path / "api.log", Tail()
+    log.write_text("one\ntw")
+    tail.follow(log)
+    tail.print_new()
+    assert capsys.readouterr().out == "one\n"
+    log.write_text("one\ntwo\n")
+    tail.print_new()
+    assert capsys.readouterr().out == "two\n"
