@@ -166,7 +166,8 @@ class Token:
         return Proof(_matching([given], [self.prefix + _present(secret) for secret in secrets]))
 
     def sign(self, body: bytes, secret: str, *, event_id: str, now: datetime) -> dict[str, str]:
-        return {self.header: self.prefix + _present(secret)}
+        # As it looks after the wire, which carries UTF-8 and is read as Latin-1.
+        return {self.header: (self.prefix + _present(secret)).encode().decode("latin-1")}
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class Basic:
         return {"Authorization": f"Basic {self._token(secret)}"}
 
     def _token(self, secret: str) -> str:
-        if ":" not in secret:
+        user, colon, password = _present(secret).partition(":")
+        if not colon or not (user.strip() or password.strip()):
             raise SecretUnavailable("secret_is_not_user_colon_password")
         return _encode(secret.encode(), "base64")
 
@@ -250,6 +252,10 @@ def _present(secret: str) -> str:
     # Anybody can compute an HMAC with an empty key: an empty secret is a missing one.
     if not secret.strip():
         raise SecretUnavailable("secret_is_empty")
+    # Half a surrogate pair, which JSON can hold and bytes cannot. Asked rather than tried, because the error
+    # that encoding it raises quotes it.
+    if any("\ud800" <= character <= "\udfff" for character in secret):
+        raise SecretUnavailable("secret_is_not_text")
     return secret
 
 
@@ -265,6 +271,5 @@ def _key(secret: str, encoding: SecretEncoding) -> bytes:
                 raise SecretUnavailable("secret_is_empty")
             return key
     except ValueError:
-        # `from None`: a chained message could quote the secret.
         raise SecretUnavailable(f"secret_is_not_{encoding}") from None
     return text.encode()
