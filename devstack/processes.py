@@ -48,6 +48,7 @@ class Child:
                 group=user,
                 extra_groups=None if user is None else [],
                 start_new_session=True,
+                umask=0o077,  # the emulated AWS writes its secrets to its state
                 preexec_fn=_ending_with_parent(stop_signal),
             )
 

@@ -158,3 +158,9 @@ def test_a_worker_that_dies_is_replaced(starts: Starts) -> None:
         eventually(lambda: log.read_text("utf-8").count("worker.ready") == 2)
         assert "processor-1 ended (SIGKILL); starting it again." in run.text
         assert run.postern("send", "github", "push").returncode == 0
+
+
+def test_nobody_else_can_read_what_a_run_keeps(run: Run) -> None:
+    kept = [run.state / "secrets.json", run.state / "run.json", run.state / "postgres" / "password"]
+    emulated = [file for file in (run.state / "aws" / "s3").rglob("*") if file.is_file()]
+    assert [file for file in [*kept, *emulated] if file.stat().st_mode & 0o077] == []
