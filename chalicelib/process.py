@@ -22,6 +22,9 @@ from chalicelib.errors import DatabaseUnavailable, StatementFailed
 from chalicelib.handling import Handler
 from chalicelib.retries import RetryPolicy
 
+# Each of them waited for as long as a lock may take: the rest would only use up the function's time.
+_MOST_BLOCKED = 2
+
 
 class Status(StrEnum):
     """The states of a stored event (docs/architecture.md has the diagram)."""
@@ -106,20 +109,25 @@ class Processor:
         try:
             return self._together(works)
         except DatabaseUnavailable as exc:
-            return _all_later(works, exc)
+            return _all_later(works, f"database: {exc}")
         except StatementFailed:
             return self._one_by_one(works)
 
     def _one_by_one(self, works: Sequence[Work]) -> dict[UUID, Outcome]:
         outcomes: dict[UUID, Outcome] = {}
+        blocked = 0
         for at, work in enumerate(works):
+            if blocked == _MOST_BLOCKED:
+                return outcomes | _all_later(works[at:], "locked by another transaction")
             try:
-                outcomes |= self._alone(work)
+                outcome = self._alone(work)
             except DatabaseUnavailable as exc:
-                return outcomes | _all_later(works[at:], exc)
+                return outcomes | _all_later(works[at:], f"database: {exc}")
+            outcomes[work.event.id] = outcome
+            blocked += outcome.kind is Kind.RETRY and not outcome.attempts
         return outcomes
 
-    def _alone(self, work: Work) -> dict[UUID, Outcome]:
+    def _alone(self, work: Work) -> Outcome:
         """As it is; then without its payload, should that be what the database refuses (the bytes are kept, and
         handlers read those); then as failed, since its handlers left something that the commit refuses.
         """
@@ -127,12 +135,12 @@ class Processor:
         for handlers_run, payload_fits in product((True, False), repeat=2):
             try:
                 attempt = replace(work, payload_fits=payload_fits)
-                return self._together([attempt], failure=None if handlers_run else refused)
+                return self._together([attempt], failure=None if handlers_run else refused)[work.event.id]
             except StatementFailed as exc:
                 refused = exc
                 if not exc.bad_data:
                     break  # a lock that did not come, say: nobody's fault, and gone the next time
-        return {work.event.id: Outcome(Kind.RETRY, reason=str(refused))}
+        return Outcome(Kind.RETRY, reason=str(refused))
 
     def _together(self, works: Sequence[Work], failure: BaseException | None = None) -> dict[UUID, Outcome]:
         """One transaction. With `failure`, handlers are not run: it is what came of them."""
@@ -224,5 +232,5 @@ def _outcome(result: Result) -> Outcome:
     return Outcome(kind, result.attempts, reason)
 
 
-def _all_later(works: Sequence[Work], exc: DatabaseUnavailable) -> dict[UUID, Outcome]:
-    return {work.event.id: Outcome(Kind.RETRY, reason=f"database: {exc}") for work in works}
+def _all_later(works: Sequence[Work], reason: str) -> dict[UUID, Outcome]:
+    return {work.event.id: Outcome(Kind.RETRY, reason=reason) for work in works}

@@ -11,7 +11,9 @@ from devstack.errors import StartError
 PROJECT = Path(__file__).parent.parent
 
 # Like a function's timeout in a deployment: a worker that takes longer is gone, and its messages come back.
-PROCESSOR_TIMEOUT_SECONDS = 10
+PROCESSOR_TIMEOUT_SECONDS = 20
+# AWS asks for six times the timeout; here nobody wants to wait for that.
+VISIBILITY_TIMEOUT_SECONDS = 60
 
 _AWS_IDENTITY = {
     "AWS_ACCESS_KEY_ID": "test",

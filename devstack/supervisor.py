@@ -25,7 +25,7 @@ from devstack.errors import StartError
 from devstack.postgres import Server
 from devstack.processes import Child, Register, free_port, write_atomically
 from devstack.secrets import ensure_development_secrets, read_secrets
-from devstack.settings import PROCESSOR_TIMEOUT_SECONDS, PROJECT, Settings
+from devstack.settings import PROCESSOR_TIMEOUT_SECONDS, PROJECT, VISIBILITY_TIMEOUT_SECONDS, Settings
 from devstack.worker import READY
 
 _STACK = "postern-local"
@@ -158,8 +158,11 @@ class Supervisor:
         self._watch("postgres", server.child, self._restart_postgres)
 
     def _make_resources(self) -> Resources:
-        timeout = PROCESSOR_TIMEOUT_SECONDS
-        return self._aws.ensure_stack(_STACK, {"ProcessorTimeout": str(timeout), "VisibilityTimeout": str(6 * timeout)})
+        parameters = {
+            "ProcessorTimeout": str(PROCESSOR_TIMEOUT_SECONDS),
+            "VisibilityTimeout": str(VISIBILITY_TIMEOUT_SECONDS),
+        }
+        return self._aws.ensure_stack(_STACK, parameters)
 
     def _migrate(self) -> None:
         done = subprocess.run(

@@ -1,0 +1,88 @@
+"""What a batch does when the database refuses it as a whole; the rest of processing is tested on a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from chalicelib.deliveries import new_event_id
+from chalicelib.envelope import Accepted
+from chalicelib.errors import DatabaseUnavailable, StatementFailed
+from chalicelib.process import Kind, Outcome, Processor, Work
+from chalicelib.retries import RetryPolicy
+
+
+@dataclass
+class Refusing:
+    """A store whose transactions fail, each with the next of these errors, before anything is done in them."""
+
+    errors: list[Exception]
+    transactions: int = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        self.transactions += 1
+        raise self.errors[min(self.transactions, len(self.errors)) - 1]
+        yield
+
+
+@dataclass
+class Batch:
+    works: list[Work] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, size: int) -> Batch:
+        at = datetime.now(UTC)
+        ids = [new_event_id(at) for _ in range(size)]
+        return cls([Work(Accepted(id, "s", "t", str(id), at, {}, b"{}"), b"{}") for id in ids])
+
+    def process(self, store: Refusing) -> list[Outcome]:
+        processor = Processor(store, [], RetryPolicy(3, 1, 1), lambda: datetime.now(UTC))
+        outcomes: dict[UUID, Outcome] = processor.process(self.works)
+        return [outcomes[work.event.id] for work in self.works]
+
+
+def test_what_waits_for_locks_does_not_use_up_the_functions_time() -> None:
+    store = Refusing([StatementFailed("lock timeout")])
+    outcomes = Batch.of(10).process(store)
+    assert {(o.kind, o.attempts) for o in outcomes} == {(Kind.RETRY, 0)}
+    assert store.transactions == 1 + 2
+
+
+def test_an_absent_database_is_asked_once() -> None:
+    store = Refusing([DatabaseUnavailable("away")])
+    outcomes = Batch.of(10).process(store)
+    assert set(outcomes) == {Outcome(Kind.RETRY, reason="database: away")}
+    assert store.transactions == 1
+
+
+def test_a_database_that_goes_away_in_between_blames_nobody() -> None:
+    store = Refusing([StatementFailed("bad", bad_data=True), DatabaseUnavailable("away")])
+    assert set(Batch.of(3).process(store)) == {Outcome(Kind.RETRY, reason="database: away")}
+    assert store.transactions == 2
+
+
+def test_an_event_that_cannot_even_be_stored_as_failed_comes_again() -> None:
+    store = Refusing([StatementFailed("bad", bad_data=True)])
+    [outcome] = Batch.of(1).process(store)
+    assert outcome == Outcome(Kind.RETRY, reason="bad")
+    # Together; then alone with and without its payload, and as failed with and without it.
+    assert store.transactions == 1 + 4
+
+
+def test_an_empty_batch_is_no_transaction() -> None:
+    store = Refusing([AssertionError("a transaction was begun")])
+    assert Batch.of(0).process(store) == []
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_an_error_that_nobody_expected_is_not_swallowed(size: int) -> None:
+    """The invocation fails, nothing is deleted, and everything comes again."""
+    with pytest.raises(ZeroDivisionError):
+        Batch.of(size).process(Refusing([ZeroDivisionError()]))
