@@ -63,7 +63,7 @@ class Config:
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     # Twelve hours: the longest that SQS keeps a message hidden.
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 43200:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 43200):
         raise ConfigurationError(f"{name} is '{text}', not a whole number from 1 to 43200.")
     return int(text)
 

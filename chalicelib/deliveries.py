@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -82,12 +82,15 @@ class Event:
     attempt: int = 1
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def new_event_id(at: datetime) -> UUID:
     """A UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
 
     The id carries the time, so the events table is partitioned and pruned by it.
     """
-    milliseconds = int(at.timestamp() * 1000)
+    milliseconds = (at - _EPOCH) // timedelta(milliseconds=1)  # whole numbers: a float would round
     value = milliseconds << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

@@ -99,6 +99,21 @@ class _CompressedBytes(_Bytes):
         return body
 
 
+def _storable(text: str) -> None:
+    """What PostgreSQL's text can hold; its driver raises for anything else, and would for the whole batch."""
+    if not text or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValidationError("not a name")
+
+
+class _HeaderValue(fields.Field[str | list[str]]):
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str | list[str]:
+        if isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            return value
+        raise ValidationError("not a text or a list of texts")
+
+
 class _EnvelopeSchema(Schema):
     """Unknown keys pass: a newer API function may add one, as long as an older processor may ignore it."""
 
@@ -107,11 +122,11 @@ class _EnvelopeSchema(Schema):
 
     v = fields.Integer(required=True, strict=True, validate=validate.Equal(VERSION))
     id = fields.UUID(required=True)
-    source = fields.String(required=True, validate=validate.Length(min=1))
-    type = fields.String(required=True, validate=validate.Length(min=1))
-    key = fields.String(required=True, validate=validate.Length(min=1))
+    source = fields.String(required=True, validate=_storable)
+    type = fields.String(required=True, validate=_storable)
+    key = fields.String(required=True, validate=_storable)
     at = fields.AwareDateTime(required=True, format="iso")
-    headers = fields.Dict(keys=fields.String(), required=True)
+    headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
     form_field = fields.String(load_default=None)
     body = _Bytes()
     zbody = _CompressedBytes()

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from types import ModuleType
 from typing import Any, TypeVar
 
 from chalicelib.deliveries import Event
@@ -39,7 +40,12 @@ class Handler:
     function: Function
 
     def takes(self, source: str, type: str) -> bool:
-        return fnmatchcase(source, self.source) and fnmatchcase(type, self.type)
+        return _matches(self.source, source) and _matches(self.type, type)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    # Not fnmatch, to which '?' and '[' are special as well.
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 
 _registered: list[Handler] = []
@@ -60,15 +66,20 @@ def discover(package: str = "chalicelib.handlers") -> Sequence[Handler]:
 
     Raises ConfigurationError when one cannot be imported.
     """
-    root = importlib.import_module(package)
+    root = _import(package)
     for module in pkgutil.iter_modules(root.__path__, prefix=f"{package}."):
-        try:
-            importlib.import_module(module.name)
-        except Exception as exc:
-            raise ConfigurationError(
-                f"Handlers in {module.name} cannot be imported: {type(exc).__name__}: {exc}"
-            ) from exc
+        _import(module.name)
     return tuple(_registered)
+
+
+def _import(module: str) -> ModuleType:
+    before = len(_registered)
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as exc:
+        # It is imported again with the next batch; what it registered before it failed must not be there twice.
+        del _registered[before:]
+        raise ConfigurationError(f"Handlers in {module} cannot be imported: {type(exc).__name__}: {exc}") from exc
 
 
 def run(handlers: Sequence[Handler], event: Event, db: Any) -> None:
@@ -84,6 +95,14 @@ def describe(failure: BaseException) -> str:
         ("chalicelib.adapters.", "chalicelib.handling", "chalicelib.process")
     ):
         trace = trace.tb_next
-    summary = f"{type(failure).__name__}: {failure}".splitlines()[0][:1_000]
+    summary = f"{type(failure).__name__}: {_message(failure)}".splitlines()[0][:1_000]
     full = "".join(traceback.format_exception(failure.with_traceback(trace)))
     return f"{summary}\n\n{full[-_LONGEST_ERROR:]}"
+
+
+def _message(failure: BaseException) -> str:
+    try:
+        return str(failure)
+    except Exception:
+        # An error of the team's own that fails once more when it is asked what it is.
+        return "(no message)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,9 @@ _LONGEST_KEY = 200
 _LONGEST_TYPE = 200
 
 UNKNOWN_TYPE = "unknown"
+
+# A token of RFC 9110, section 5.6.2.
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Locator:
     def parse(cls, text: str) -> Locator:
         """Raises ValueError with a sentence when `text` is not a place."""
         where, _, path = text.partition(":")
-        if where == "header" and path:
+        if where == "header" and HEADER_NAME.fullmatch(path):
             return cls("header", path)
         if where == "body" and path and all(path.split(".")):
             return cls("body", path)

@@ -13,14 +13,14 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from chalicelib.errors import SourcesFileError
-from chalicelib.naming import Locator
+from chalicelib.naming import HEADER_NAME, Locator
 from chalicelib.providers import PROVIDERS
 from chalicelib.signatures import Scheme
 
 # API Gateway does not decode path parameters: a name is what needs no decoding.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
-_CONTENT_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+*-]+", re.ASCII)
+# Compared whole, in lower case and without parameters: anything else would match no delivery.
+_CONTENT_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _SourceSchema(Schema):
         )
     )
     header = fields.String(
-        validate=validate.Regexp(re.compile(rf"{_HEADER_NAME.pattern}\Z"), error="'{input}' is not a header's name.")
+        validate=validate.Regexp(re.compile(rf"{HEADER_NAME.pattern}\Z"), error="'{input}' is not a header's name.")
     )
     prefix = fields.String()
     algorithm = _one_of("sha1", "sha256", "sha512")
@@ -141,10 +141,14 @@ def _payload_schema(source: str, path: str) -> Schema:
     where = f"Source '{source}', key 'schema'"
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as exc:
-        raise SourcesFileError(f"{where}: '{path}' cannot be imported: {exc}.") from exc
+    except (Exception, SystemExit) as exc:  # whatever the team's module does when it is imported
+        raise SourcesFileError(f"{where}: '{path}' cannot be imported: {type(exc).__name__}: {exc}.") from exc
     if not (isinstance(found, type) and issubclass(found, Schema)):
         raise SourcesFileError(f"{where}: '{path}' is not a marshmallow Schema.")
     # Providers add fields without asking; a schema that means to refuse them says so in its Meta.
-    says_itself = any("unknown" in vars(getattr(base, "Meta", object)) for base in found.__mro__)
-    return found() if says_itself else found(unknown=INCLUDE)
+    metas = [meta for base in found.__mro__ if base is not Schema and (meta := vars(base).get("Meta"))]
+    says_itself = any(hasattr(meta, "unknown") for meta in metas)
+    try:
+        return found() if says_itself else found(unknown=INCLUDE)
+    except Exception as exc:
+        raise SourcesFileError(f"{where}: '{path}' cannot be used: {type(exc).__name__}: {exc}.") from exc

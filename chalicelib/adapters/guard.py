@@ -6,24 +6,24 @@ A handler that committed would make the rows of events final whose own handlers 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg2.extensions
 from psycopg2.sql import Composable
 
 from chalicelib.errors import TransactionControlForbidden
 
-_Result = TypeVar("_Result")
-
 _SENTENCE = "A handler runs inside its event's transaction and must not end it; raise an error to undo what it wrote."
 
-# Strings, quoted names, dollar-quoted bodies and comments: whatever stands in there is not a statement.
+# Strings, quoted names, dollar-quoted bodies and comments: whatever stands in there is not a statement. As
+# PostgreSQL reads them ("Lexical Structure" in its manual): E and $ begin one only where no name goes on, and
+# comments nest, which is why their ends are found one by one.
 _OPAQUE = re.compile(
-    r"""[eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
-      | (?P<tag>\$\w*\$).*?(?P=tag) | --[^\n]* | /\*.*?\*/""",
+    r"""(?<![\w$])[eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+      | (?<![\w$])(?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag) | --[^\r\n]* | (?P<comment>/\*)""",
     re.VERBOSE | re.DOTALL,
 )
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
 _ENDS_TRANSACTION = re.compile(
     r"(?:^|;)\s*(?:commit|end|abort|prepare\s+transaction"
     r"|rollback(?!\s+(?:work\s+|transaction\s+)?to\b))\b",
@@ -36,7 +36,24 @@ def ends_transaction(statements: str) -> bool:
     """Whether one of these SQL statements would commit or roll back the transaction it runs in."""
     if not _MAYBE.search(statements):
         return False
-    return _ENDS_TRANSACTION.search(_OPAQUE.sub(" ", statements)) is not None
+    return _ENDS_TRANSACTION.search(_without_opaque(statements)) is not None
+
+
+def _without_opaque(statements: str) -> str:
+    kept: list[str] = []
+    at = 0
+    while found := _OPAQUE.search(statements, at):
+        kept += (statements[at : found.start()], " ")
+        at = _end_of_comment(statements, found.end()) if found["comment"] else found.end()
+    return "".join([*kept, statements[at:]])
+
+
+def _end_of_comment(statements: str, at: int) -> int:
+    depth = 1
+    while depth and (edge := _COMMENT_EDGE.search(statements, at)):
+        depth += 1 if edge[0] == "/*" else -1
+        at = edge.end()
+    return at if depth == 0 else len(statements)
 
 
 class GuardedConnection(psycopg2.extensions.connection):
@@ -69,15 +86,25 @@ class HandlerCursor(psycopg2.extensions.cursor):
     """The `db` of a handler: a psycopg2 cursor that refuses to run transaction control."""
 
     def execute(self, query: str | bytes | Composable, vars: Any = None) -> None:
-        self._checked(super().execute, query, vars)
+        self._check(query)
+        super().execute(query, vars)
 
     def executemany(self, query: str | bytes | Composable, vars_list: Any) -> None:
-        self._checked(super().executemany, query, vars_list)
+        self._check(query)
+        super().executemany(query, vars_list)
 
-    def _checked(self, run: Callable[[Any, Any], _Result], query: str | bytes | Composable, values: Any) -> _Result:
+    def copy_expert(self, sql: str | bytes | Composable, file: Any, size: int = 8192) -> None:
+        self._check(sql)
+        super().copy_expert(sql, file, size)
+
+    def callproc(self, procname: str | bytes, parameters: Any = None) -> None:
+        # Sent as it is, as part of a statement.
+        self._check(procname)
+        super().callproc(procname, parameters)
+
+    def _check(self, query: str | bytes | Composable) -> None:
         if isinstance(query, Composable):
             query = query.as_string(self)
         text = query.decode("latin-1") if isinstance(query, bytes) else query
-        if ends_transaction(text):
+        if isinstance(text, str) and ends_transaction(text):
             raise TransactionControlForbidden(_SENTENCE)
-        return run(query, values)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import traceback
+import tracemalloc
 import uuid
 import zlib
 from dataclasses import replace
@@ -27,12 +30,14 @@ EVENT = Accepted(
     body=b'{"ref": "main"}',
 )
 texts = st.text(st.characters(), min_size=1, max_size=50)
+# Keys and types are printable when they are accepted (chalicelib.naming).
+printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=50).filter(str.isprintable)
 
 
 @given(
     body=st.binary(max_size=5000),
-    type=texts,
-    key=texts,
+    type=printable,
+    key=printable,
     headers=st.dictionaries(texts, texts | st.lists(texts, max_size=3), max_size=5),
     at=st.datetimes(timezones=st.just(UTC)),
     form_field=st.none() | texts,
@@ -47,6 +52,31 @@ def test_an_event_comes_out_as_it_went_in(
     assert message.isascii() and message.isprintable()
 
 
+@given(at=st.datetimes(timezones=st.timezones(), min_value=datetime(1971, 1, 1), allow_imaginary=False))  # noqa: DTZ001
+def test_a_time_is_the_same_moment_in_whichever_zone_it_was_told(at: datetime) -> None:
+    # As timestamps, because in the hour that clocks repeat Python calls no two zones' times equal.
+    assert from_message(to_message(replace(EVENT, received_at=at))).received_at.timestamp() == at.timestamp()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2_047, 2_048, 2_049, 1_000_000])
+def test_a_body_of_any_size_comes_out_byte_for_byte(size: int) -> None:
+    body = random.Random(size).randbytes(size)
+    assert from_message(to_message(replace(EVENT, body=body))).body == body
+
+
+def test_a_body_that_does_not_compress_grows_by_no_more_than_base64_does() -> None:
+    body = random.Random(7).randbytes(600_000)
+    assert len(to_message(replace(EVENT, body=body))) < 600_000 * 4 / 3 + 1_500
+
+
+def test_a_message_is_made_of_what_sqs_takes() -> None:
+    """Its characters are those of XML 1.0; some are legal JSON and no XML."""
+    awkward = "\0\x0b\x1f\x7f\x85\u2028\ufffe\uffff\ud800🦊<&"
+    message = to_message(replace(EVENT, headers={awkward: [awkward]}))
+    assert all(" " <= character <= "~" for character in message)
+    assert from_message(message).headers == {awkward: [awkward]}
+
+
 def test_a_body_in_the_bucket_travels_as_its_key() -> None:
     event = replace(EVENT, body=None, body_key="github/2026/11/23/x")
     assert from_message(to_message(event)) == event
@@ -56,11 +86,45 @@ def test_a_large_body_is_compressed() -> None:
     assert len(to_message(replace(EVENT, body=b"x" * 1_000_000))) < 10_000
 
 
-def test_no_part_of_a_message_is_a_message() -> None:
-    message = to_message(EVENT)
+@pytest.mark.parametrize(
+    "event",
+    [EVENT, replace(EVENT, body=b"x" * 5_000, form_field="payload"), replace(EVENT, body=None, body_key="a/b")],
+    ids=["plain", "compressed", "in the bucket"],
+)
+def test_no_part_of_a_message_is_a_message(event: Accepted) -> None:
+    message = to_message(event)
     for length in range(len(message)):
-        with pytest.raises(MalformedMessage):
-            from_message(message[:length])
+        for part in (message[:length], message[length + 1 :]):
+            with pytest.raises(MalformedMessage):
+                from_message(part)
+
+
+@given(text=st.text(st.characters()))
+def test_no_text_is_a_message(text: str) -> None:
+    with pytest.raises(MalformedMessage):
+        from_message(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+)
+
+
+keys = st.sampled_from(["v", "id", "source", "type", "key", "at", "headers", "body", "form_field"])
+
+
+@given(key=keys, value=json_values)
+def test_any_value_under_any_key_is_the_right_one_or_malformed(key: str, value: Any) -> None:
+    try:
+        event = from_message(altered(**{key: value}))
+    except MalformedMessage:
+        return
+    for text in (event.source, event.type, event.dedup_key):
+        assert isinstance(text, str)
+        assert text
+    assert (type(event.id), type(event.received_at), type(event.body)) == (uuid.UUID, datetime, bytes)
+    assert isinstance(event.form_field, str | None)
 
 
 def altered(**changes: Any) -> str:
@@ -77,25 +141,69 @@ def altered(**changes: Any) -> str:
         '"text"',
         "{}",
         '{"Type": "Notification"}',
+        "",
+        " ",
+        "\0",
+        "NaN",
+        "\ufeff{}",
+        "\ud800",
+        "9" * 5_000,
         "[" * 100_000,
         '{"a":' * 100_000,
+        '{"v": 1, "headers": ' + "[" * 900 + "]" * 900 + "}",
+        '{"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}]}',
+        '{"version": "0", "id": "1", "detail-type": "x", "source": "aws.ec2", "detail": {}}',
+        '{"__type__": "os.system", "v": 1}',
         altered(v=0),
         altered(v=2),
         altered(v="1"),
         altered(v=...),
+        altered(v=True),
+        altered(v=1.0),
+        altered(v=None),
+        altered(v=10**400),
         altered(id="seven"),
+        altered(id=7),
+        altered(id=["a"]),
+        altered(id=...),
         altered(source=""),
         altered(source=7),
+        altered(source=None),
+        altered(source=...),
+        altered(type=""),
+        altered(type=["push"]),
+        altered(type=...),
+        altered(key=""),
+        altered(key={}),
+        altered(key=...),
+        altered(form_field=7),
+        altered(at=...),
+        altered(at=1700000000),
+        altered(at="2026-02-30T00:00:00+00:00"),
+        altered(at="2026-11-23T12:00:00+99:99"),
+        altered(headers=...),
+        altered(headers=None),
+        altered(headers="x"),
         altered(at="yesterday"),
         altered(at="2026-11-23T12:00:00"),
         altered(headers=[]),
         altered(body=...),
         altered(body="not base64!"),
         altered(body=7),
+        altered(body=None),
+        altered(body="é"),
+        altered(body="QQ"),
+        altered(body="QQ==\n"),
+        altered(body=..., body_key=""),
+        altered(body=..., body_key=7),
+        altered(body=..., zbody=""),
+        altered(zbody="QQ=="),
         altered(body_key="both"),
         altered(body=..., zbody=base64.b64encode(b"not zlib").decode()),
         altered(body=..., zbody=base64.b64encode(zlib.compress(b"x" * 100)[:-3]).decode()),
+        altered(body=..., zbody=base64.b64encode(zlib.compress(b"x" * 100)[:-1] + b"\0").decode()),
         altered(body=..., zbody=base64.b64encode(zlib.compress(b"\0" * 50_000_000)).decode()),
+        altered(body=..., zbody=base64.b64encode(zlib.compress(b"x" * 100, wbits=31)).decode()),
     ],
     ids=lambda message: message[:24],
 )
@@ -104,10 +212,74 @@ def test_garbage_is_malformed_and_nothing_worse(message: str) -> None:
         from_message(message)
 
 
-def test_what_is_malformed_is_not_quoted() -> None:
+# Nothing else checks these before they go to PostgreSQL, and the driver raises for the whole batch.
+@pytest.mark.parametrize("key", ["source", "type", "key"])
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800"], ids=["NUL", "half a surrogate pair"])
+def test_a_name_that_postgresql_cannot_hold_is_malformed(key: str, text: str) -> None:
+    with pytest.raises(MalformedMessage):
+        from_message(altered(**{key: text}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {"x-number": 7}},
+        {"headers": {"x-none": None}},
+        {"headers": {"x-nan": float("nan")}},
+        {"headers": {"x-deep": {"er": []}}},
+        {"headers": {"x-list": [7]}},
+    ],
+    ids=lambda changes: str(changes["headers"]),
+)
+def test_headers_are_texts_or_lists_of_them(changes: dict[str, Any]) -> None:
+    with pytest.raises(MalformedMessage):
+        from_message(altered(**changes))
+
+
+def test_a_bomb_is_not_unpacked_beyond_what_a_body_may_be() -> None:
+    """50 MB of zeros are 50 KB on the queue."""
+    bomb = altered(body=..., zbody=base64.b64encode(zlib.compress(b"\0" * 50_000_000)).decode())
+    tracemalloc.start()
+    with pytest.raises(MalformedMessage):
+        from_message(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 25_000_000
+
+
+def test_what_is_malformed_is_named_by_its_keys() -> None:
     with pytest.raises(MalformedMessage) as caught:
         from_message(altered(at="canary"))
     assert str(caught.value) == "not an envelope: at"
+    with pytest.raises(MalformedMessage) as caught:
+        from_message(altered(at="canary", v=9))
+    assert str(caught.value) == "not an envelope: at, v"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "canary",
+        '"canary"',
+        '["canary"]',
+        '{"canary": 1',
+        altered(v="canary"),
+        altered(id="canary"),
+        altered(at="canary"),
+        altered(headers="canary"),
+        altered(body="canary!"),
+        altered(body=..., zbody="canarycanary"),
+        altered(source=["canary"]),
+    ],
+    ids=lambda message: message[:14],
+)
+def test_what_is_malformed_is_not_quoted(message: str) -> None:
+    """It came from a sender, and errors are logged."""
+    with pytest.raises(MalformedMessage) as caught:
+        from_message(message)
+    error = caught.value
+    assert "canary" not in "".join(traceback.format_exception_only(error))
+    assert (error.__cause__, error.__suppress_context__) == (None, True)
 
 
 def test_a_key_that_this_version_does_not_know_passes() -> None:

@@ -1,9 +1,13 @@
+"""Where an event's key and type are found, and what they are stored as."""
+
 from __future__ import annotations
 
 import hashlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chalicelib.deliveries import Headers
 from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type
@@ -16,6 +20,7 @@ from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type
         ("header:X-None", None),
         ("header:X-Twice", None),
         ("header:X-Empty", None),
+        ("header:x-iD", "h-1"),
         ("body:id", "7"),
         ("body:a.b", "deep"),
         ("body:a.b.c", None),
@@ -24,11 +29,17 @@ from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type
         ("body:truth", None),
         ("body:nothing", None),
         ("body:empty", None),
+        ("body:fraction", None),
+        ("body:zero", "0"),
+        ("body:list.0", None),
+        ("body:id.length", None),
+        ("body:with:colon", "c"),
     ],
 )
 def test_a_place_gives_its_text_or_nothing(place: str, found: str | None) -> None:
     headers = Headers([("x-id", "h-1"), ("X-Twice", "a"), ("X-Twice", "b"), ("X-Empty", "")])
     payload = {"id": 7, "a": {"b": "deep"}, "list": [1], "truth": True, "nothing": None, "empty": ""}
+    payload |= {"fraction": 1.5, "zero": 0, "with:colon": "c"}
     assert Locator.parse(place).find(headers, payload) == found
 
 
@@ -37,7 +48,9 @@ def test_a_payload_without_keys_has_nothing_at_any_path(payload: Any) -> None:
     assert Locator.parse("body:id").find(Headers([]), payload) is None
 
 
-@pytest.mark.parametrize("place", ["", "id", "header:", "body:", "body:a..b", "query:x"])
+@pytest.mark.parametrize(
+    "place", ["", "id", ":", "header:", "body:", "body:a..b", "body:.a", "body:a.", "query:x", "Body:id", " body:id"]
+)
 def test_what_is_no_place_is_refused(place: str) -> None:
     with pytest.raises(ValueError, match="is not 'header:NAME'"):
         Locator.parse(place)
@@ -45,6 +58,38 @@ def test_what_is_no_place_is_refused(place: str) -> None:
 
 def test_without_an_id_the_bytes_are_the_key() -> None:
     assert dedup_key(None, b"body") == "sha256:" + hashlib.sha256(b"body").hexdigest()
+
+
+def test_different_bytes_are_different_keys_and_the_same_bytes_the_same() -> None:
+    assert dedup_key(None, b"{}") == dedup_key(None, b"{}")
+    assert dedup_key(None, b"{}") != dedup_key(None, b"{ }")
+
+
+@pytest.mark.parametrize("found", ["evt_1", "a" * 200, "2f0f7e70-c1a5-11ee-8f5d-4d0a", "schlüssel 🗝", "a/b:c"])
+def test_an_id_that_fits_is_the_key_as_it_is(found: str) -> None:
+    assert dedup_key(found, b"body") == found
+    assert event_type(found) == found
+
+
+@given(st.text(st.characters(), min_size=1))
+def test_any_id_gives_a_key_that_postgresql_can_index(found: str) -> None:
+    key = dedup_key(found, b"body")
+    assert 0 < len(key) <= 200
+    assert key.isprintable()
+    key.encode("utf-8")
+    assert key == dedup_key(found, b"other body")
+
+
+@given(st.none() | st.text(st.characters(), min_size=1))
+def test_any_type_gives_a_name_that_postgresql_can_hold(found: str | None) -> None:
+    name = event_type(found)
+    assert 0 < len(name) <= 200
+    assert name.isprintable()
+    name.encode("utf-8")
+
+
+def test_two_long_ids_that_start_alike_stay_apart() -> None:
+    assert dedup_key("x" * 300 + "1", b"") != dedup_key("x" * 300 + "2", b"")
 
 
 @pytest.mark.parametrize("found", ["x" * 201, "a\0b", "\ud800", "line\nbreak"])

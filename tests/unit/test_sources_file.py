@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from marshmallow import ValidationError
+from marshmallow import Schema, ValidationError
 
 from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.errors import SourcesFileError
 from chalicelib.naming import Locator
 from chalicelib.providers import PROVIDERS
-from chalicelib.signatures import HmacBody, Stripe
+from chalicelib.signatures import Basic, HmacBody, Scheme, StandardWebhooks, Stripe, Token, Unverified
 from chalicelib.sources import Source, load_sources
 
 
@@ -75,7 +77,44 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ('[Shop]\nprovider = "hmac"', "Source 'Shop': a name has"),
         ('[-shop]\nprovider = "hmac"', "Source '-shop': a name has"),
         ('provider = "hmac"', "'provider' stands outside of a source"),
+        ("[shop]\nprovider = 7", "Source 'shop', key 'provider': Not a valid string"),
+        ('[shop]\nprovider = ""', "Source 'shop', key 'provider': there is no provider ''"),
+        ('[shop]\nprovider = "HMAC"', "Source 'shop', key 'provider': there is no provider 'HMAC'"),
+        ('[shop]\nprovider = "hmac"\n[shop.more]\nx = 1', "Source 'shop', key 'more': is not a setting"),
+        ('[shop]\nprovider = "hmac"\nsecret = "canary"', "Source 'shop', key 'secret': is not a setting"),
+        ('[shop]\nprovider = "hmac"\nheader = ""', "Source 'shop', key 'header'"),
+        ('[shop]\nprovider = "hmac"\nheader = "X:"', "Source 'shop', key 'header'"),
+        ('[shop]\nprovider = "hmac"\nheader = 7', "Source 'shop', key 'header': Not a valid string"),
+        ('[shop]\nprovider = "hmac"\nprefix = 7', "Source 'shop', key 'prefix': Not a valid string"),
+        ('[shop]\nprovider = "hmac"\nalgorithm = "SHA256"', "Source 'shop', key 'algorithm': 'SHA256' is not one of"),
+        ('[shop]\nprovider = "hmac"\nencoding = "base32"', "Source 'shop', key 'encoding': 'base32' is not one of hex"),
+        ('[shop]\nprovider = "hmac"\nsecret_encoding = "utf-8"', "Source 'shop', key 'secret_encoding': 'utf-8' is"),
+        ('[shop]\nprovider = "hmac"\ntolerance_seconds = 9', "key 'tolerance_seconds': provider 'hmac' has no such"),
+        ('[shop]\nprovider = "stripe"\ntolerance_seconds = 86401', "Source 'shop', key 'tolerance_seconds': must lie"),
+        ('[shop]\nprovider = "stripe"\ntolerance_seconds = "9"', "Source 'shop', key 'tolerance_seconds'"),
+        ('[shop]\nprovider = "stripe"\ntolerance_seconds = 1.5', "Source 'shop', key 'tolerance_seconds'"),
+        ('[shop]\nprovider = "stripe"\ntolerance_seconds = true', "Source 'shop', key 'tolerance_seconds'"),
+        ('[shop]\nprovider = "none"\nheader = "X"', "Source 'shop', key 'header': provider 'none' has no such"),
+        ('[shop]\nprovider = "github"\nheader = "X"', "Source 'shop', key 'header': provider 'github' has no such"),
+        ('[shop]\nprovider = "hmac"\ntype = "header:"', "Source 'shop', key 'type': 'header:' is not 'header:NAME'"),
+        ('[shop]\nprovider = "hmac"\ndedup = ["body:id"]', "Source 'shop', key 'dedup'"),
+        ('[shop]\nprovider = "hmac"\ncontent_types = "application/json"', "Source 'shop', key 'content_types'"),
+        ('[shop]\nprovider = "hmac"\ncontent_types = [7]', "Source 'shop', key 'content_types'"),
+        ('[shop]\nprovider = "hmac"\nschema = 7', "Source 'shop', key 'schema'"),
+        ('[shop]\nprovider = "hmac"\nschema = ".x:Y"', "Source 'shop', key 'schema': '.x:Y' is not 'package.module"),
+        ('[shop]\nprovider = "hmac"\nschema = "a..b:C"', "Source 'shop', key 'schema': 'a..b:C' cannot be imported"),
+        ('[shop]\nprovider = "hmac"\nschema = "json:Nothing"', "Source 'shop', key 'schema': 'json:Nothing' cannot"),
+        ('[sh_op]\nprovider = "hmac"', "Source 'sh_op': a name has"),
+        ('["sh/op"]\nprovider = "hmac"', "Source 'sh/op': a name has"),
+        ('[""]\nprovider = "hmac"', "Source '': a name has"),
+        ('["shop\\n"]\nprovider = "hmac"', "a name has"),
+        ('["şhop"]\nprovider = "hmac"', "Source 'şhop': a name has"),
+        (f'[{"s" * 65}]\nprovider = "hmac"', "a name has 1 to 64"),
+        ("[[shop]]\nprovider = 'hmac'", "'shop'"),
         ("[shop", "is not TOML"),
+        ('[shop]\nprovider = "hmac"\n[shop]\nprovider = "hmac"', "is not TOML"),
+        ('[shop]\nprovider = "hmac"\nprovider = "none"', "is not TOML"),
+        ("\ufeff[shop]", "is not TOML"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -84,19 +123,182 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json; charset=utf-8",
+        "application/json ",
+        "text/plain,text/html",
+        "text/*",
+        "*/*",
+        "Application/JSON",
+    ],
+)
+def test_a_content_type_that_no_delivery_could_match_is_a_mistake(tmp_path: Path, content_type: str) -> None:
+    """A delivery's content type is compared whole, in lower case and without parameters: it would never be taken."""
+    with pytest.raises(SourcesFileError) as caught:
+        load(tmp_path, f'[shop]\nprovider = "hmac"\ncontent_types = ["{content_type}"]')
+    assert "Source 'shop', key 'content_types'" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["header:X Id", "header:X-Id\\n", "header:X-Id:", "header: X-Id", "header:é"])
+def test_a_place_in_a_header_that_no_request_can_have_is_a_mistake(tmp_path: Path, place: str) -> None:
+    """The key would silently be a hash of the body instead."""
+    with pytest.raises(SourcesFileError) as caught:
+        load(tmp_path, f'[shop]\nprovider = "hmac"\ndedup = "{place}"')
+    assert "Source 'shop', key 'dedup'" in str(caught.value)
+
+
+def test_the_first_mistake_is_told_and_not_a_later_one(tmp_path: Path) -> None:
+    text = '[good]\nprovider = "github"\n[bad]\nprovider = "x"\n[worse]\nprovider = "y"'
+    with pytest.raises(SourcesFileError, match="Source 'bad'"):
+        load(tmp_path, text)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourcesFileError, match="cannot be read"):
+    with pytest.raises(SourcesFileError, match=r"none\.toml cannot be read"):
         load_sources(tmp_path / "none.toml")
 
 
-@pytest.fixture
-def schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "shop_schemas.py").write_text(
-        "from marshmallow import RAISE, Schema, fields\n"
-        "class Order(Schema):\n    number = fields.Integer(required=True)\n"
-        "class StrictOrder(Order):\n    class Meta:\n        unknown = RAISE\n"
+def test_a_folder_or_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes('# é\n[shop]\nprovider = "hmac"'.encode("latin-1"))
+    for path in (tmp_path, tmp_path / "latin.toml"):
+        with pytest.raises(SourcesFileError, match="cannot be read"):
+            load_sources(path)
+
+
+def test_a_file_without_sources_is_no_mistake(tmp_path: Path) -> None:
+    assert load(tmp_path, "# none yet\n") == {}
+
+
+@pytest.mark.parametrize("name", ["a", "7", "stripe-eu", "a--b", "s" * 64])
+def test_a_name_is_what_a_url_needs_no_escapes_for(tmp_path: Path, name: str) -> None:
+    assert set(load(tmp_path, f'[{name}]\nprovider = "hmac"')) == {name}
+
+
+@pytest.mark.parametrize(
+    ("provider", "scheme", "dedup", "type", "content_types", "form_field", "needs_secret"),
+    [
+        (
+            "github",
+            HmacBody("X-Hub-Signature-256", "sha256", "hex", "sha256="),
+            Locator("header", "X-GitHub-Delivery"),
+            Locator("header", "X-GitHub-Event"),
+            {"application/json", "application/x-www-form-urlencoded"},
+            "payload",
+            True,
+        ),
+        ("stripe", Stripe(300), Locator("body", "id"), Locator("body", "type"), {"application/json"}, None, True),
+        ("standard-webhooks", StandardWebhooks(300), None, Locator("body", "type"), {"application/json"}, None, True),
+        ("hmac", HmacBody("X-Signature"), None, Locator("body", "type"), {"application/json"}, None, True),
+        ("token", Token("X-Webhook-Token"), None, Locator("body", "type"), {"application/json"}, None, True),
+        ("basic", Basic(), None, Locator("body", "type"), {"application/json"}, None, True),
+        ("none", Unverified(), None, Locator("body", "type"), {"application/json"}, None, False),
+    ],
+    ids=list(PROVIDERS),
+)
+def test_a_source_that_names_only_its_provider_has_all_it_needs(
+    tmp_path: Path,
+    provider: str,
+    scheme: Scheme,
+    dedup: Locator | None,
+    type: Locator | None,
+    content_types: set[str],
+    form_field: str | None,
+    needs_secret: bool,
+) -> None:
+    source = load(tmp_path, f'[shop]\nprovider = "{provider}"')["shop"]
+    assert source == Source(
+        "shop", provider, scheme, needs_secret, dedup, type, frozenset(content_types), form_field, schema=None
     )
+
+
+def test_no_source_goes_unverified_that_does_not_spell_it_out(tmp_path: Path) -> None:
+    assert [name for name, provider in PROVIDERS.items() if not provider.needs_secret] == ["none"]
+    assert not any(isinstance(s.scheme, Unverified) for s in load_sources(SHIPPED_SOURCES).values())
+    with pytest.raises(SourcesFileError, match="key 'provider': is missing"):
+        load(tmp_path, "[shop]")
+
+
+def test_a_token_behind_a_prefix_of_its_own_is_a_credential_under_any_name(tmp_path: Path) -> None:
+    text = '[shop]\nprovider = "token"\nheader = "X-Shop-Auth"\nprefix = "Key "'
+    scheme = load(tmp_path, text)["shop"].scheme
+    assert scheme == Token("X-Shop-Auth", "Key ")
+    assert scheme.credentials == {"x-shop-auth"}
+
+
+@pytest.fixture
+def schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "shop_schemas.py").write_text(SHOP_SCHEMAS)
+    (tmp_path / "shop_typo.py").write_text("class Order(:\n")
+    (tmp_path / "shop_unfinished.py").write_text("Order = Schema_of_orders\n")
+    (tmp_path / "shop_loud.py").write_text("raise RuntimeError('no')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("shop_schemas", None)
+
+
+SHOP_SCHEMAS = """
+from marshmallow import EXCLUDE, INCLUDE, RAISE, Schema, fields
+
+class Item(Schema):
+    sku = fields.String()
+
+class Order(Schema):
+    number = fields.Integer(required=True)
+
+class StrictOrder(Order):
+    class Meta:
+        unknown = RAISE
+
+class InheritedStrictOrder(StrictOrder):
+    note = fields.String()
+
+class Strict:
+    unknown = RAISE
+
+class OrderWithSharedMeta(Order):
+    class Meta(Strict):
+        pass
+
+class OrderThatForgets(Order):
+    class Meta:
+        unknown = EXCLUDE
+
+class OrderWithOtherMeta(Order):
+    class Meta:
+        dateformat = "iso"
+
+class OpenOrder(Order):
+    class Meta:
+        unknown = INCLUDE
+
+class OpenOrderWithOtherMeta(OpenOrder):
+    class Meta:
+        dateformat = "iso"
+
+class OrderWithItems(Order):
+    items = fields.List(fields.Nested(Item))
+
+class OrderWithOpenItems(Order):
+    items = fields.List(fields.Nested(Item, unknown=INCLUDE))
+
+class OrderWithoutItsFields(Order):
+    class Meta:
+        fields = ("nothing",)
+
+class OrderWithArguments(Order):
+    def __init__(self, shop):
+        super().__init__()
+
+not_a_class = Order()
+"""
+
+
+def load_schema(tmp_path: Path, name: str) -> Schema:
+    schema = load(tmp_path, f'[shop]\nprovider = "none"\nschema = "{name}"')["shop"].schema
+    assert schema is not None
+    return schema
 
 
 @pytest.mark.usefixtures("schemas")
@@ -108,3 +310,54 @@ def test_a_schema_lets_unknown_fields_pass_unless_it_says_otherwise(tmp_path: Pa
     assert sources["lax"].schema.load({"number": 1, "new": True})
     with pytest.raises(ValidationError):
         sources["strict"].schema.load({"number": 1, "new": True})
+
+
+@pytest.mark.usefixtures("schemas")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Order",
+        "OrderWithOtherMeta",
+        "OpenOrderWithOtherMeta",
+        "OrderThatForgets",
+        "OrderWithOpenItems",
+    ],
+)
+def test_a_field_that_a_provider_added_without_asking_passes(tmp_path: Path, name: str) -> None:
+    order = {"number": 1, "new": True, "items": [{"sku": "a", "new": True}]}
+    assert load_schema(tmp_path, f"shop_schemas:{name}").load(order)
+
+
+@pytest.mark.usefixtures("schemas")
+@pytest.mark.parametrize("name", ["StrictOrder", "InheritedStrictOrder", "OrderWithSharedMeta"])
+def test_a_field_that_a_schema_means_to_refuse_is_refused_however_it_says_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValidationError, match="new"):
+        load_schema(tmp_path, f"shop_schemas:{name}").load({"number": 1, "new": True})
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_nested_schema_says_for_itself_what_it_lets_pass(tmp_path: Path) -> None:
+    schema = load_schema(tmp_path, "shop_schemas:OrderWithItems")
+    assert schema.load({"number": 1, "items": [{"sku": "a"}], "new": True})
+    with pytest.raises(ValidationError, match="new"):
+        schema.load({"number": 1, "items": [{"sku": "a", "new": True}]})
+
+
+@pytest.mark.usefixtures("schemas")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shop_typo:Order",
+        "shop_unfinished:Order",
+        "shop_loud:Order",
+        "shop_schemas:Nothing",
+        "shop_schemas:not_a_class",
+        "shop_schemas:fields",
+        "shop_schemas:OrderWithoutItsFields",
+        "shop_schemas:OrderWithArguments",
+    ],
+)
+def test_a_schema_that_cannot_be_had_is_named_whatever_is_wrong_with_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourcesFileError) as caught:
+        load_schema(tmp_path, name)
+    assert str(caught.value).startswith(f"Source 'shop', key 'schema': '{name}'")

@@ -1,0 +1,92 @@
+"""What an installation sets: defaults, and a sentence for what does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from chalicelib.config import SHIPPED_SOURCES, Config
+from chalicelib.errors import ConfigurationError
+
+NUMBERS = {"MAX_ATTEMPTS": "max_attempts", "RETRY_BASE_SECONDS": "retry_base_seconds"}
+NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds"}
+
+
+def test_nothing_set_gives_the_defaults_that_the_documents_promise() -> None:
+    config = Config.from_environ({})
+    assert config.sources_file == SHIPPED_SOURCES
+    assert (config.max_attempts, config.retry_base_seconds, config.retry_max_seconds) == (3, 30, 300)
+
+
+def test_the_shipped_sources_file_is_there() -> None:
+    assert SHIPPED_SOURCES.is_file()
+
+
+def test_the_safe_mode_is_the_default() -> None:
+    assert Config.from_environ({}).partial_batch_response is False
+
+
+def test_what_is_set_is_taken() -> None:
+    config = Config.from_environ(
+        {
+            "SOURCES_FILE": "/etc/sources.toml",
+            "QUEUE_URL": "https://sqs/1/q",
+            "PARTIAL_BATCH_RESPONSE": "true",
+            "MAX_ATTEMPTS": "5",
+            "DATABASE_URL": "postgresql://h/d",
+        }
+    )
+    assert config.sources_file == Path("/etc/sources.toml")
+    assert (config.queue_url, config.database_url) == ("https://sqs/1/q", "postgresql://h/d")
+    assert config.partial_batch_response is True
+    assert config.max_attempts == 5
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE"])
+def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
+    """So a template may leave a parameter blank."""
+    assert Config.from_environ({name: ""}) == Config.from_environ({})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "value",
+    ["0", "-1", "+1", "ten", "1.5", "1e3", "0x10", "1_0", " 1", "1 ", "1\n", "٣", "²", "43201", "9" * 5_000],
+    ids=lambda value: ascii(value[:8]),
+)
+def test_a_setting_that_is_no_number_from_1_to_43200_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Config.from_environ({name: value})
+
+
+@pytest.mark.parametrize(("name", "attribute"), NUMBERS.items())
+@pytest.mark.parametrize("value", ["1", "007", "43200"])
+def test_a_number_at_its_bounds_is_taken(name: str, attribute: str, value: str) -> None:
+    assert getattr(Config.from_environ({name: value}), attribute) == int(value)
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "True", "TRUE", "on", " true"])
+def test_a_switch_that_is_neither_true_nor_false_is_named(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="PARTIAL_BATCH_RESPONSE"):
+        Config.from_environ({"PARTIAL_BATCH_RESPONSE": value})
+
+
+@pytest.mark.parametrize("environ", [{}, {"QUEUE_URL": ""}], ids=["missing", "empty"])
+def test_a_setting_that_is_missing_is_named_when_it_is_needed(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="QUEUE_URL is not set"):
+        Config.from_environ(environ).need("queue_url")
+
+
+def test_a_setting_that_is_there_is_given_when_it_is_needed() -> None:
+    assert Config.from_environ({"QUEUE_URL": "q"}).need("queue_url") == "q"
+
+
+def test_the_configurations_repr_holds_no_password() -> None:
+    assert "canary" not in repr(Config.from_environ({"DATABASE_URL": "postgresql://u:canary@h/d"}))
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config.from_environ({}).max_attempts = 9  # type: ignore[misc]

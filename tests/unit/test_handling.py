@@ -1,0 +1,322 @@
+"""The team's handlers: which are found, which take an event, and how their failures are told."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from chalicelib import handling
+from chalicelib.deliveries import Event, new_event_id
+from chalicelib.errors import ConfigurationError
+from chalicelib.handling import Handler, describe
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+EVENT = Event(new_event_id(NOW), "stripe", "invoice.paid", "evt_1", NOW, {}, {"n": 1}, b'{"n": 1}')
+
+
+def nothing(event: Event, db: Any) -> None: ...
+
+
+# Which events a handler takes
+
+
+@pytest.mark.parametrize(
+    ("source", "type", "takes"),
+    [
+        ("stripe", "invoice.paid", True),
+        ("stripe", "invoice.*", True),
+        ("stripe", "*.paid", True),
+        ("stripe", "in*aid", True),
+        ("stripe", "invoice.paid*", True),
+        ("stripe", "*", True),
+        ("*", "*", True),
+        ("str*", "*", True),
+        ("github", "*", False),
+        ("stripe", "invoice", False),
+        ("stripe", "invoice.", False),
+        ("stripe", "invoice.paid.*", False),
+        ("stripe", "paid", False),
+        ("stripe", "Invoice.Paid", False),
+        ("STRIPE", "invoice.paid", False),
+        ("stripe", "invoice?paid*x", False),
+        ("", "", False),
+    ],
+)
+def test_a_star_stands_for_any_run_of_characters(source: str, type: str, takes: bool) -> None:
+    assert Handler(source, type, nothing).takes("stripe", "invoice.paid") is takes
+
+
+@pytest.mark.parametrize("type", ["order[created]", "[a]", "really?", "[!a]", "a[b-d]"])
+def test_no_other_character_than_the_star_is_special(type: str) -> None:
+    assert Handler("shop", type, nothing).takes("shop", type)
+
+
+@pytest.mark.parametrize(("pattern", "type"), [("[ab]", "a"), ("re?d", "read"), ("[!a]", "b")])
+def test_what_is_special_to_a_shell_takes_nothing_else(pattern: str, type: str) -> None:
+    assert not Handler("shop", pattern, nothing).takes("shop", type)
+
+
+def test_a_star_takes_line_breaks_and_an_empty_text_too() -> None:
+    assert Handler("*", "a*b", nothing).takes("", "a\n\nb")
+    assert Handler("*", "a*b", nothing).takes("shop", "ab")
+
+
+# Finding and running them
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    before = list(handling._registered)
+    handling._registered.clear()
+    yield
+    handling._registered[:] = before
+
+
+Package = Callable[..., str]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None) -> Iterator[Package]:
+    """Makes a package of handlers from the text of its modules."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "team_handlers"
+
+    def make(**modules: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        for module, text in {"__init__": "", **modules}.items():
+            (folder / f"{module}.py").write_text(textwrap.dedent(text))
+        return name
+
+    yield make
+    for module in [module for module in sys.modules if module.split(".")[0] == name]:
+        del sys.modules[module]
+
+
+def handler(source: str, type: str, name: str = "handle") -> str:
+    return f"from chalicelib.handling import on\n@on({source!r}, {type!r})\ndef {name}(event, db): ...\n"
+
+
+def test_every_module_of_the_package_is_imported_and_its_handlers_are_in_order(package: Package) -> None:
+    name = package(b=handler("s", "b"), a=handler("s", "a1") + handler("s", "a2", "other"), c="# none\n")
+    assert [h.type for h in handling.discover(name)] == ["a1", "a2", "b"]
+
+
+def test_the_shipped_handlers_are_found() -> None:
+    assert [(h.source, h.type) for h in handling.discover()] == [("github", "push")]
+
+
+def test_discovering_twice_finds_each_handler_once(package: Package) -> None:
+    name = package(a=handler("s", "a"))
+    assert handling.discover(name) == handling.discover(name)
+    assert len(handling.discover(name)) == 1
+
+
+def test_a_handler_stays_a_function_that_a_test_can_call(registry: None) -> None:
+    assert handling.on("s", "t")(nothing) is nothing
+    assert [h.function for h in handling._registered] == [nothing]
+
+
+def test_a_handler_that_names_no_type_is_for_all(registry: None) -> None:
+    handling.on("s")(nothing)
+    assert handling._registered[0].takes("s", "anything")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("def (", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit('missing setting')", "SystemExit"),
+    ],
+    ids=["import", "syntax", "error", "exit"],
+)
+def test_a_handler_module_that_cannot_be_imported_is_named(package: Package, text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        handling.discover(package(invoices=text))
+    assert "team_handlers.invoices" in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_a_package_that_cannot_be_imported_is_named(package: Package) -> None:
+    """The processor knows what to do with a ConfigurationError: the events wait and nothing is charged to them."""
+    with pytest.raises(ConfigurationError, match="team_handlers"):
+        handling.discover(package(__init__="import no_such_library"))
+
+
+def test_a_module_that_could_not_be_imported_at_first_has_its_handlers_once(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor tries again with the next batch; a handler that is there twice would do everything twice."""
+    name = package(a=handler("s", "a") + "import os\nif os.environ.get('SETTING') is None:\n    raise OSError\n")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError):
+            handling.discover(name)
+    monkeypatch.setenv("SETTING", "1")
+    assert [h.type for h in handling.discover(name)] == ["a"]
+
+
+def test_what_a_failed_module_had_imported_before_keeps_its_handlers_once(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = package(
+        a="import os, team_handlers.b\nif os.environ.get('SETTING') is None:\n    raise OSError\n" + handler("s", "a"),
+        b=handler("s", "b"),
+    )
+    with pytest.raises(ConfigurationError):
+        handling.discover(name)
+    monkeypatch.setenv("SETTING", "1")
+    assert sorted(h.type for h in handling.discover(name)) == ["a", "b"]
+
+
+def test_handlers_run_in_order_and_the_first_failure_ends_it() -> None:
+    seen: list[tuple[str, Event, object]] = []
+
+    def step(name: str) -> Handler:
+        return Handler("*", "*", lambda event, db: seen.append((name, event, db)))
+
+    def fail(event: Event, db: Any) -> None:
+        raise ValueError("no such customer")
+
+    db = object()
+    with pytest.raises(ValueError, match="no such customer"):
+        handling.run([step("a"), step("b"), Handler("*", "*", fail), step("c")], EVENT, db)
+    assert seen == [("a", EVENT, db), ("b", EVENT, db)]
+
+
+# Telling a failure
+
+
+def failure_of(work: Callable[[], object]) -> BaseException:
+    try:
+        work()
+    except BaseException as failure:
+        return failure
+    raise AssertionError("it did not fail")
+
+
+def fail(message: str = "no such customer", depth: int = 0) -> None:
+    if depth:
+        fail(message, depth - 1)
+    raise ValueError(message)
+
+
+def test_a_failure_is_told_in_its_first_line_and_then_by_its_traceback() -> None:
+    first, blank, *trace = describe(failure_of(fail)).splitlines()
+    assert (first, blank) == ("ValueError: no such customer", "")
+    assert trace[0] == "Traceback (most recent call last):"
+    assert trace[-1] == "ValueError: no such customer"
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028"])
+def test_the_first_line_of_a_long_message_is_the_first_line(separator: str) -> None:
+    text = describe(failure_of(lambda: fail(f"one{separator}two")))
+    assert text.startswith("ValueError: one\n\n")
+    assert text.rstrip().endswith("two")
+
+
+@pytest.mark.parametrize(
+    ("failure", "first"),
+    [
+        (SystemExit(), "SystemExit: "),
+        (SystemExit(3), "SystemExit: 3"),
+        (ValueError("\nsecond"), "ValueError: "),
+        (KeyError("id"), "KeyError: 'id'"),
+        (ExceptionGroup("two", [ValueError("a"), KeyError("b")]), "ExceptionGroup: two (2 sub-exceptions)"),
+    ],
+    ids=["empty", "a number", "an empty first line", "a key", "a group"],
+)
+def test_a_failure_with_an_odd_message_has_a_first_line(failure: BaseException, first: str) -> None:
+    assert describe(failure).splitlines()[0] == first
+
+
+def test_of_a_long_traceback_the_end_is_kept() -> None:
+    text = describe(failure_of(lambda: fail(depth=400)))
+    assert len(text) < 10_000
+    assert text.rstrip().endswith("ValueError: no such customer")
+
+
+def test_a_message_without_end_has_one() -> None:
+    text = describe(failure_of(lambda: fail("x" * 1_000_000)))
+    assert len(text) < 10_000
+    assert len(text.splitlines()[0]) <= 1_000
+
+
+def test_what_a_failure_came_of_is_told_too() -> None:
+    def convert() -> None:
+        try:
+            fail("the cause")
+        except ValueError as exc:
+            raise LookupError("the failure") from exc
+
+    text = describe(failure_of(convert))
+    assert text.startswith("LookupError: the failure\n")
+    assert "ValueError: the cause" in text
+
+
+def test_a_nul_or_half_a_surrogate_pair_in_a_message_is_no_trouble_here() -> None:
+    """The adapter, which knows what PostgreSQL's text can hold, replaces them."""
+    assert describe(failure_of(lambda: fail("a\0b\ud800"))).startswith("ValueError: a\0b\ud800\n")
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("no message")
+
+
+def test_a_failure_that_cannot_tell_itself_is_told_by_its_name() -> None:
+    """Telling it is part of processing the whole batch: it must not fail on top."""
+
+    def speechless() -> None:
+        raise Speechless
+
+    assert describe(failure_of(speechless)).splitlines()[0].startswith("Speechless")
+
+
+def belonging_to(module: str, function: FunctionType, **names: Any) -> FunctionType:
+    """The same function, as if it stood in that module."""
+    return FunctionType(function.__code__, {"__name__": module, **names}, argdefs=function.__defaults__)
+
+
+def attempt_in_front() -> BaseException | None:
+    try:
+        work()  # type: ignore[name-defined]  # noqa: F821 -- given by belonging_to
+    except ValueError as failure:
+        return failure
+    return None
+
+
+def run_in_front() -> None:
+    work()  # type: ignore[name-defined]  # noqa: F821 -- given by belonging_to
+
+
+@pytest.mark.parametrize("module", ["chalicelib.adapters.postgres", "chalicelib.handling", "chalicelib.process"])
+def test_posterns_own_frames_in_front_are_left_out(module: str) -> None:
+    run = belonging_to("chalicelib.handling", run_in_front, work=fail)
+    failure = belonging_to(module, attempt_in_front, work=run, ValueError=ValueError)()
+    text = describe(failure)
+    assert "in_front" not in text
+    assert ", in fail\n" in text
+    assert text.rstrip().endswith("ValueError: no such customer")
+
+
+def test_posterns_frames_behind_the_handlers_are_kept() -> None:
+    """A handler that calls into Postern, and how it failed there, is its own story."""
+    library = belonging_to("chalicelib.process", run_in_front, work=fail)
+    handler_ = belonging_to("chalicelib.handlers.invoices", run_in_front, work=library)
+    failure = belonging_to("chalicelib.handling", attempt_in_front, work=handler_, ValueError=ValueError)()
+    assert describe(failure).count(", in run_in_front\n") == 2
+
+
+def test_a_failure_of_posterns_own_still_tells_where_it_came_from() -> None:
+    failure = belonging_to("chalicelib.handling", attempt_in_front, work=None, ValueError=TypeError)()
+    assert describe(failure).startswith("TypeError: ")

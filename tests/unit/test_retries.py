@@ -1,0 +1,70 @@
+"""How long a failed event waits, and when it is given up."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.retries import RetryPolicy
+
+POLICY = RetryPolicy(max_attempts=3, base_seconds=30, max_seconds=300)
+
+
+def longest() -> float:
+    return 1.0
+
+
+def shortest() -> float:
+    return 0.0
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    assert [POLICY.delay(n, longest) for n in (1, 2, 3, 4, 5, 1000)] == [30, 60, 120, 240, 300, 300]
+
+
+def test_the_last_quarter_of_a_wait_is_chance() -> None:
+    assert [POLICY.delay(1, shortest), POLICY.delay(1, lambda: 0.5), POLICY.delay(1, longest)] == [22, 26, 30]
+
+
+def test_what_failed_together_does_not_come_back_together() -> None:
+    chance = random.Random(7)
+    assert len({POLICY.delay(5, chance.random) for _ in range(100)}) > 30
+
+
+def test_no_wait_is_shorter_than_a_second() -> None:
+    assert RetryPolicy(3, 1, 1).delay(1, shortest) == 1
+
+
+def test_an_event_that_has_not_failed_yet_waits_like_one_that_failed_once() -> None:
+    assert POLICY.delay(0, longest) == POLICY.delay(1, longest)
+
+
+@given(
+    base=st.integers(1, 43_200),
+    most=st.integers(1, 43_200),
+    failures=st.integers(0, 10**9),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_every_wait_is_one_that_sqs_takes(base: int, most: int, failures: int, chance: float) -> None:
+    """Whole seconds, twelve hours at most."""
+    delay = RetryPolicy(3, base, most).delay(failures, lambda: chance)
+    assert isinstance(delay, int)
+    assert 1 <= delay <= most
+
+
+@given(failures=st.integers(1, 100))
+def test_a_wait_never_shrinks_as_failures_go_on(failures: int) -> None:
+    assert POLICY.delay(failures, longest) <= POLICY.delay(failures + 1, longest)
+    assert POLICY.delay(failures, shortest) <= POLICY.delay(failures + 1, shortest)
+
+
+@pytest.mark.parametrize(
+    ("most", "answers"),
+    [(3, [False, False, True, True]), (1, [True, True, True, True])],
+    ids=["three attempts", "one attempt"],
+)
+def test_the_last_attempt_is_known_as_such(most: int, answers: list[bool]) -> None:
+    assert [RetryPolicy(most, 30, 300).is_last(n) for n in (1, 2, 3, 4)] == answers
