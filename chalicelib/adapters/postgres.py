@@ -32,10 +32,12 @@ _LINK: dict[str, Any] = {
     "application_name": "postern",
 }
 
-# SQLSTATEs (appendix A of PostgreSQL's manual). The first are a fact about the values, and will come again; the
-# second pass when others are done: serialization failure, deadlock, lock timeout, statement timeout.
+# SQLSTATEs (appendix A of PostgreSQL's manual). Bad data is a fact about the values, and will come again.
+# Contention (serialization failure, deadlock, lock timeout) passes when others are done, as a statement's timeout
+# may; but a handler's slow statement is its own fault, and contention is nobody's.
 _BAD_DATA = ("22", "23", "54")
-_PASSING = ("40001", "40P01", "55P03", "57014")
+_CONTENTION = ("40001", "40P01", "55P03")
+_PASSING = (*_CONTENTION, "57014")
 _NO_RESOURCES = "53"
 
 _SAVEPOINT = "postern_event"
@@ -133,7 +135,8 @@ class Session:
     def attempt(self, work: Callable[[psycopg2.extensions.cursor], None]) -> BaseException | None:
         """Runs `work` under a savepoint; what it raised, after undoing what it wrote, or None.
 
-        Raises DatabaseUnavailable when it was the database that went away under it.
+        Raises DatabaseUnavailable when it was the database that went away under it, and StatementFailed when another
+        transaction was in its way.
         """
         self.execute(f"SAVEPOINT {_SAVEPOINT}")
         failure = self._lend(work)
@@ -151,6 +154,14 @@ class Session:
             self.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         return failure
 
+    def _is_contention(self, exc: BaseException) -> bool:
+        """Whether two batches got in each other's way: each holds the rows of all its events until it commits.
+
+        That is no handler's fault. Alone in its transaction, the event holds no more than its own rows.
+        """
+        ours = self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR
+        return ours and isinstance(exc, psycopg2.Error) and exc.pgcode in _CONTENTION
+
     def _lend(self, work: Callable[[psycopg2.extensions.cursor], None]) -> BaseException | None:
         connection = self._connection
         connection.lent = True
@@ -164,6 +175,8 @@ class Session:
             full = isinstance(exc, psycopg2.Error) and (exc.pgcode or "").startswith(_NO_RESOURCES)
             if connection.closed or full:
                 raise DatabaseUnavailable(_first_line(exc)) from exc
+            if self._is_contention(exc):
+                raise StatementFailed(_first_line(exc)) from exc
             return exc
         finally:
             connection.lent = False

@@ -115,6 +115,25 @@ def test_batches_that_overlap_in_opposite_orders_have_each_effect_once(world: Wo
     assert world.query("SELECT count(*) FROM postern.duplicates") == [(12 * 15 - world.effects(),)]
 
 
+def test_batches_whose_handlers_lock_the_same_rows_in_opposite_orders_charge_no_event(world: World) -> None:
+    world.query("CREATE TABLE counters (n integer PRIMARY KEY, times integer)")
+    world.query("INSERT INTO counters VALUES (1, 0), (2, 0)")
+    both_hold_one = threading.Barrier(2, timeout=20)
+    first_tries = iter(range(2))
+
+    def count(event: Event, db: Any) -> None:
+        db.execute("UPDATE counters SET times = times + 1 WHERE n = %s", (event.payload["n"],))
+        if next(first_tries, None) is not None:
+            both_hold_one.wait()
+
+    batches = [numbered(1, 2), numbered(2, 1)]
+    with ThreadPoolExecutor(2) as workers:
+        outcomes = list(workers.map(lambda batch: world.processor(count).process(batch), batches))
+    assert [kinds(o, batch) for o, batch in zip(outcomes, batches, strict=True)] == [[Kind.PROCESSED] * 2] * 2
+    assert world.rows() == [("processed", 1)] * 4
+    assert world.query("SELECT times FROM counters") == [(2,), (2,)]
+
+
 @pytest.mark.parametrize("first_try_failed", [False, True], ids=["new", "retry"])
 def test_two_copies_of_one_batch_at_once_have_each_effect_once(world: World, first_try_failed: bool) -> None:
     batch = numbered(*range(10))
