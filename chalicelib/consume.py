@@ -105,9 +105,12 @@ class Consumer:
             try:
                 works[message.id] = self._read(message)
             except MalformedMessage as exc:
+                # It has no row to count attempts in; what is counted are receives, and no redrive continues them.
                 spent = self.policy.is_last(message.receives)
-                outcomes[message.id] = Outcome(
-                    Kind.DEAD if spent else Kind.RETRY, message.receives, f"malformed: {exc}"
+                outcomes[message.id] = (
+                    Outcome(Kind.DEAD, reason=f"malformed: {exc}")
+                    if spent
+                    else Outcome(Kind.RETRY, message.receives, f"malformed: {exc}")
                 )
             except BodyUnavailable as exc:
                 outcomes[message.id] = Outcome(Kind.RETRY, reason=f"body: {exc}")
@@ -178,7 +181,8 @@ class Consumer:
             message_id=message.id,
             receives=message.receives,
             attempts=outcome.attempts,
-            reason=outcome.reason or None,
+            # Of a handler's error its kind only: its text may quote the body. The whole of it is in the event's row.
+            reason=(outcome.reason.partition(":")[0] if event and outcome.attempts else outcome.reason) or None,
         )
 
 

@@ -115,12 +115,14 @@ class DatabaseUnavailable(PosternError):
 class StatementFailed(PosternError):
     """PostgreSQL answered, and refused a statement or the commit; the transaction is void.
 
-    `bad_data` says that the values were at fault and the same values will fail again.
+    `bad_data` says that the values were at fault and the same values will fail again; `row_refused`, that they were
+    those of an event's own row.
     """
 
     def __init__(self, message: str, *, bad_data: bool = False) -> None:
         super().__init__(message)
         self.bad_data = bad_data
+        self.row_refused = False
 
 
 class MalformedMessage(PosternError):
@@ -131,8 +133,20 @@ class BodyUnavailable(PosternError):
     """The body that the message points to cannot be read now."""
 
 
+class HandlerFailed(PosternError):
+    """A handler raised; `failure` is what."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__()
+        self.failure = failure
+
+
 class TransactionControlForbidden(PosternError):
     """A handler tried to end or nest the event's transaction, which it shares with other events."""
+
+
+class TransactionEnded(PosternError):
+    """A handler ended the transaction all the same: what the batch had written in it cannot be relied on."""
 
 
 class MigrationError(PosternError):

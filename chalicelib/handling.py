@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Handler:
     source: str
     type: str
     function: Function
+    registered_by: str = ""  # the module; the function may come from another
 
     def takes(self, source: str, type: str) -> bool:
         return _matches(self.source, source) and _matches(self.type, type)
@@ -53,9 +55,10 @@ _registered: list[Handler] = []
 
 def on(source: str, type: str = "*") -> Callable[[_F], _F]:
     """Registers a handler for events of this source and type."""
+    module = sys._getframe(1).f_globals.get("__name__", "")
 
     def register(function: _F) -> _F:
-        _registered.append(Handler(source, type, function))
+        _registered.append(Handler(source, type, function, module))
         return function
 
     return register
@@ -73,12 +76,12 @@ def discover(package: str = "chalicelib.handlers") -> Sequence[Handler]:
 
 
 def _import(module: str) -> ModuleType:
-    before = len(_registered)
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as exc:
         # It is imported again with the next batch; what it registered before it failed must not be there twice.
-        del _registered[before:]
+        # Whatever it had imported before stays imported, and so do the handlers in there.
+        _registered[:] = [h for h in _registered if h.registered_by in sys.modules]
         raise ConfigurationError(f"Handlers in {module} cannot be imported: {type(exc).__name__}: {exc}") from exc
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from itertools import product
 from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib import handling, payloads
 from chalicelib.deliveries import Event
 from chalicelib.envelope import Accepted
-from chalicelib.errors import DatabaseUnavailable, StatementFailed
+from chalicelib.errors import DatabaseUnavailable, StatementFailed, TransactionEnded
 from chalicelib.handling import Handler
 from chalicelib.retries import RetryPolicy
 
@@ -81,10 +81,10 @@ class Transaction(Protocol):
     def claim(self, events: Sequence[Accepted]) -> set[UUID]: ...
     def owners(self, events: Sequence[Accepted]) -> dict[UUID, UUID]: ...
     def lock(self, ids: Sequence[UUID]) -> dict[UUID, tuple[str, int]]: ...
-    def insert(self, works: Sequence[Work], result: Result) -> None: ...
+    def insert(self, rows: Sequence[tuple[Work, Result]]) -> None: ...
     def update(self, results: Sequence[tuple[UUID, Result]]) -> None: ...
     def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None: ...
-    def attempt(self, work: Callable[[Any], None]) -> BaseException | None: ...
+    def attempt(self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None) -> BaseException | None: ...
 
 
 class Store(Protocol):
@@ -110,7 +110,7 @@ class Processor:
             return self._together(works)
         except DatabaseUnavailable as exc:
             return _all_later(works, f"database: {exc}")
-        except StatementFailed:
+        except (StatementFailed, TransactionEnded):
             return self._one_by_one(works)
 
     def _one_by_one(self, works: Sequence[Work]) -> dict[UUID, Outcome]:
@@ -128,37 +128,46 @@ class Processor:
         return outcomes
 
     def _alone(self, work: Work) -> Outcome:
-        """As it is; then without its payload, should that be what the database refuses (the bytes are kept, and
-        handlers read those); then as failed, since its handlers left something that the commit refuses.
+        """As it is; without its payload, if that is what the database refuses (the bytes are kept, and handlers read
+        those); and as failed, if its handlers left something that the commit refuses, or ended the transaction.
         """
-        refused: StatementFailed | None = None
-        for handlers_run, payload_fits in product((True, False), repeat=2):
+        failure: BaseException | None = None
+        while True:
             try:
-                attempt = replace(work, payload_fits=payload_fits)
-                return self._together([attempt], failure=None if handlers_run else refused)[work.event.id]
+                return self._together([work], failure)[work.event.id]
+            except TransactionEnded as exc:
+                failure = exc
             except StatementFailed as exc:
-                refused = exc
-                if not exc.bad_data:
-                    break  # a lock that did not come, say: nobody's fault, and gone the next time
-        return Outcome(Kind.RETRY, reason=str(refused))
+                if exc.row_refused and work.payload_fits:
+                    work = replace(work, payload_fits=False)
+                elif exc.bad_data and failure is None:
+                    failure = exc
+                else:
+                    # A lock that did not come, say: nobody's fault, and gone the next time.
+                    return Outcome(Kind.RETRY, reason=str(exc))
 
     def _together(self, works: Sequence[Work], failure: BaseException | None = None) -> dict[UUID, Outcome]:
         """One transaction. With `failure`, handlers are not run: it is what came of them."""
         with self.store.transaction() as tx:
-            outcomes, runnable = self._sort(works, tx)
-            results = {work.event.id: self._run(work, attempts, tx, failure) for work, attempts in runnable}
-            # New rows went in as processed, and most are.
-            tx.update(
-                [
-                    (work.event.id, results[work.event.id])
-                    for work, attempts in runnable
-                    if attempts > 1 or results[work.event.id].status is not Status.PROCESSED
-                ]
-            )
+            outcomes, new, again = self._sort(works, tx)
+            # A row whose handlers succeeded is in already, together with what they wrote; the others follow at once.
+            rows: list[tuple[Work, Result]] = []
+            results: dict[UUID, Result] = {}
+            for work in new:
+                result, stored = self._run(work, 1, tx, failure)
+                results[work.event.id] = result
+                if not stored:
+                    rows.append((work, result))
+            tx.insert(rows)
+            for work, attempts in again:
+                results[work.event.id], _ = self._run(work, attempts, tx, failure)
+            tx.update([(work.event.id, results[work.event.id]) for work, _ in again])
         return outcomes | {id: _outcome(result) for id, result in results.items()}
 
-    def _sort(self, works: Sequence[Work], tx: Transaction) -> tuple[dict[UUID, Outcome], list[tuple[Work, int]]]:
-        """Which events have their outcome already, and which are to run, each with the number of this attempt."""
+    def _sort(
+        self, works: Sequence[Work], tx: Transaction
+    ) -> tuple[dict[UUID, Outcome], list[Work], list[tuple[Work, int]]]:
+        """Which events have their outcome already, which are new, and which run again, with the attempt's number."""
         outcomes: dict[UUID, Outcome] = {}
         first = tx.claim([work.event for work in works])
         new = [work for work in works if work.event.id in first]
@@ -177,11 +186,11 @@ class Processor:
                     outcomes[work.event.id] = Outcome(Kind.RETRY, reason="its dedup key just expired")
             tx.record_duplicates(repeats)
 
-        runnable: list[tuple[Work, int]] = []
+        again: list[tuple[Work, int]] = []
         states = tx.lock([work.event.id for work in known]) if known else {}
         for work in known:
             if work.event.id not in states:
-                new.append(work)  # its row was dropped with its partition; its key is kept longer
+                new.append(work)  # its row was dropped with its partition, or a handler's commit came before it
                 continue
             status, attempts = states[work.event.id]
             if status == Status.PROCESSED:
@@ -190,21 +199,26 @@ class Processor:
                 # The function died after it had given this event up and before it had moved the message.
                 outcomes[work.event.id] = Outcome(Kind.DEAD, attempts, "attempts exhausted")
             else:
-                runnable.append((work, attempts + 1))
+                again.append((work, attempts + 1))
+        return outcomes, new, again
 
-        tx.insert(new, Result(Status.PROCESSED, attempts=1, processed_at=self.now()))
-        return outcomes, [(work, 1) for work in new] + runnable
-
-    def _run(self, work: Work, attempts: int, tx: Transaction, failure: BaseException | None) -> Result:
+    def _run(self, work: Work, attempts: int, tx: Transaction, failure: BaseException | None) -> tuple[Result, bool]:
+        """The event's result, and whether its row is in with it."""
         event = work.event
-        handlers = [h for h in self.handlers if h.takes(event.source, event.type)]
-        if failure is None and handlers:
-            failure = tx.attempt(lambda db: handling.run(handlers, _announced(work, attempts), db))
+        processed = Result(Status.PROCESSED, attempts, processed_at=self.now())
         if failure is None:
-            return Result(Status.PROCESSED, attempts, processed_at=self.now())
+            handlers = [h for h in self.handlers if h.takes(event.source, event.type)]
+            if not handlers:
+                return processed, False
+            failure = tx.attempt(
+                lambda db: handling.run(handlers, _announced(work, attempts), db),
+                row=(work, processed) if attempts == 1 else None,
+            )
+            if failure is None:
+                return processed, attempts == 1
         since_redrive = attempts - (work.attempts_before or 0)
         status = Status.DEAD if self.policy.is_last(since_redrive) else Status.FAILED
-        return Result(status, attempts, error=handling.describe(failure))
+        return Result(status, attempts, error=handling.describe(failure)), False
 
 
 def _announced(work: Work, attempts: int) -> Event:
@@ -215,7 +229,7 @@ def _announced(work: Work, attempts: int) -> Event:
         type=event.type,
         dedup_key=event.dedup_key,
         received_at=event.received_at,
-        headers=event.headers,
+        headers=deepcopy(dict(event.headers)),  # a handler may do with it as it likes
         payload=payloads.parse(payloads.text_of(work.body, event.form_field)),
         body=work.body,
         attempt=attempts,

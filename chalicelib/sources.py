@@ -146,8 +146,7 @@ def _payload_schema(source: str, path: str) -> Schema:
     if not (isinstance(found, type) and issubclass(found, Schema)):
         raise SourcesFileError(f"{where}: '{path}' is not a marshmallow Schema.")
     # Providers add fields without asking; a schema that means to refuse them says so in its Meta.
-    metas = [meta for base in found.__mro__ if base is not Schema and (meta := vars(base).get("Meta"))]
-    says_itself = any(hasattr(meta, "unknown") for meta in metas)
+    says_itself = hasattr(found.Meta, "unknown")
     try:
         return found() if says_itself else found(unknown=INCLUDE)
     except Exception as exc:

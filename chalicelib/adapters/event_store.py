@@ -12,6 +12,7 @@ import psycopg2
 
 from chalicelib.adapters.postgres import Database, Session
 from chalicelib.envelope import Accepted
+from chalicelib.errors import HandlerFailed, InvalidPayload, StatementFailed
 from chalicelib.payloads import jsonb_text, text_of
 from chalicelib.process import Result, Work
 
@@ -49,8 +50,12 @@ class EventTransaction:
         rows = self._session.run("lock_events", {"ids": list(ids)})
         return {row["id"]: (row["status"], row["attempts"]) for row in rows}
 
-    def insert(self, works: Sequence[Work], result: Result) -> None:
-        self._session.run_many("insert_events", [_row(work, result) for work in works])
+    def insert(self, rows: Sequence[tuple[Work, Result]]) -> None:
+        try:
+            self._session.run_many("insert_events", [_row(work, result) for work, result in rows])
+        except StatementFailed as exc:
+            exc.row_refused = exc.bad_data
+            raise
 
     def update(self, results: Sequence[tuple[UUID, Result]]) -> None:
         self._session.run_many(
@@ -65,8 +70,19 @@ class EventTransaction:
             [(event.id, owner, event.source, event.received_at) for event, owner in repeats],
         )
 
-    def attempt(self, work: Callable[[Any], None]) -> BaseException | None:
-        return self._session.attempt(work)
+    def attempt(self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None) -> BaseException | None:
+        """Runs `handlers` with a cursor and then inserts `row`; what they raised, or None.
+
+        When they raise, nothing of it is kept. Raises TransactionEnded when the transaction did not survive them; the
+        row comes after them so that it never says more than what was done, whatever they committed.
+        """
+        try:
+            with self._session.savepoint():
+                self._session.run_handlers(handlers)
+                self.insert([row] if row else [])
+        except HandlerFailed as exc:
+            return exc.failure
+        return None
 
 
 def _keys(events: Sequence[Accepted]) -> dict[str, list[Any]]:
@@ -99,7 +115,10 @@ def _payload(work: Work) -> str | None:
     """The payload as jsonb reads it: from the sender's own text, so that every digit of a number is kept."""
     if not work.payload_fits:
         return None
-    return jsonb_text(text_of(work.body, work.event.form_field))
+    try:
+        return jsonb_text(text_of(work.body, work.event.form_field))
+    except InvalidPayload:
+        return None  # a damaged object in the bucket, say; the API function lets no such body through
 
 
 def _text(text: str | None) -> str | None:

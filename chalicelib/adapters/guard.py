@@ -6,6 +6,7 @@ A handler that committed would make the rows of events final whose own handlers 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import psycopg2.extensions
@@ -56,10 +57,46 @@ def _end_of_comment(statements: str, at: int) -> int:
     return at if depth == 0 else len(statements)
 
 
+class HandlerCursor(psycopg2.extensions.cursor):
+    """The `db` of a handler: a psycopg2 cursor that refuses to run transaction control."""
+
+    def execute(self, query: str | bytes | Composable, vars: Any = None) -> None:
+        # With its values in it: one may be psycopg2's AsIs, which stands for SQL.
+        self._check(query if vars is None else self.mogrify(query, vars))
+        super().execute(query, vars)
+
+    def executemany(self, query: str | bytes | Composable, vars_list: Any) -> None:
+        every = list(vars_list)
+        for values in every:
+            self._check(self.mogrify(query, values))
+        super().executemany(query, every)
+
+    def copy_expert(self, sql: str | bytes | Composable, file: Any, size: int = 8192) -> None:
+        self._check(sql)
+        super().copy_expert(sql, file, size)
+
+    def callproc(self, procname: str | bytes, parameters: Any = None) -> None:
+        # Sent as it is, as part of a statement.
+        self._check(procname)
+        super().callproc(procname, parameters)
+
+    def _check(self, query: str | bytes | Composable) -> None:
+        if isinstance(query, Composable):
+            query = query.as_string(self)
+        text = query.decode("latin-1") if isinstance(query, bytes) else query
+        if isinstance(text, str) and ends_transaction(text):
+            raise TransactionControlForbidden(_SENTENCE)
+
+
 class GuardedConnection(psycopg2.extensions.connection):
-    """A connection that can be lent out: while `lent` is set, it cannot be committed, rolled back or closed."""
+    """A connection that can be lent out: while `lent` is set, its transaction cannot be ended by way of it."""
 
     lent = False
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        if self.lent:
+            kwargs["cursor_factory"] = _guarded(kwargs.get("cursor_factory") or HandlerCursor)
+        return super().cursor(*args, **kwargs)
 
     def commit(self) -> None:
         self._refuse_if_lent()
@@ -77,34 +114,23 @@ class GuardedConnection(psycopg2.extensions.connection):
         self._refuse_if_lent()
         super().reset()
 
+    # psycopg2 rolls back inside of these.
+    def set_client_encoding(self, encoding: str) -> None:
+        self._refuse_if_lent()
+        super().set_client_encoding(encoding)
+
+    def set_isolation_level(self, level: int | None) -> None:
+        self._refuse_if_lent()
+        super().set_isolation_level(level)
+
     def _refuse_if_lent(self) -> None:
         if self.lent:
             raise TransactionControlForbidden(_SENTENCE)
 
 
-class HandlerCursor(psycopg2.extensions.cursor):
-    """The `db` of a handler: a psycopg2 cursor that refuses to run transaction control."""
-
-    def execute(self, query: str | bytes | Composable, vars: Any = None) -> None:
-        self._check(query)
-        super().execute(query, vars)
-
-    def executemany(self, query: str | bytes | Composable, vars_list: Any) -> None:
-        self._check(query)
-        super().executemany(query, vars_list)
-
-    def copy_expert(self, sql: str | bytes | Composable, file: Any, size: int = 8192) -> None:
-        self._check(sql)
-        super().copy_expert(sql, file, size)
-
-    def callproc(self, procname: str | bytes, parameters: Any = None) -> None:
-        # Sent as it is, as part of a statement.
-        self._check(procname)
-        super().callproc(procname, parameters)
-
-    def _check(self, query: str | bytes | Composable) -> None:
-        if isinstance(query, Composable):
-            query = query.as_string(self)
-        text = query.decode("latin-1") if isinstance(query, bytes) else query
-        if isinstance(text, str) and ends_transaction(text):
-            raise TransactionControlForbidden(_SENTENCE)
+@cache
+def _guarded(factory: type[psycopg2.extensions.cursor]) -> type[psycopg2.extensions.cursor]:
+    """A handler's own kind of cursor, such as RealDictCursor, with the guard in front."""
+    if issubclass(factory, HandlerCursor):
+        return factory
+    return type(f"Guarded{factory.__name__}", (HandlerCursor, factory), {})

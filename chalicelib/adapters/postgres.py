@@ -6,6 +6,7 @@ The connection is opened when it is first needed, kept between invocations, and 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,8 +18,14 @@ import psycopg2.extensions
 import psycopg2.extras
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR, TRANSACTION_STATUS_INTRANS
 
-from chalicelib.adapters.guard import GuardedConnection, HandlerCursor
-from chalicelib.errors import DatabaseUnavailable, StatementFailed, TransactionControlForbidden
+from chalicelib.adapters.guard import GuardedConnection
+from chalicelib.errors import (
+    DatabaseUnavailable,
+    HandlerFailed,
+    StatementFailed,
+    TransactionControlForbidden,
+    TransactionEnded,
+)
 
 _SQL = Path(__file__).parent.parent / "sql"
 
@@ -38,9 +45,11 @@ _LINK: dict[str, Any] = {
 _BAD_DATA = ("22", "23", "54")
 _CONTENTION = ("40001", "40P01", "55P03")
 _PASSING = (*_CONTENTION, "57014")
+_AWAY = ("08", "25", "53", "57P", "58", "XX")
 _NO_RESOURCES = "53"
+_NO_SUCH_SAVEPOINT = "3B001"
 
-_SAVEPOINT = "postern_event"
+_ENDED = "The handler ended its event's transaction."
 
 
 class Database:
@@ -60,26 +69,31 @@ class Database:
         connection = self._usable_connection()
         try:
             yield Session(connection)
-            with translated_errors(connection):
+            with translated_errors(connection, committing=True):
                 connection.commit()
+        except TransactionEnded:
+            # Whoever got past the guard may have left anything behind.
+            self.close()
+            raise
         except BaseException:
             self._abandon(connection)
             raise
 
     def close(self) -> None:
         if self._connection is not None:
+            self._connection.lent = False
             self._connection.close()
             self._connection = None
 
     def _usable_connection(self) -> GuardedConnection:
         if self._connection is not None:
             try:
-                # It may have died while the function slept; better found out before the work than in it.
-                with self._connection.cursor() as cursor:
-                    cursor.execute("SELECT 1")
+                # It may have died while the function slept; better found out before the work than in it. And a
+                # handler may have left settings behind.
+                _settle(self._connection)
                 return self._connection
             except psycopg2.Error:
-                self._abandon(self._connection)
+                self.close()
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
@@ -132,67 +146,89 @@ class Session:
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def attempt(self, work: Callable[[psycopg2.extensions.cursor], None]) -> BaseException | None:
-        """Runs `work` under a savepoint; what it raised, after undoing what it wrote, or None.
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is written inside is undone when the block raises `HandlerFailed`.
+
+        Raises TransactionEnded when the block has ended the transaction.
+        """
+        # A name that nobody can guess: that it can be released proves that the transaction is still the same.
+        name = f"postern_{secrets.token_hex(8)}"
+        self.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except HandlerFailed:
+            self._finish(f"ROLLBACK TO SAVEPOINT {name}")
+            raise
+        self._finish(f"RELEASE SAVEPOINT {name}")
+
+    def run_handlers(self, work: Callable[[psycopg2.extensions.cursor], None]) -> None:
+        """Lends the connection to `work`; raises HandlerFailed with what it raised.
 
         Raises DatabaseUnavailable when it was the database that went away under it, and StatementFailed when another
         transaction was in its way.
         """
-        self.execute(f"SAVEPOINT {_SAVEPOINT}")
-        failure = self._lend(work)
-        status = self._connection.info.transaction_status
-        if failure is None and status != TRANSACTION_STATUS_INTRANS:
-            # It caught a database error and went on, or found a way around the guard.
-            failure = TransactionControlForbidden(
-                "The handler swallowed a database error, which voids its transaction."
-                if status == TRANSACTION_STATUS_INERROR
-                else "The handler ended its event's transaction."
-            )
-        if failure is None:
-            self.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
-        elif status in (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR):
-            self.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        return failure
-
-    def _is_contention(self, exc: BaseException) -> bool:
-        """Whether two batches got in each other's way: each holds the rows of all its events until it commits.
-
-        That is no handler's fault. Alone in its transaction, the event holds no more than its own rows.
-        """
-        ours = self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR
-        return ours and isinstance(exc, psycopg2.Error) and exc.pgcode in _CONTENTION
-
-    def _lend(self, work: Callable[[psycopg2.extensions.cursor], None]) -> BaseException | None:
         connection = self._connection
         connection.lent = True
-        # Also for the cursors that the handler makes itself, by way of `db.connection`.
-        connection.cursor_factory = HandlerCursor
         try:
             with connection.cursor() as cursor:
                 work(cursor)
-        except (Exception, SystemExit) as exc:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:  # SystemExit, and what asyncio and gevent raise past `except Exception`
             # Judged by this connection alone: the handler may have errors of other databases to raise.
             full = isinstance(exc, psycopg2.Error) and (exc.pgcode or "").startswith(_NO_RESOURCES)
             if connection.closed or full:
                 raise DatabaseUnavailable(_first_line(exc)) from exc
             if self._is_contention(exc):
                 raise StatementFailed(_first_line(exc)) from exc
-            return exc
+            raise HandlerFailed(exc) from exc
         finally:
             connection.lent = False
-            connection.cursor_factory = psycopg2.extensions.cursor
         if connection.closed:
             raise DatabaseUnavailable("The connection was lost.")
-        return None
+        if self._status == TRANSACTION_STATUS_INERROR:
+            raise HandlerFailed(
+                TransactionControlForbidden("The handler swallowed a database error, which voids its transaction.")
+            )
+        if self._status != TRANSACTION_STATUS_INTRANS:
+            raise TransactionEnded(_ENDED)
+
+    @property
+    def _status(self) -> int:
+        return self._connection.info.transaction_status
+
+    def _finish(self, statement: str) -> None:
+        if self._status not in (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR):
+            raise TransactionEnded(_ENDED)
+        self.execute(statement)
+
+    def _is_contention(self, exc: BaseException) -> bool:
+        """Whether two batches got in each other's way: each holds the rows of all its events until it commits.
+
+        That is no handler's fault. Alone in its transaction, the event holds no more than its own rows.
+        """
+        ours = self._status == TRANSACTION_STATUS_INERROR
+        return ours and isinstance(exc, psycopg2.Error) and exc.pgcode in _CONTENTION
 
 
 @contextmanager
-def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[None]:
-    """The driver's errors as Postern's, decided in this one place."""
+def translated_errors(connection: psycopg2.extensions.connection, *, committing: bool = False) -> Iterator[None]:
+    """The driver's errors as Postern's, decided in this one place.
+
+    At the commit, deferred triggers and constraints of the team's own tables speak, in any class of errors.
+    """
     try:
         yield
+    except ValueError as exc:
+        # What the driver cannot send at all: a NUL, half a surrogate pair. Its text would quote the value.
+        raise StatementFailed(f"{type(exc).__name__} in the driver", bad_data=True) from None
     except psycopg2.Error as exc:
         code = exc.pgcode or ""
+        if code == _NO_SUCH_SAVEPOINT:
+            raise TransactionEnded(_ENDED) from exc
+        if committing and code and not code.startswith(_AWAY + _PASSING):
+            raise StatementFailed(_first_line(exc), bad_data=True) from exc
         if not connection.closed and code.startswith(_BAD_DATA + _PASSING):
             raise StatementFailed(_first_line(exc), bad_data=code.startswith(_BAD_DATA)) from exc
         # Shut down, full, read-only, without our schema: a fact about the database, and no event's fault.
@@ -210,14 +246,17 @@ def _open(dsn: str) -> GuardedConnection:
     connection: GuardedConnection = psycopg2.connect(dsn, connection_factory=GuardedConnection, **_LINK)
     try:
         psycopg2.extras.register_uuid(conn_or_curs=connection)
-        with connection.cursor() as cursor:
-            cursor.execute(queries()["set_timeouts"])
-        # A session setting made in a transaction is undone when that is rolled back.
-        connection.commit()
+        _settle(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _settle(connection: GuardedConnection) -> None:
+    """The session's settings as they have to be, whatever was done with it before."""
+    with connection.cursor() as cursor:
+        cursor.execute(queries()["settle_session"])
 
 
 def _is_login_failure(exc: psycopg2.Error) -> bool:

@@ -1,9 +1,12 @@
 -- Every statement that the functions run, as named blocks; adapters/postgres.py loads them.
 
--- name: set_timeouts
+-- name: settle_session
 -- Session settings rather than connection options, which RDS Proxy refuses. The last one frees the locks of a
 -- function that was frozen in mid-transaction.
-SELECT set_config('statement_timeout', '20s', false),
+RESET ROLE;
+RESET ALL;
+SELECT set_config('datestyle', 'ISO', false),
+       set_config('statement_timeout', '20s', false),
        set_config('lock_timeout', '5s', false),
        set_config('idle_in_transaction_session_timeout', '60s', false)
 

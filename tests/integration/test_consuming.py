@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from chalicelib import handling
 from chalicelib.adapters import aws as aws_clients
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
@@ -51,23 +56,32 @@ class Lambda:
     def invoke(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         return self.consumer.consume(event_of(messages, "arn:aws:sqs:us-east-1:000000000000:q")["Records"])
 
-    def turn(self) -> None:
+    def turn(self) -> list[dict[str, Any]]:
         """Receives and invokes once, and deletes what the mapping would: with and without its flag."""
         messages = self.receive()
         if not messages:
-            return
+            return []
         try:
             failed = {item["itemIdentifier"] for item in self.invoke(messages)["batchItemFailures"]}
         except BatchIncomplete:
             assert not self.consumer.partial_responses
-            return
+            return messages
         for message in messages:
             if message["MessageId"] not in failed:
                 self.sqs.delete_message(QueueUrl=self.resources.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return messages
+
+    def end_wait(self, messages: list[dict[str, Any]]) -> None:
+        """As if the time had passed for which these are hidden."""
+        for message in messages:
+            with contextlib.suppress(ClientError):  # it is deleted
+                self.sqs.change_message_visibility(
+                    QueueUrl=self.resources.queue_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
 
     def until(self, check: Callable[[], bool]) -> None:
         def turn_and_check() -> bool:
-            self.turn()
+            self.end_wait(self.turn())
             return check()
 
         eventually(turn_and_check, timeout=30)
@@ -183,6 +197,62 @@ def test_garbage_fails_alone_and_ends_in_the_dead_letters_with_its_id_in_the_log
     assert "Notification" not in str(logged)
 
 
+NO_PAYLOAD = {
+    "not-utf-8": b"\xff\xfe",
+    "empty": b"",
+    "nul": b"\0",
+    "text": b"hello",
+    "truncated": b'{"n": ',
+    "nested": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", NO_PAYLOAD)
+def test_an_envelope_around_bytes_that_we_would_not_have_accepted_fails_alone(
+    function: Makes, world: World, name: str
+) -> None:
+    """The API function lets none of these through; a damaged object in the bucket could."""
+    fn = function()
+    fn.send(*(w.event for w in numbered(1, 2)), work(body=NO_PAYLOAD[name]).event)
+    fn.until(lambda: fn.left() == 0)
+    assert sorted(world.rows()) == [("dead", 3), ("processed", 1), ("processed", 1)]
+    assert len(fn.dead()) == 1
+    assert world.query("SELECT payload, body FROM postern.events WHERE status = 'dead'")[0][0] is None
+
+
+def test_a_form_without_the_field_that_we_read_fails_alone(function: Makes, world: World) -> None:
+    fn = function()
+    fn.send(work().event, work(body=b"other=1", form_field="payload").event)
+    fn.until(lambda: fn.left() == 0)
+    assert sorted(world.rows()) == [("dead", 3), ("processed", 1)]
+
+
+def test_a_redriven_message_runs_again(function: Makes, world: World) -> None:
+    """A redrive makes a new message of the same body and attributes; the emulator has none of its own."""
+    fn = function(world.processor(fails_for(1)))
+    fn.send(numbered(1)[0].event)
+    fn.until(lambda: fn.left() == 0)
+    [letter] = fn.dead()
+    fn.sqs.send_message(
+        QueueUrl=fn.resources.queue_url, MessageBody=letter["Body"], MessageAttributes=letter["MessageAttributes"]
+    )
+    mended = replace(fn, consumer=replace(fn.consumer, processor=lambda: world.processor(effect)))
+    mended.until(lambda: fn.left() == 0)
+    assert (world.rows(), world.effects()) == ([("processed", 4)], 1)
+
+
+def test_waits_are_asked_for_by_message_and_double(function: Makes, world: World) -> None:
+    asked: list[int] = []
+    fn = function(world.processor(fails_for(1)), policy=replace(POLICY, base_seconds=30, max_seconds=300))
+    aws_clients.sqs().meta.events.register(
+        "provide-client-params.sqs.ChangeMessageVisibilityBatch",
+        lambda params, **_: asked.extend(entry["VisibilityTimeout"] for entry in params["Entries"]),
+    )
+    fn.send(numbered(1)[0].event)
+    fn.until(lambda: fn.left() == 0)
+    assert asked == [30, 60]
+
+
 def test_a_failed_event_comes_again_after_its_own_wait(function: Makes, world: World) -> None:
     policy = replace(POLICY, base_seconds=600, max_seconds=3600)
     fn = function(world.processor(fails_for(1)), policy=policy)
@@ -204,6 +274,7 @@ def test_while_the_database_is_away_nothing_is_charged_and_nothing_is_dead(funct
             received[message["MessageId"]] = int(message["Attributes"]["ApproximateReceiveCount"])
         if messages:
             assert len(fn.invoke(messages)["batchItemFailures"]) == len(messages)
+            fn.end_wait(messages)
         return len(received) == 3 and min(received.values()) > 4
 
     eventually(often_enough, timeout=40)
@@ -222,6 +293,37 @@ def test_handlers_that_cannot_be_imported_blame_no_event(function: Makes, world:
     fn.send(work().event)
     assert len(fn.invoke(fn.receive())["batchItemFailures"]) == 1
     assert world.rows() == []
+
+
+def test_handlers_that_can_be_imported_the_second_time_run_once(
+    function: Makes, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "flaky_handlers"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "first.py").write_text(
+        "from chalicelib.handling import on\n"
+        "from tests.integration.world import effect\n"
+        "on('shop', 'order')(effect)\n"
+        "open('mended').close()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def processor() -> Processor:
+        return replace(world.processor(), handlers=handling.discover("flaky_handlers"))
+
+    fn = function()
+    fn = replace(fn, consumer=replace(fn.consumer, processor=processor))
+    fn.send(work().event)
+    fn.end_wait(fn.turn())
+    assert world.rows() == []
+    (tmp_path / "mended").touch()
+    try:
+        fn.until(lambda: fn.left() == 0)
+        assert (world.rows(), world.effects()) == ([("processed", 1)], 1)
+    finally:
+        handling._registered[:] = [h for h in handling._registered if h.function is not effect]
 
 
 def test_a_dead_letter_that_cannot_be_moved_is_kept_and_moved_later(function: Makes, world: World) -> None:
@@ -264,6 +366,4 @@ def test_two_copies_of_a_dying_event_are_one_dead_letter(function: Makes, world:
 
 
 def body_of(message: dict[str, Any]) -> bytes:
-    import base64
-
     return base64.b64decode(json.loads(message["Body"])["body"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,9 @@ def test_a_team_may_drop_the_example(empty_database_url: str, tmp_path: Path) ->
 def test_a_database_that_is_away_is_said_to_be() -> None:
     with pytest.raises(DatabaseUnavailable, match="Connection refused"):
         migrate("postgresql://u:canary@127.0.0.1:1/d")
+
+
+def test_the_floor_of_a_moment_is_the_floor_of_its_ids(database_url: str) -> None:
+    """An id holds whole milliseconds; a rounded floor would miss the event of the very moment."""
+    [(low,)] = query(database_url, "SELECT postern.uuid7_floor('2026-11-23 12:00:00.0006+00')::text")
+    assert uuid.UUID(low).int >> 80 == int(datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp() * 1000)

@@ -69,11 +69,13 @@ def test_a_database_that_goes_away_in_between_blames_nobody() -> None:
 
 
 def test_an_event_that_cannot_even_be_stored_as_failed_comes_again() -> None:
-    store = Refusing([StatementFailed("bad", bad_data=True)])
-    [outcome] = Batch.of(1).process(store)
-    assert outcome == Outcome(Kind.RETRY, reason="bad")
-    # Together; then alone with and without its payload, and as failed with and without it.
-    assert store.transactions == 1 + 4
+    commit_refused, row_refused = StatementFailed("bad", bad_data=True), StatementFailed("bad", bad_data=True)
+    row_refused.row_refused = True
+    # In a batch; then alone, without its payload where that may be to blame, and as failed.
+    for error, transactions in ((commit_refused, 1 + 2), (row_refused, 1 + 3)):
+        store = Refusing([error])
+        assert Batch.of(1).process(store) == [Outcome(Kind.RETRY, reason="bad")]
+        assert store.transactions == transactions
 
 
 def test_an_empty_batch_is_no_transaction() -> None:

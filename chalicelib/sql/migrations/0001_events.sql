@@ -3,7 +3,7 @@
 
 CREATE FUNCTION postern.uuid7_floor(at timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid;
+RETURN (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid;
 
 COMMENT ON FUNCTION postern.uuid7_floor IS
   'The smallest id that an event received at this time can have: compare ids with it to search by time.';
