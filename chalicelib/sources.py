@@ -66,6 +66,10 @@ def _source(name: str, table: Any) -> Source:
     for key in options:
         if key not in provider.options:
             raise SourcesFileError(f"Source '{name}', key '{key}': provider '{provider_name}' has no such setting.")
+    if provider.signs_id and "dedup" in settings:
+        raise SourcesFileError(
+            f"Source '{name}', key 'dedup': provider '{provider_name}' signs the id that is its key."
+        )
     return Source(
         name=name,
         provider=provider_name,

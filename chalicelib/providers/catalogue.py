@@ -26,8 +26,9 @@ class Provider:
     """One kind of sender.
 
     `scheme` builds the scheme from the options that a source may set (`options`: the names of its
-    parameters). `dedup` and `type` are None where the provider has no place for them; a scheme's signed id
-    goes before `dedup`. `form_field`: the field that holds the JSON when the provider sends a form.
+    parameters). `dedup` and `type` are None where the provider has no place for them; where the scheme signs an
+    id (`signs_id`), that is the dedup key and nothing else can be. `form_field`: the field that holds the JSON when
+    the provider sends a form.
     """
 
     scheme: Callable[..., Scheme]
@@ -37,6 +38,7 @@ class Provider:
     content_types: tuple[str, ...] = (JSON,)
     form_field: str | None = None
     needs_secret: bool = True
+    signs_id: bool = False
 
 
 def _github() -> Scheme:
@@ -66,7 +68,7 @@ PROVIDERS: dict[str, Provider] = {
         dedup=Locator("body", "id"),
     ),
     # The dedup key is the signed `webhook-id` (or `svix-id`).
-    "standard-webhooks": Provider(scheme=StandardWebhooks, options=frozenset({"tolerance_seconds"})),
+    "standard-webhooks": Provider(scheme=StandardWebhooks, options=frozenset({"tolerance_seconds"}), signs_id=True),
     "hmac": Provider(
         scheme=_hmac,
         options=frozenset({"header", "algorithm", "encoding", "prefix", "secret_encoding"}),

@@ -70,6 +70,10 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ('[shop]\nprovider = "hmac"\ncontent_types = []', "Source 'shop', key 'content_types': the list is empty"),
         ('[shop]\nprovider = "hmac"\ncontent_types = ["json"]', "Source 'shop', key 'content_types': 'json' is not"),
         ('[shop]\nprovider = "stripe"\ntolerance_seconds = 0', "Source 'shop', key 'tolerance_seconds': must lie"),
+        (
+            '[shop]\nprovider = "standard-webhooks"\ndedup = "body:id"',
+            "Source 'shop', key 'dedup': provider 'standard-",
+        ),
         ('[shop]\nprovider = "stripe"\nheader = "X"', "Source 'shop', key 'header': provider 'stripe' has no such"),
         ('[shop]\nprovider = "hmac"\nschema = "x"', "Source 'shop', key 'schema': 'x' is not 'package.module"),
         ('[shop]\nprovider = "hmac"\nschema = "no.such:Thing"', "Source 'shop', key 'schema': 'no.such:Thing' cannot"),
