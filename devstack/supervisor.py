@@ -25,7 +25,7 @@ from devstack.errors import StartError
 from devstack.postgres import Server
 from devstack.processes import Child, Register, free_port, write_atomically
 from devstack.secrets import ensure_development_secrets, read_secrets
-from devstack.settings import PROCESSOR_TIMEOUT_SECONDS, PROJECT, VISIBILITY_TIMEOUT_SECONDS, Settings
+from devstack.settings import PROJECT, VISIBILITY_TIMEOUT_SECONDS, Settings
 from devstack.worker import READY
 
 _STACK = "postern-local"
@@ -159,7 +159,6 @@ class Supervisor:
 
     def _make_resources(self) -> Resources:
         parameters = {
-            "ProcessorTimeout": str(PROCESSOR_TIMEOUT_SECONDS),
             "VisibilityTimeout": str(VISIBILITY_TIMEOUT_SECONDS),
         }
         return self._aws.ensure_stack(_STACK, parameters)
