@@ -59,7 +59,8 @@ def receive(source: str) -> Response:
     return _response(answer)
 
 
-@app.on_sqs_message(queue="postern-webhooks", batch_size=10)
+# The packaged deployment's template has its own words on each of these; a native one reads them here.
+@app.on_sqs_message(queue=wiring.queue_name(), batch_size=10, maximum_concurrency=10)
 def processor(event: SQSEvent) -> dict[str, Any]:
     return wiring.consumer().consume(event.to_dict()["Records"])
 

@@ -32,6 +32,11 @@ def config() -> Config:
     return Config.from_environ(os.environ)
 
 
+def queue_name() -> str:
+    """The queue's name, which is the end of its URL."""
+    return (config().queue_url or "postern-webhooks").rsplit("/", 1)[-1]
+
+
 @cache
 def inbox() -> Inbox:
     from chalicelib.adapters.s3 import S3Bodies

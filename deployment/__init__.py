@@ -1,0 +1,1 @@
+"""Packages Postern and deploys it into an AWS account; nothing of it runs there."""

@@ -1,0 +1,144 @@
+"""`make deploy`: packages a stage, brings its stack up to date, migrates the database, and says where to POST to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.sources import load_sources
+from deployment import parameters as parameter_files
+from deployment.errors import DeploymentError
+from deployment.package import Package, package, with_uploaded_code
+from deployment.project import Stage
+from deployment.session import Session
+from deployment.stacks import Stack
+from deployment.store import migrate
+
+Say = Callable[[str], None]
+
+
+def deploy(stage: Stage, folder: Path, say: Say) -> str:
+    """The address of the API, `https://…/<stage>/`. Nothing is created before all that can be checked was checked."""
+    values = parameter_files.read(stage.parameters_file)
+    packaged = package(stage, folder, say)
+    parameter_files.check(values, packaged.template)
+    session = Session()
+    check_database_secret(session, values["DatabaseSecretArn"], say)
+    say(f"Deploying into account {session.account}, region {session.region} …")
+    bucket = _bootstrapped(session, stage.project, say)
+    template_url = _upload(session, bucket, packaged, say)
+    stack = Stack(session.client("cloudformation"), f"postern-{stage.name}", say)
+    outputs = stack.deploy({"TemplateURL": template_url}, values)
+
+    say("Migrating the database …")
+    applied = migrate(session, outputs["StoreFunctionName"])
+    say(f"  {', '.join(applied) if applied else 'nothing to migrate'}")
+
+    address = _address(outputs)
+    _check_health(address)
+    say(f"\nPostern '{stage.name}' is deployed. Webhook URLs:")
+    for source in load_sources(stage.project / "chalicelib" / "sources.toml"):
+        say(f"  {source:<20} {address}webhooks/{source}")
+    _tell_missing_secrets(session, stage, outputs["SourcesSecretArn"], say)
+    return address
+
+
+def check_database_secret(session: Session, arn: str, say: Say) -> None:
+    """Raises DeploymentError for a secret that the functions could do nothing with."""
+    if arn.split(":")[3] != session.region:
+        raise DeploymentError(f"The database's secret is in {arn.split(':')[3]}, the deployment in {session.region}.")
+    try:
+        answer = session.client("secretsmanager").get_secret_value(SecretId=arn)
+    except ClientError as exc:
+        code = exc.response["Error"]["Code"]
+        if code == "ResourceNotFoundException":
+            raise DeploymentError(f"There is no secret {arn}.") from None
+        say(f"The database's secret could not be read and is not checked ({code}).")
+        return
+    except BotoCoreError as exc:
+        raise DeploymentError(f"Secrets Manager cannot be reached: {exc}") from None
+    try:
+        secret = json.loads(answer.get("SecretString", ""))
+    except ValueError:
+        secret = None
+    if not isinstance(secret, dict):
+        raise DeploymentError("The database's secret is not a JSON object.")
+    missing = [key for key in ("host", "username", "password") if not secret.get(key)]
+    if missing:
+        raise DeploymentError(f"The database's secret has no {', no '.join(missing)}.")
+
+
+def _bootstrapped(session: Session, project: Path, say: Say) -> str:
+    """The name of the bucket for packages, whose stack is made when the region has none."""
+    stack = Stack(session.client("cloudformation"), "postern-bootstrap", say)
+    outputs = stack.outputs()
+    if outputs is None:
+        has_log_role = bool(session.client("apigateway").get_account().get("cloudwatchRoleArn"))
+        outputs = stack.deploy(
+            {"TemplateBody": (project / "infra" / "bootstrap.yaml").read_text("utf-8")},
+            {"CreateApiGatewayLogRole": "false" if has_log_role else "true"},
+        )
+    return outputs["PackagesBucket"]
+
+
+def _upload(session: Session, bucket: str, packaged: Package, say: Say) -> str:
+    """The URL of the uploaded template. What has the same content has the same key, and is uploaded once."""
+    s3 = session.client("s3")
+
+    def put(content: bytes, name: str) -> str:
+        key = f"{hashlib.sha256(content).hexdigest()}/{name}"
+        try:
+            s3.head_object(Bucket=bucket, Key=key)
+        except ClientError:
+            s3.put_object(Bucket=bucket, Key=key, Body=content)
+            say(f"  Uploaded {name}.")
+        return key
+
+    try:
+        function, layer = (put(file.read_bytes(), file.name) for file in (packaged.function, packaged.layer))
+        text = with_uploaded_code(packaged, bucket, function, layer)
+        return f"{s3.meta.endpoint_url}/{bucket}/{put(text.encode(), 'template.json')}"
+    except (BotoCoreError, ClientError) as exc:
+        raise DeploymentError(f"The package cannot be uploaded to bucket {bucket}: {exc}") from None
+
+
+def _address(outputs: Mapping[str, str]) -> str:
+    """As AWS has it; an emulator answers for every API at its own address."""
+    if emulator := os.environ.get("AWS_ENDPOINT_URL"):
+        stage = outputs["EndpointURL"].rstrip("/").rsplit("/", 1)[1]
+        return f"{emulator}/restapis/{outputs['RestAPIId']}/{stage}/_user_request_/"
+    return outputs["EndpointURL"]
+
+
+def _check_health(address: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{address}health", timeout=30) as answer:
+            status = answer.status
+    except (urllib.error.URLError, OSError) as exc:
+        raise DeploymentError(f"The stack is there, and {address}health does not answer: {exc}") from None
+    if status != 200:
+        raise DeploymentError(f"The stack is there, and {address}health answers {status}.")
+
+
+def _tell_missing_secrets(session: Session, stage: Stage, secret_arn: str, say: Say) -> None:
+    try:
+        secrets = json.loads(session.client("secretsmanager").get_secret_value(SecretId=secret_arn)["SecretString"])
+        known = set(secrets)
+    except (BotoCoreError, ClientError, ValueError, TypeError, KeyError):
+        say(f"\nWhich sources have a secret could not be read from {secret_arn}; a source without one answers 503.")
+        return
+    sources = load_sources(stage.project / "chalicelib" / "sources.toml").values()
+    missing = [source.name for source in sources if source.needs_secret and source.name not in known]
+    if missing:
+        say(
+            f"\nWithout a secret yet, and so answering 503: {', '.join(missing)}. To set secrets, all in one object:\n"
+            f"  aws secretsmanager put-secret-value --secret-id {secret_arn} \\\n"
+            '    --secret-string \'{"github": "…", "stripe": "whsec_…"}\''
+        )

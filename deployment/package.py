@@ -1,0 +1,124 @@
+"""Packages a stage: one template and its two archives, ready for CloudFormation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from deployment import template as templates
+from deployment.archives import pack, unpack
+from deployment.errors import DeploymentError
+from deployment.project import FUNCTIONS, Stage
+from deployment.template import Template
+
+
+@dataclass(frozen=True)
+class Package:
+    """What CloudFormation is given. In `template`, the code's places are paths beside it, until it is uploaded."""
+
+    folder: Path
+    template: Template
+
+    @property
+    def template_file(self) -> Path:
+        return self.folder / "template.yaml"
+
+    @property
+    def function(self) -> Path:
+        return self.folder / "function.zip"
+
+    @property
+    def layer(self) -> Path:
+        return self.folder / "layer.zip"
+
+
+def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
+    """Makes `folder` anew. Raises DeploymentError and leaves the old one when something does not fit."""
+    if stage.is_native:
+        raise DeploymentError(
+            f"Stage '{stage.name}' was prepared for `chalice deploy`: its settings in .chalice/config.json name "
+            "resources of their own. Package another stage; moving one is described in docs/deploy.md."
+        )
+    python = templates.this_python()
+    say(f"Packaging stage '{stage.name}' for Python {python[0]}.{python[1]} …")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packaging-") as scratch:
+        made = Package(Path(scratch) / "made", {})
+        made.folder.mkdir()
+        by_chalice = _run_chalice(stage, Path(scratch))
+        function_bytes, layer_bytes = _make_archives(by_chalice, Path(scratch), made)
+        template = templates.completed(
+            yaml.safe_load((by_chalice / "sam.yaml").read_text("utf-8")),
+            stage=stage.name,
+            processor_timeout=stage.timeout_of("processor"),
+            python=python,
+        )
+        _place_code(template, f"./{made.function.name}", f"./{made.layer.name}")
+        made.template_file.write_text(templates.dump(template), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        made.folder.rename(folder)
+    say(f"  function.zip   {function_bytes / 1000:8.1f} KB   the app, with bytecode")
+    say(f"  layer.zip      {layer_bytes / 1000:8.1f} KB   what it stands on, with bytecode")
+    say("  template.yaml")
+    return Package(folder, template)
+
+
+def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int, int]:
+    """The app alone is the function; what it stands on, Chalice included, is the layer. Their sizes in bytes."""
+    function, layer = scratch / "function", scratch / "layer"
+    unpack(by_chalice / "deployment.zip", function)
+    unpack(by_chalice / "layer-deployment.zip", layer)
+    (site_packages,) = layer.glob("python/lib/python*/site-packages")
+    (function / "chalice").rename(site_packages / "chalice")
+    return (
+        # Tracebacks quote the team's own modules; of the others they give file and line.
+        pack(function, made.function, mounted_at="/var/task", keeps_source=_is_the_teams_own),
+        pack(layer, made.layer, mounted_at="/opt", keeps_source=lambda _: True),
+    )
+
+
+def _is_the_teams_own(module: Path) -> bool:
+    return module.parts[:2] == ("chalicelib", "handlers")
+
+
+def _place_code(template: Template, function: str, layer: str) -> None:
+    for name, _ in FUNCTIONS.values():
+        template["Resources"][name]["Properties"]["CodeUri"] = function
+    template["Resources"]["ManagedLayer"]["Properties"]["ContentUri"] = layer
+
+
+def with_uploaded_code(package: Package, bucket: str, function_key: str, layer_key: str) -> str:
+    """The template's text as CloudFormation reads it, its code in the bucket."""
+    template: Template = json.loads(json.dumps(package.template))
+    _place_code(template, f"s3://{bucket}/{function_key}", f"s3://{bucket}/{layer_key}")
+    return json.dumps(template, separators=(",", ":"))
+
+
+def _run_chalice(stage: Stage, scratch: Path) -> Path:
+    """Chalice's own package, with our template merged into it."""
+    infra = stage.project / "infra"
+    additions = scratch / "additions.yaml"
+    files = [infra / name for name in (*templates.SHARED, "application.yaml")]
+    additions.write_text(templates.dump(templates.load(*files)), "utf-8")
+    out = scratch / "chalice"
+    done = subprocess.run(
+        [Path(sys.executable).parent / "chalice", "--project-dir", str(stage.project), "package",
+         "--stage", stage.name, "--template-format", "yaml", "--merge-template", str(additions), str(out)],
+        # Chalice asks for a region, and puts none into a template.
+        env={"AWS_DEFAULT_REGION": "us-east-1", **os.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode or not (out / "sam.yaml").exists():
+        raise DeploymentError(f"Chalice cannot package it:\n{done.stdout[-3000:]}{done.stderr[-3000:]}".rstrip())
+    return out

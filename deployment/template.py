@@ -1,0 +1,85 @@
+"""The template of the packaged deployment: what is merged into Chalice's, and what no merge can say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Template = dict[str, Any]
+
+# What both ways of deploying create; the packaged one adds application.yaml.
+SHARED = ("resources.yaml", "monitoring.yaml")
+
+_SNAPSTART_FROM = (3, 12)
+# SAM's name for the alias that it publishes with the function.
+_ALIAS = "APIHandler.Alias"
+
+
+def load(*files: Path) -> Template:
+    """One template of several, merged in this order."""
+    template: Template = {}
+    for file in files:
+        template = merged(template, yaml.safe_load(file.read_text("utf-8")))
+    return template
+
+
+def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> Template:
+    """As Chalice merges: mappings are joined, everything else is replaced."""
+    result = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def dump(template: Template) -> str:
+    return yaml.dump(template, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def completed(template: Template, *, stage: str, processor_timeout: int, python: tuple[int, int]) -> Template:
+    """Chalice's merged template, with what depends on the stage and on the Python that packages.
+
+    The API is called through the alias `live` alone: a version of the function that is not ready is never called,
+    and what is kept warm is what answers.
+    """
+    template = deepcopy(template)
+    template["Description"] = f"Postern, stage {stage}: POST in, Postgres out"
+    parameters = template["Parameters"]
+    parameters["Stage"] |= {"Default": stage, "AllowedValues": [stage]}
+    parameters["VisibilityTimeout"] |= {"Default": 6 * processor_timeout, "MinValue": 6 * processor_timeout}
+    if python < _SNAPSTART_FROM:
+        parameters["SnapStart"] |= {
+            "AllowedValues": ["off"],
+            "ConstraintDescription": "off: this package is for an older Python than SnapStart takes (3.12)",
+        }
+    for integration in _integrations(template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]):
+        uri = integration["uri"]["Fn::Sub"]
+        assert "${APIHandler.Arn}" in uri, "Chalice's template calls another function than it used to."
+        integration["uri"] = {"Fn::Sub": [uri.replace("${APIHandler.Arn}", "${Live}"), {"Live": {"Ref": _ALIAS}}]}
+    return template
+
+
+def this_python() -> tuple[int, int]:
+    """The Python that packages, which is the one that Chalice deploys for."""
+    return sys.version_info[:2]
+
+
+def _integrations(definition: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in definition["paths"].values():
+        for method in methods.values():
+            if "x-amazon-apigateway-integration" in method:
+                integration = method["x-amazon-apigateway-integration"]
+                if "uri" in integration:  # the one that answers CORS preflights calls nothing
+                    yield integration
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors, which CloudFormation does not read everywhere."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
