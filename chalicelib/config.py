@@ -20,7 +20,8 @@ class Config:
     """Each function is given only what it needs: a name that is missing raises when it is asked for.
 
     Secrets travel by name (`sources_secret_id`, `database_secret_id`); `database_url`, which holds a password,
-    is for a database without a secret, such as a local one.
+    is for a database without a secret, such as a local one. `database_host`, `_port` and `_name` go before what
+    the secret says.
     """
 
     sources_file: Path
@@ -29,6 +30,9 @@ class Config:
     sources_secret_id: str | None
     bodies_bucket: str | None
     database_secret_id: str | None
+    database_host: str | None
+    database_port: int | None
+    database_name: str | None
     database_url: str | None = field(repr=False)
     partial_batch_response: bool
     max_attempts: int
@@ -45,6 +49,9 @@ class Config:
             sources_secret_id=environ.get("SOURCES_SECRET_ID"),
             bodies_bucket=environ.get("BODIES_BUCKET"),
             database_secret_id=environ.get("DATABASE_SECRET_ID"),
+            database_host=environ.get("DATABASE_HOST") or None,
+            database_port=_port(environ, "DATABASE_PORT"),
+            database_name=environ.get("DATABASE_NAME") or None,
             database_url=environ.get("DATABASE_URL"),
             partial_batch_response=_switch(environ, "PARTIAL_BATCH_RESPONSE"),
             max_attempts=_number(environ, "MAX_ATTEMPTS", default=3),
@@ -65,6 +72,15 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     # Twelve hours: the longest that SQS keeps a message hidden.
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 43200):
         raise ConfigurationError(f"{name} is '{text}', not a whole number from 1 to 43200.")
+    return int(text)
+
+
+def _port(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name) or None
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise ConfigurationError(f"{name} is '{text}', not a port from 1 to 65535.")
     return int(text)
 
 

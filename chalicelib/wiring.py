@@ -110,4 +110,6 @@ def database_dsn(fresh: bool = False) -> str:
 def _dsn_from_secret(secret_id: str) -> str:
     from chalicelib.adapters.secrets import database_dsn
 
-    return database_dsn(secret_id)
+    return database_dsn(
+        secret_id, host=config().database_host, port=config().database_port, dbname=config().database_name
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -12,6 +13,9 @@ from chalicelib.errors import ConfigurationError, DatabaseUnavailable, SecretUna
 
 # A new secret takes effect within this time, and no traffic, forged or real, asks more often.
 _FRESH_SECONDS = 45.0
+
+# Not in the repository: who has a database on RDS puts RDS's bundle there (docs/database.md).
+SHIPPED_AUTHORITIES = Path(__file__).parent.parent / "certificates" / "database-ca.pem"
 
 
 class SourceSecrets:
@@ -61,33 +65,49 @@ class SourceSecrets:
             self._secrets = secrets
 
 
-def database_dsn(secret_id: str) -> str:
+def database_dsn(
+    secret_id: str,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    dbname: str | None = None,
+    authorities: Path = SHIPPED_AUTHORITIES,
+) -> str:
     """A libpq connection string from a secret as RDS writes it: username, password, host, port, dbname.
 
-    Raises DatabaseUnavailable, or ConfigurationError when the secret has another shape.
+    RDS's managed secrets hold only the first two. What is given here goes before what the secret says: RDS and
+    rotation write the instance's own address there, and who sets another, a proxy's for one, means it. The file
+    `authorities` is taken when it is there and the secret names no `sslrootcert`. Raises DatabaseUnavailable, or
+    ConfigurationError when the secret has another shape.
     """
     with aws.failing_as(lambda code: DatabaseUnavailable(f"database secret: {code}")):
         answer = aws.secretsmanager().get_secret_value(SecretId=secret_id)
     try:
         secret = json.loads(answer["SecretString"])
         # A certificate that is not checked protects from nobody.
-        sslmode = secret.get("sslmode", "verify-full")
+        sslmode = secret.get("sslmode") or "verify-full"
         parts = {
-            "host": secret["host"],
-            "port": secret.get("port", 5432),
-            "dbname": secret.get("dbname", "postgres"),
+            "host": host or secret.get("host"),
+            "port": port or secret.get("port") or 5432,
+            "dbname": dbname or secret.get("dbname") or "postgres",
             "user": secret["username"],
             "password": secret["password"],
             "sslmode": sslmode,
+            "sslrootcert": secret.get("sslrootcert") or _trusted(sslmode, authorities),
         }
-        # `sslrootcert` may name RDS's bundle; libpq takes the system's certificates for nothing weaker.
-        if root := secret.get("sslrootcert", "system" if sslmode == "verify-full" else None):
-            parts["sslrootcert"] = root
     except (KeyError, ValueError, TypeError, AttributeError):
-        raise ConfigurationError(
-            "The database's secret is not a JSON object with host, username and password."
-        ) from None
-    return " ".join(f"{name}={_quoted(str(value))}" for name, value in parts.items())
+        raise ConfigurationError("The database's secret is not a JSON object with username and password.") from None
+    if not parts["host"]:
+        raise ConfigurationError("The database's secret names no host, and DATABASE_HOST is not set.")
+    return " ".join(f"{name}={_quoted(str(value))}" for name, value in parts.items() if value is not None)
+
+
+def _trusted(sslmode: str, authorities: Path) -> str | None:
+    """Who may sign the server's certificate, for a mode that checks it: libpq would check in weaker ones too."""
+    if sslmode in ("verify-ca", "verify-full") and authorities.is_file():
+        return str(authorities)
+    # libpq refuses this for anything weaker.
+    return "system" if sslmode == "verify-full" else None
 
 
 def _quoted(value: str) -> str:

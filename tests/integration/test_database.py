@@ -16,6 +16,7 @@ import pytest
 from chalicelib import wiring
 from chalicelib.adapters import secrets as secrets_adapter
 from chalicelib.adapters.postgres import Database
+from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
 from chalicelib.process import Kind
 from devstack.aws import EmulatedAws
@@ -218,7 +219,7 @@ def test_the_databases_secret_is_fetched_once_and_again_after_a_rotation(
     secret_id = secrets.create_secret(Name=clerk, SecretString="{}")["ARN"]
     monkeypatch.setenv("DATABASE_SECRET_ID", secret_id)
     wiring.config.cache_clear()
-    with pytest.raises(ConfigurationError, match="not a JSON object with host"):
+    with pytest.raises(ConfigurationError, match="not a JSON object with username"):
         wiring.database_dsn(True)
     rotate("it's \\ old")
     database = Database(wiring.database_dsn)
@@ -230,12 +231,30 @@ def test_the_databases_secret_is_fetched_once_and_again_after_a_rotation(
     wiring.config.cache_clear()
 
 
+@pytest.fixture
+def secret_of(aws: EmulatedAws, point_aws_at: Callable[..., None]) -> Callable[[Any], str]:
+    """Keeps a value in a secret of its own; the secret's id."""
+
+    def keep(value: Any) -> str:
+        text = value if isinstance(value, str) else json.dumps(value)
+        return str(aws.client("secretsmanager").create_secret(Name=f"db-{uuid.uuid4()}", SecretString=text)["ARN"])
+
+    return keep
+
+
+# As RDS keeps the password that it manages itself, and as a secret's attachment to an instance completes one.
+MANAGED = {"username": "u", "password": "p"}
+ATTACHED = MANAGED | {"engine": "postgres", "host": "db.example.com", "port": 5433, "dbname": "inbox"}
+ATTACHED |= {"dbInstanceIdentifier": "postern"}
+
+
 def test_a_database_secret_asks_for_a_checked_certificate_unless_it_says_otherwise(
-    aws: EmulatedAws, point_aws_at: Callable[..., None]
+    secret_of: Callable[[Any], str], tmp_path: Path
 ) -> None:
-    secret = json.dumps({"host": "db.example.com", "username": "u", "password": "p"})
-    secret_id = aws.client("secretsmanager").create_secret(Name=f"db-{uuid.uuid4()}", SecretString=secret)["ARN"]
-    assert psycopg2.extensions.parse_dsn(secrets_adapter.database_dsn(secret_id)) == {
+    secret_id = secret_of({"host": "db.example.com", "username": "u", "password": "p"})
+    assert psycopg2.extensions.parse_dsn(
+        secrets_adapter.database_dsn(secret_id, authorities=tmp_path / "none.pem")
+    ) == {
         "host": "db.example.com",
         "port": "5432",
         "dbname": "postgres",
@@ -244,3 +263,69 @@ def test_a_database_secret_asks_for_a_checked_certificate_unless_it_says_otherwi
         "sslmode": "verify-full",
         "sslrootcert": "system",
     }
+
+
+def test_a_secret_that_is_attached_to_its_instance_is_enough(secret_of: Callable[[Any], str]) -> None:
+    parts = psycopg2.extensions.parse_dsn(secrets_adapter.database_dsn(secret_of(ATTACHED)))
+    assert (parts["host"], parts["port"], parts["dbname"]) == ("db.example.com", "5433", "inbox")
+    assert (parts["user"], parts["password"]) == ("u", "p")
+
+
+def test_settings_name_the_database_of_a_secret_that_rds_manages(
+    secret_of: Callable[[Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_SECRET_ID", secret_of(MANAGED))
+    monkeypatch.setenv("DATABASE_HOST", "proxy.example.com")
+    monkeypatch.setenv("DATABASE_PORT", "6432")
+    monkeypatch.setenv("DATABASE_NAME", "ours")
+    wiring.config.cache_clear()
+    parts = psycopg2.extensions.parse_dsn(wiring.database_dsn(True))
+    wiring.config.cache_clear()
+    assert (parts["host"], parts["port"], parts["dbname"]) == ("proxy.example.com", "6432", "ours")
+    assert (parts["user"], parts["password"]) == ("u", "p")
+
+
+def test_a_setting_goes_before_the_address_that_rds_wrote_into_the_secret(secret_of: Callable[[Any], str]) -> None:
+    """Each by itself: a proxy has another host than its database, and the same name."""
+    dsn = secrets_adapter.database_dsn(secret_of(ATTACHED), host="proxy.example.com")
+    parts = psycopg2.extensions.parse_dsn(dsn)
+    assert (parts["host"], parts["port"], parts["dbname"]) == ("proxy.example.com", "5433", "inbox")
+
+
+def test_a_secret_without_a_host_says_which_setting_it_needs(secret_of: Callable[[Any], str]) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_HOST is not set"):
+        secrets_adapter.database_dsn(secret_of(MANAGED))
+
+
+@pytest.mark.parametrize("value", ["canary", '["canary"]', '"canary"', '{"password": "canary"}', "null", "{canary"])
+def test_a_database_secret_of_another_shape_is_not_quoted(value: str, secret_of: Callable[[Any], str]) -> None:
+    with pytest.raises(ConfigurationError, match="not a JSON object with username and password") as caught:
+        secrets_adapter.database_dsn(secret_of(value), host="db.example.com")
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("sslmode", "taken"), [("verify-full", True), ("verify-ca", True), ("require", False), ("disable", False)]
+)
+def test_authorities_in_their_file_are_asked_where_certificates_are_checked(
+    sslmode: str, taken: bool, secret_of: Callable[[Any], str], tmp_path: Path
+) -> None:
+    """With a file to check against, libpq would check in `require` as well."""
+    authorities = tmp_path / "database-ca.pem"
+    authorities.touch()
+    dsn = secrets_adapter.database_dsn(secret_of({**ATTACHED, "sslmode": sslmode}), authorities=authorities)
+    assert psycopg2.extensions.parse_dsn(dsn).get("sslrootcert") == (str(authorities) if taken else None)
+
+
+def test_the_secret_may_name_other_authorities_than_the_file(secret_of: Callable[[Any], str], tmp_path: Path) -> None:
+    authorities = tmp_path / "database-ca.pem"
+    authorities.touch()
+    secret_id = secret_of({**ATTACHED, "sslrootcert": "/etc/pki/tls/certs/ca-bundle.crt"})
+    dsn = secrets_adapter.database_dsn(secret_id, authorities=authorities)
+    assert psycopg2.extensions.parse_dsn(dsn)["sslrootcert"] == "/etc/pki/tls/certs/ca-bundle.crt"
+
+
+def test_the_file_of_authorities_is_where_chalice_packages_it() -> None:
+    assert secrets_adapter.SHIPPED_AUTHORITIES.is_relative_to(SHIPPED_SOURCES.parent)

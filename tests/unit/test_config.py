@@ -12,6 +12,7 @@ from chalicelib.errors import ConfigurationError
 
 NUMBERS = {"MAX_ATTEMPTS": "max_attempts", "RETRY_BASE_SECONDS": "retry_base_seconds"}
 NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds"}
+ADDRESS = ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME")
 
 
 def test_nothing_set_gives_the_defaults_that_the_documents_promise() -> None:
@@ -36,15 +37,19 @@ def test_what_is_set_is_taken() -> None:
             "PARTIAL_BATCH_RESPONSE": "true",
             "MAX_ATTEMPTS": "5",
             "DATABASE_URL": "postgresql://h/d",
+            "DATABASE_HOST": "proxy.example.com",
+            "DATABASE_PORT": "6432",
+            "DATABASE_NAME": "inbox",
         }
     )
     assert config.sources_file == Path("/etc/sources.toml")
     assert (config.queue_url, config.database_url) == ("https://sqs/1/q", "postgresql://h/d")
+    assert (config.database_host, config.database_port, config.database_name) == ("proxy.example.com", 6432, "inbox")
     assert config.partial_batch_response is True
     assert config.max_attempts == 5
 
 
-@pytest.mark.parametrize("name", [*NUMBERS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE"])
+@pytest.mark.parametrize("name", [*NUMBERS, *ADDRESS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE"])
 def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
     """So a template may leave a parameter blank."""
     assert Config.from_environ({name: ""}) == Config.from_environ({})
@@ -65,6 +70,19 @@ def test_a_setting_that_is_no_number_from_1_to_43200_is_named(name: str, value: 
 @pytest.mark.parametrize("value", ["1", "007", "43200"])
 def test_a_number_at_its_bounds_is_taken(name: str, attribute: str, value: str) -> None:
     assert getattr(Config.from_environ({name: value}), attribute) == int(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "65536", "5432 ", "postgresql", "٣", "9" * 5_000], ids=lambda v: ascii(v[:8])
+)
+def test_a_port_that_is_none_is_named(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_PORT"):
+        Config.from_environ({"DATABASE_PORT": value})
+
+
+@pytest.mark.parametrize("value", ["1", "5432", "65535"])
+def test_a_port_at_its_bounds_is_taken(value: str) -> None:
+    assert Config.from_environ({"DATABASE_PORT": value}).database_port == int(value)
 
 
 @pytest.mark.parametrize("value", ["yes", "1", "True", "TRUE", "on", " true"])
