@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 FILE = Path(__file__).parents[2] / "infra" / "database.yaml"
+DOCUMENT = (FILE.parents[1] / "docs" / "database.md").read_text("utf-8")
 TEMPLATE: dict[str, Any] = yaml.safe_load(FILE.read_text("utf-8"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 DATABASE: dict[str, Any] = RESOURCES["Database"]["Properties"]
@@ -181,3 +182,12 @@ def test_a_parameter_that_does_not_fit_is_refused_before_anything_is_made(parame
 def test_subnets_of_another_vpc_are_refused_before_anything_is_made() -> None:
     [assertion] = TEMPLATE["Rules"]["SubnetsAreInTheVpc"]["Assertions"]
     assert assertion["Assert"] == {"Fn::EachMemberEquals": [{"Fn::ValueOf": ["SubnetIds", "VpcId"]}, {"Ref": "VpcId"}]}
+
+
+@pytest.mark.parametrize("name", [name for name, p in TEMPLATE["Parameters"].items() if p.get("Default")])
+def test_the_document_knows_the_parameter_and_its_default(name: str) -> None:
+    assert f"| `{name}` | `{TEMPLATE['Parameters'][name]['Default']}` |" in DOCUMENT
+
+
+def test_the_document_knows_the_outputs() -> None:
+    assert all(f"`{name}`" in DOCUMENT for name in TEMPLATE["Outputs"])
