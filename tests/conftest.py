@@ -45,8 +45,8 @@ def resources(aws: EmulatedAws) -> Resources:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: Server) -> str:
-    _administer(postgres_server, f"CREATE DATABASE {_TEMPLATE}")
-    migrate(_url_of(postgres_server, _TEMPLATE))
+    administer(postgres_server, f"CREATE DATABASE {_TEMPLATE}")
+    migrate(url_of(postgres_server, _TEMPLATE))
     return _TEMPLATE
 
 
@@ -54,25 +54,25 @@ def template_database(postgres_server: Server) -> str:
 def database_url(postgres_server: Server, template_database: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template_database}")
-    yield _url_of(postgres_server, name)
-    _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield url_of(postgres_server, name)
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: Server) -> Iterator[str]:
     """A database without a schema."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    _administer(postgres_server, f"CREATE DATABASE {name}")
-    yield _url_of(postgres_server, name)
-    _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(postgres_server, f"CREATE DATABASE {name}")
+    yield url_of(postgres_server, name)
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _url_of(server: Server, database: str) -> str:
+def url_of(server: Server, database: str) -> str:
     return server.url.rsplit("/", 1)[0] + f"/{database}"
 
 
-def _administer(server: Server, statement: str) -> None:
+def administer(server: Server, statement: str) -> None:
     connection = psycopg2.connect(server.url)
     try:
         connection.autocommit = True

@@ -1,0 +1,89 @@
+"""One emulated account for all of these tests, and one packaged installation in it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2.extensions
+import pytest
+
+from chalicelib.config import SHIPPED_SOURCES
+from chalicelib.sources import load_sources
+from devstack.postgres import Server
+from devstack.secrets import ensure_development_secrets, read_secrets
+from tests.conftest import administer, url_of
+from tests.deployment.cloud import Cloud, checkout, run
+from tests.deployment.installation import Installation
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    emulator = Cloud(tmp_path_factory.mktemp("cloud"))
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture(scope="session")
+def database_secret(cloud: Cloud, new_database: str) -> str:
+    """The secret of an empty database, as RDS writes it."""
+    return make_database_secret(cloud, new_database)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres_server: Server) -> str:
+    name = f"deployed_{uuid.uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name}")
+    return url_of(postgres_server, name)
+
+
+def make_database_secret(cloud: Cloud, url: str) -> str:
+    dsn = psycopg2.extensions.parse_dsn(url)
+    secret = {
+        "engine": "postgres",
+        "username": dsn["user"],
+        "password": dsn["password"],
+        "host": dsn["host"],
+        "port": int(dsn["port"]),
+        "dbname": dsn["dbname"],
+        "sslmode": "disable",  # the embedded server has no certificate
+    }
+    arn: str = cloud.client("secretsmanager").create_secret(
+        Name=f"database-{uuid.uuid4().hex[:8]}", SecretString=json.dumps(secret)
+    )["ARN"]
+    return arn
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def installation(cloud: Cloud, project: Path, database_secret: str, new_database: str) -> Installation:
+    """`make deploy STAGE=prod`, with secrets for every source."""
+    write_parameters(project, "prod", DatabaseSecretArn=database_secret, MaxAttempts="2", RetryBaseSeconds="1")
+    deployed = run(cloud, project, "deploy", "--stage", "prod")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    return describe(cloud, project, new_database)
+
+
+def describe(cloud: Cloud, project: Path, database_url: str) -> Installation:
+    (stack,) = cloud.client("cloudformation").describe_stacks(StackName="postern-prod")["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    secrets_file = project / "secrets.json"
+    ensure_development_secrets(secrets_file, load_sources(SHIPPED_SOURCES))
+    secrets = {source: secret for source, secret in read_secrets(secrets_file).items() if isinstance(secret, str)}
+    cloud.client("secretsmanager").put_secret_value(
+        SecretId=outputs["SourcesSecretArn"], SecretString=json.dumps(secrets)
+    )
+    return Installation(cloud, project, "prod", database_url, outputs, secrets)
+
+
+def write_parameters(project: Path, stage: str, **parameters: str) -> None:
+    file = project / "infra" / "parameters" / f"{stage}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"Parameters": parameters}), "utf-8")

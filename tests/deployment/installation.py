@@ -1,0 +1,97 @@
+"""A deployed Postern, as a sender, an operator and an auditor of its roles see it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+
+from chalicelib.config import SHIPPED_SOURCES
+from chalicelib.sources import load_sources
+from cli.samples import sample
+from tests.deployment.cloud import Cloud
+from tests.support import eventually
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Installation:
+    """One stage in one account."""
+
+    cloud: Cloud
+    project: Path
+    stage: str
+    database_url: str
+    outputs: Mapping[str, str]
+    secrets: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"{self.cloud.endpoint_url}/restapis/{self.outputs['RestAPIId']}/{self.stage}/_user_request_/"
+
+    def post(
+        self, source: str, body: bytes | None = None, *, type: str = "order.created", secret: str | None = None
+    ) -> Answer:
+        """Sends a signed sample of this source."""
+        declared = load_sources(SHIPPED_SOURCES)[source]
+        made = sample(declared, type, secret or self.secrets[source], datetime.now(UTC), body)
+        return fetch(f"{self.address}webhooks/{source}", made.body, made.headers, self.cloud.trust())
+
+    def rows(self, ids: list[str]) -> list[dict[str, Any]]:
+        with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:
+            cursor = connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
+            cursor.execute("SELECT * FROM postern.events WHERE id = ANY(%s::uuid[]) ORDER BY id", (ids,))
+            return [dict(row) for row in cursor.fetchall()]
+
+    def row_of(self, id: str, timeout: float = 30) -> dict[str, Any]:
+        return self.processed([id], timeout)[0]
+
+    def lines(self, function: str) -> list[dict[str, Any]]:
+        """What a function logged, as far as it is JSON."""
+        logs = self.cloud.client("logs")
+        group = f"/aws/lambda/{function}"
+        found = []
+        for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group):
+            found += [json.loads(e["message"]) for e in page["events"] if e["message"].startswith("{")]
+        return found
+
+    def dead_letters(self) -> int:
+        answer = self.cloud.client("sqs").get_queue_attributes(
+            QueueUrl=self.outputs["DeadLetterQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def invoke(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self.cloud.client("lambda").invoke(FunctionName=function, Payload=json.dumps(payload).encode())
+        result: dict[str, Any] = json.loads(answer["Payload"].read())
+        return {"failed": "FunctionError" in answer, "result": result}
+
+    def processed(self, ids: list[str], timeout: float = 30) -> list[dict[str, Any]]:
+        """Their rows, once they are all there."""
+        return eventually(lambda: rows if len(rows := self.rows(ids)) == len(ids) else None, timeout=timeout)
+
+
+def fetch(url: str, body: bytes | None, headers: Mapping[str, str], trust: ssl.SSLContext) -> Answer:
+    request = urllib.request.Request(url, body, dict(headers), method="POST" if body is not None else "GET")
+    try:
+        with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
+            return Answer(answer.status, json.loads(answer.read() or b"{}"), dict(answer.headers))
+    except urllib.error.HTTPError as exc:
+        text = exc.read()
+        return Answer(exc.code, json.loads(text) if text[:1] == b"{" else {"text": text.decode()}, dict(exc.headers))
