@@ -42,6 +42,10 @@ class Installation:
     secrets: Mapping[str, str]
 
     @property
+    def name(self) -> str:
+        return f"postern-{self.stage}"
+
+    @property
     def address(self) -> str:
         return f"{self.cloud.endpoint_url}/restapis/{self.outputs['RestAPIId']}/{self.stage}/_user_request_/"
 
@@ -62,14 +66,19 @@ class Installation:
     def row_of(self, id: str, timeout: float = 30) -> dict[str, Any]:
         return self.processed([id], timeout)[0]
 
-    def lines(self, function: str) -> list[dict[str, Any]]:
-        """What a function logged, as far as it is JSON."""
+    def lines(self, function: str, since: float = 0) -> list[dict[str, Any]]:
+        """What a function logged, as far as it is JSON; `since` in seconds of the epoch."""
         logs = self.cloud.client("logs")
-        group = f"/aws/lambda/{function}"
-        found = []
-        for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group):
-            found += [json.loads(e["message"]) for e in page["events"] if e["message"].startswith("{")]
-        return found
+        pages = logs.get_paginator("filter_log_events").paginate(
+            logGroupName=f"/aws/lambda/{function}", startTime=int(since * 1000)
+        )
+        messages = [event["message"] for page in pages for event in page["events"]]
+        return [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
+
+    def role_of(self, function: str) -> str:
+        name = self.name if function == "api_handler" else f"{self.name}-{function}"
+        role: str = self.cloud.client("lambda").get_function_configuration(FunctionName=name)["Role"]
+        return role
 
     def dead_letters(self) -> int:
         answer = self.cloud.client("sqs").get_queue_attributes(

@@ -1,0 +1,116 @@
+"""The deployment's own test: what a working installation does, from a sender's POST to the dead letters.
+
+It stops at the first thing that fails and says what that was. What AWS does in a role's name and the emulator does
+without asking is asked of IAM instead.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.deployment.installation import Answer, Installation
+
+_PATIENCE_SECONDS = 30.0
+
+
+class Unacceptable(Exception):
+    """What an installation that works would not have done."""
+
+
+def accept(installation: Installation) -> None:
+    """Raises Unacceptable with what does not work."""
+    _ask_iam(installation)
+    for function in ("store", "maintenance"):
+        answer = installation.invoke(f"{installation.name}-{function}", _CALLS[function])
+        if answer["failed"]:
+            raise Unacceptable(f"{function}: {answer['result'].get('errorMessage')}")
+    began = time.time()
+    ids = {
+        "an event": _accepted(installation.post("github")),
+        "a large event": _accepted(installation.post("hmac", _order("created", 900_000))),
+        "a poisoned event": _accepted(installation.post("hmac", _order("poisoned"))),
+    }
+    for name, status in (("an event", "processed"), ("a large event", "processed"), ("a poisoned event", "dead")):
+        _until(
+            lambda id=ids[name], status=status: [row["status"] for row in installation.rows([id])] == [status],  # type: ignore[misc]
+            f"{name} is not {status}",
+            installation,
+            began,
+        )
+    _until(
+        lambda: ids["a poisoned event"] in _dead_letter_ids(installation),
+        "the poisoned event is not among the dead letters",
+        installation,
+        began,
+    )
+
+
+_CALLS: dict[str, dict[str, Any]] = {
+    "store": {"action": "migrate"},
+    "maintenance": {
+        "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "", "time": "",
+        "region": "us-east-1", "resources": [], "detail": {}, "version": "0",
+    },
+}  # fmt: skip
+
+
+def _order(type: str, noise: int = 16) -> bytes:
+    """Another one each time, for what is the same is a duplicate."""
+    return json.dumps({"type": f"order.{type}", "noise": random.randbytes(noise).hex()}).encode()
+
+
+def _accepted(answer: Answer) -> str:
+    if answer.status != 202:
+        raise Unacceptable(f"POST: {answer.status} {answer.body}")
+    return str(answer.body["id"])
+
+
+def _until(holds: Callable[[], bool], complaint: str, installation: Installation, began: float) -> None:
+    """Waits, but no longer than until a function says that it was denied something."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not holds():
+        for line in installation.lines(f"{installation.name}-processor", since=began):
+            if "AccessDenied" in json.dumps(line):
+                raise Unacceptable(f"{complaint}: {line['message']}: {line.get('reason')}")
+        if time.monotonic() > deadline:
+            raise Unacceptable(f"{complaint}, and nothing says why")
+        time.sleep(0.1)
+
+
+def _dead_letter_ids(installation: Installation) -> list[str]:
+    """Seen, and left there."""
+    answer = installation.cloud.client("sqs").receive_message(
+        QueueUrl=installation.outputs["DeadLetterQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
+    )
+    return [json.loads(message["Body"])["id"] for message in answer.get("Messages", [])]
+
+
+def by_aws(installation: Installation) -> Iterator[tuple[str, str, str]]:
+    """Function, action and resource of what AWS does in a function's name, and the emulator without asking."""
+    account = "arn:aws:logs:us-east-1:000000000000"
+    for function in FUNCTIONS:
+        name = installation.name + ("" if function == "api_handler" else f"-{function}")
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+            yield function, action, f"{account}:log-group:/aws/lambda/{name}:log-stream:2026/11/23/[1]0"
+        for action in ("xray:PutTraceSegments", "xray:PutTelemetryRecords"):
+            yield function, action, "*"
+    # The event source mapping's; CreateEventSourceMapping fails without them.
+    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
+        yield "processor", action, installation.outputs["QueueArn"]
+
+
+FUNCTIONS = ("api_handler", "processor", "maintenance", "store")
+
+
+def _ask_iam(installation: Installation) -> None:
+    iam = installation.cloud.client("iam")
+    for function, action, resource in by_aws(installation):
+        decision = iam.simulate_principal_policy(
+            PolicySourceArn=installation.role_of(function), ActionNames=[action], ResourceArns=[resource]
+        )["EvaluationResults"][0]["EvalDecision"]
+        if decision != "allowed":
+            raise Unacceptable(f"{function} is denied {action} on {resource}")
