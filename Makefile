@@ -11,13 +11,35 @@ STAMP  := $(VENV)/.installed
 # Settings of `make run` may stand on its command line: make run PORT=8001
 export PORT DATABASE_URL SOURCES_FILE SECRETS_FILE PROCESSORS
 
+DEPLOYMENT = $(BIN)/python -m deployment
+
 .PHONY: help
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(STAMP) ## Run the whole system here: PostgreSQL, the emulated AWS, the API and the processor
 	@exec $(BIN)/python -m devstack
+
+.PHONY: package
+package: $(STAMP) ## Package a stage for CloudFormation, into dist/: make package STAGE=prod
+	@exec $(DEPLOYMENT) package --stage "$(STAGE)"
+
+.PHONY: deploy
+deploy: $(STAMP) ## Package a stage, deploy it as one stack, migrate the database: make deploy STAGE=prod
+	@exec $(DEPLOYMENT) deploy --stage "$(STAGE)"
+
+.PHONY: native
+native: $(STAMP) ## Create what Chalice does not, and configure a stage for `chalice deploy`: make native STAGE=dev
+	@exec $(DEPLOYMENT) native --stage "$(STAGE)"
+
+.PHONY: migrate
+migrate: $(STAMP) ## Migrate the database of a deployed stage: make migrate STAGE=dev
+	@exec $(DEPLOYMENT) migrate --stage "$(STAGE)"
+
+.PHONY: partial-responses
+partial-responses: $(STAMP) ## After `chalice deploy`: retry only the failed events of a batch: make partial-responses STAGE=dev
+	@exec $(DEPLOYMENT) partial-responses --stage "$(STAGE)"
 
 .PHONY: test
 test: $(STAMP) ## Run every test

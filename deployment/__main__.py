@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from deployment.deploy import deploy
 from deployment.errors import DeploymentError
+from deployment.native import migrate_stage, prepare, set_partial_responses
 from deployment.package import package
-from deployment.project import PROJECT, read_stage
+from deployment.project import Stage, read_stage
+
+_COMMANDS: dict[str, Callable[[Stage], object]] = {
+    "package": lambda stage: package(stage, stage.package_folder, say),
+    "deploy": lambda stage: deploy(stage, stage.package_folder, say),
+    "native": lambda stage: prepare(stage, say),
+    "migrate": lambda stage: migrate_stage(stage, say),
+    "partial-responses": lambda stage: set_partial_responses(stage, say),
+}
 
 
 def say(line: str) -> None:
@@ -17,16 +27,11 @@ def say(line: str) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m deployment", description=__doc__)
-    parser.add_argument("command", choices=["package", "deploy"])
+    parser.add_argument("command", choices=list(_COMMANDS))
     parser.add_argument("--stage", default="")
     options = parser.parse_args(arguments)
     try:
-        stage = read_stage(options.stage)
-        folder = PROJECT / "dist" / stage.name
-        if options.command == "package":
-            package(stage, folder, say)
-        else:
-            deploy(stage, folder, say)
+        _COMMANDS[options.command](read_stage(options.stage))
     except DeploymentError as exc:
         print(f"{options.command}: {exc}", file=sys.stderr)
         return 1

@@ -34,7 +34,7 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     say(f"Deploying into account {session.account}, region {session.region} …")
     bucket = _bootstrapped(session, stage.project, say)
     template_url = _upload(session, bucket, packaged, say)
-    stack = Stack(session.client("cloudformation"), f"postern-{stage.name}", say)
+    stack = Stack(session.client("cloudformation"), stage.stack, say)
     outputs = stack.deploy({"TemplateURL": template_url}, values)
 
     say("Migrating the database …")
@@ -43,11 +43,16 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
 
     address = _address(outputs)
     _check_health(address)
+    announce(session, stage, address, outputs["SourcesSecretArn"], say)
+    return address
+
+
+def announce(session: Session, stage: Stage, address: str, secret_arn: str, say: Say) -> None:
+    """Where to POST to, and what has no secret yet."""
     say(f"\nPostern '{stage.name}' is deployed. Webhook URLs:")
     for source in load_sources(stage.project / "chalicelib" / "sources.toml"):
         say(f"  {source:<20} {address}webhooks/{source}")
-    _tell_missing_secrets(session, stage, outputs["SourcesSecretArn"], say)
-    return address
+    _tell_missing_secrets(session, stage, secret_arn, say)
 
 
 def check_database_secret(session: Session, arn: str, say: Say) -> None:

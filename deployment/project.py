@@ -50,6 +50,20 @@ class Stage:
     def parameters_file(self) -> Path:
         return self.project / "infra" / "parameters" / f"{self.name}.json"
 
+    @property
+    def package_folder(self) -> Path:
+        return self.project / "dist" / self.name
+
+    @property
+    def stack(self) -> str:
+        """The packaged deployment's one stack."""
+        return f"{self.config['app_name']}-{self.name}"
+
+    @property
+    def resources_stack(self) -> str:
+        """A native deployment's stack of what Chalice does not create."""
+        return f"{self.stack}-resources"
+
     def function_name(self, function: str) -> str:
         return f"{self.config['app_name']}-{self.name}{FUNCTIONS[function][1]}"
 

@@ -24,6 +24,7 @@ class Session:
         self.region: str = self._session.region_name
         if self.region not in self._known_regions():
             raise DeploymentError(f"AWS has no region '{self.region}'.")
+        self.partition: str = self._session.get_partition_for_region(self.region)
         try:
             self.account: str = self.client("sts").get_caller_identity()["Account"]
         except (BotoCoreError, ClientError) as exc:
