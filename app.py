@@ -9,7 +9,7 @@ from typing import Any
 from chalice import Chalice, Rate, Response
 from chalice.app import CloudWatchEvent, Request, SQSEvent
 
-from chalicelib import http, logs, wiring
+from chalicelib import http, logs, naming, wiring
 from chalicelib.deliveries import Delivery, Headers
 from chalicelib.errors import MethodNotAllowed, Refusal
 from chalicelib.ingest import accept
@@ -32,12 +32,13 @@ def receive(source: str) -> Response:
     request = app.current_request
     assert request is not None  # Chalice sets it before it calls a view
     started = time.perf_counter()
-    outcome: dict[str, Any] = {"source": source, "bytes": None}
+    request_id = naming.request_id(request.context.get("requestId"))
+    outcome: dict[str, Any] = {"source": source, "request_id": request_id, "bytes": None}
     failed = True
     try:
         if request.method != "POST":
             raise MethodNotAllowed("method")
-        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now())
+        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now(), request_id)
         outcome["bytes"] = len(delivery.body)
         receipt = accept(delivery, wiring.inbox())
         outcome |= {

@@ -178,6 +178,7 @@ class Consumer:
             id=str(event.id) if event else None,
             source=event.source if event else None,
             type=event.type if event else None,
+            request_id=event.request_id if event else None,
             message_id=message.id,
             receives=message.receives,
             attempts=outcome.attempts,

@@ -121,6 +121,7 @@ def _event(delivery: Delivery, source: Source, proof: Proof, payload: object, fo
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
         body=delivery.body,
         form_field=form_field,
+        request_id=delivery.request_id,
     )
 
 

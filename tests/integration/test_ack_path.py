@@ -83,7 +83,7 @@ def test_a_request_as_api_gateway_gives_it_is_read_exactly(aws: EmulatedAws, inb
     body = '{"name": "Zoë"}'.encode()
     headers = {"Content-Type": "application/json", **signed(body)}
     event = {
-        "requestContext": {"httpMethod": "POST", "resourcePath": "/webhooks/{source}"},
+        "requestContext": {"httpMethod": "POST", "resourcePath": "/webhooks/{source}", "requestId": "c6af9ac6-7b61"},
         "headers": headers,
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "pathParameters": {"source": "hmac"},
@@ -94,7 +94,8 @@ def test_a_request_as_api_gateway_gives_it_is_read_exactly(aws: EmulatedAws, inb
     }
     assert doors.app(event, None)["statusCode"] == 202
     assert doors.app({**event, "body": body.decode(), "isBase64Encoded": False}, None)["statusCode"] == 202
-    assert [from_message(m["Body"]).body for m in queued(aws, inbox)] == [body, body]
+    events = [from_message(m["Body"]) for m in queued(aws, inbox)]
+    assert [(event.body, event.request_id) for event in events] == [(body, "c6af9ac6-7b61")] * 2
     twice = {**event, "multiValueHeaders": {**event["multiValueHeaders"], "X-Signature": [headers["X-Signature"]] * 2}}
     assert doors.app(twice, None)["statusCode"] == 401
 
