@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from chalicelib import http, logs, naming, wiring
 from chalicelib.deliveries import Delivery, Headers
 from chalicelib.errors import MethodNotAllowed, Refusal
 from chalicelib.ingest import accept
+from chalicelib.tracing import trace_header, trace_id
 
 app = Chalice(app_name=logs.SERVICE, configure_logs=False)
 
@@ -33,12 +35,14 @@ def receive(source: str) -> Response:
     assert request is not None  # Chalice sets it before it calls a view
     started = time.perf_counter()
     request_id = naming.request_id(request.context.get("requestId"))
-    outcome: dict[str, Any] = {"source": source, "request_id": request_id, "bytes": None}
+    # Lambda sets it anew with each request that is traced.
+    trace = trace_header(os.environ.get("_X_AMZN_TRACE_ID"))
+    outcome: dict[str, Any] = {"source": source, "request_id": request_id, "trace_id": trace_id(trace), "bytes": None}
     failed = True
     try:
         if request.method != "POST":
             raise MethodNotAllowed("method")
-        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now(), request_id)
+        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now(), request_id, trace)
         outcome["bytes"] = len(delivery.body)
         receipt = accept(delivery, wiring.inbox())
         outcome |= {

@@ -22,6 +22,7 @@ from chalicelib.errors import (
 )
 from chalicelib.process import Kind, Outcome, Processor, Work
 from chalicelib.retries import RetryPolicy
+from chalicelib.tracing import trace_header, trace_id
 
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
 ATTEMPTS_ATTRIBUTE = "postern-attempts"
@@ -34,7 +35,7 @@ class BatchIncomplete(PosternError):
 
 
 class Queue(Protocol):
-    def send(self, message: str, *, attributes: Mapping[str, str]) -> None: ...
+    def send(self, message: str, *, attributes: Mapping[str, str], trace: str | None) -> None: ...
     def hide(self, delays: Mapping[str, int]) -> None: ...
     def delete(self, receipt_handles: Sequence[str]) -> None: ...
 
@@ -56,6 +57,7 @@ class Message:
     text: str
     receives: int
     attempts_before: int | None
+    trace: str | None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Message:
@@ -67,6 +69,7 @@ class Message:
             text=record["body"],
             receives=int(record["attributes"]["ApproximateReceiveCount"]),
             attempts_before=int(attempts) if attempts and attempts.isdecimal() else None,
+            trace=trace_header(record["attributes"].get("AWSTraceHeader")),
         )
 
 
@@ -145,6 +148,7 @@ class Consumer:
                         ATTEMPTS_ATTRIBUTE: str(outcome.attempts),
                         REASON_ATTRIBUTE: _attribute(outcome.reason),
                     },
+                    trace=message.trace,
                 )
             except QueueUnavailable as exc:
                 self.log("dead_letter.failed", failed=True, message_id=message.id, reason=exc.reason)
@@ -179,6 +183,7 @@ class Consumer:
             source=event.source if event else None,
             type=event.type if event else None,
             request_id=event.request_id if event else None,
+            trace_id=trace_id(message.trace),
             message_id=message.id,
             receives=message.receives,
             attempts=outcome.attempts,

@@ -55,13 +55,17 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"
 
 @dataclass(frozen=True)
 class Delivery:
-    """One HTTP request from a provider, exactly as it came. `request_id` is API Gateway's name for it."""
+    """One HTTP request from a provider, exactly as it came.
+
+    `request_id` is API Gateway's name for it, `trace` the header of X-Ray's trace that it belongs to.
+    """
 
     source: str
     headers: Headers
     body: bytes
     received_at: datetime
     request_id: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
