@@ -59,6 +59,7 @@ def consumer() -> Consumer:
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.consume import Consumer
     from chalicelib.retries import RetryPolicy
+    from chalicelib.sources import source_names
 
     policy = RetryPolicy(config().max_attempts, config().retry_base_seconds, config().retry_max_seconds)
 
@@ -77,7 +78,9 @@ def consumer() -> Consumer:
         bodies=S3Bodies(config().need("bodies_bucket")),
         policy=policy,
         partial_responses=config().partial_batch_response,
+        sources=source_names(config().sources_file),
         random=random,
+        now=utc_now,
         log=logs.line,
     )
 

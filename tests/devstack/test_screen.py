@@ -16,7 +16,7 @@ def line(**entry: object) -> str:
 
 def test_a_delivery_is_one_short_line() -> None:
     text = line(
-        level="INFO", message="delivery.accepted", source="github", type="push", status=202, duration_ms=3.1, id="01a2"
+        level="INFO", message="delivery.accepted", source="github", type="push", status=202, ack_ms=3.1, id="01a2"
     )
     assert text[10:] == "delivery.accepted  github  push  202  3.1 ms  01a2"
 

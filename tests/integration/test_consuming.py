@@ -25,7 +25,7 @@ from chalicelib.errors import ConfigurationError, QueueUnavailable
 from chalicelib.process import Processor
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
-from tests.integration.world import POLICY, World, effect, fails_for, numbered, work
+from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 from tests.support import eventually
 
 
@@ -122,7 +122,9 @@ def function(
             bodies=S3Bodies(resources.bodies_bucket),
             policy=POLICY,
             partial_responses=partial,
+            sources={"shop"},
             random=lambda: 1.0,
+            now=now,
             log=lambda name, /, **fields: None,
         )
         return Lambda(aws.client("sqs"), resources, replace(consumer, **changes))
@@ -195,7 +197,7 @@ def test_garbage_fails_alone_and_ends_in_the_dead_letters_with_its_id_in_the_log
     assert world.rows() == [("processed", 1)]
     assert sorted(letter["Body"] for letter in fn.dead()) == sorted(GARBAGE)
     for id in ids:
-        about = [line for line in logged if line["message_id"] == id]
+        about = [line for line in logged if line.get("message_id") == id]
         assert [line["name"] for line in about] == ["event.failed", "event.failed", "event.dead"]
     assert "Notification" not in str(logged)
 
