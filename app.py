@@ -136,3 +136,6 @@ def _body(request: Request) -> bytes:
 
 def _response(answer: http.Answer) -> Response:
     return Response(answer.body, {"Content-Type": "application/json", **answer.headers}, answer.status)
+
+
+wiring.warm_up(os.environ)
