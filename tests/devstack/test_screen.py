@@ -28,6 +28,18 @@ def test_a_failure_says_why_and_which_attempt_it_was() -> None:
     assert text[10:] == "event.failed       s  t  ValueError: x  attempt 2  i"
 
 
+def test_a_refusal_says_what_exactly_was_wrong() -> None:
+    """The sender is not told; the person at the terminal has to be."""
+    text = line(message="delivery.rejected", source="s", status=401, reason="invalid_signature", detail="stale")
+    assert text[10:] == "delivery.rejected  s  401  invalid_signature  stale"
+
+
+def test_metrics_and_batches_are_not_shown() -> None:
+    shown = line(level="INFO", message="event.processed", source="s", type="t", id="i", _aws={"Timestamp": 1})
+    assert shown[10:] == "event.processed    s  t  i"
+    assert line(level="INFO", message="batch.consumed", batch_size=1, duration_ms=2.0) == ""
+
+
 def test_nothing_that_a_sender_wrote_steers_the_terminal() -> None:
     assert "\x1b" not in line(level="INFO", message="event.processed", type="\x1b[2J\r\n")
 

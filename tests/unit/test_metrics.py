@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import Any
 
 import pytest
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-from chalicelib import errors
+from chalicelib import errors, logs
 from chalicelib.metrics import METRICS, embedded
 from tests.emf import metrics_in
 
@@ -44,6 +45,11 @@ def test_what_a_line_does_not_say_is_no_dimension_of_its_metrics() -> None:
     line: dict[str, Any] = {"stage": "prod", "processed": 1}
     line["_aws"] = embedded(line, {"processed": 1}, 1)
     assert metrics_in(line) == {("processed", (("stage", "prod"),)): 1}
+
+
+def test_outside_of_an_invocation_nothing_is_counted() -> None:
+    """There is no stage to count it for."""
+    assert Context().run(logs._entry, {"reason": "x"}, {"rejected": 1}) == {"reason": "x", "rejected": 1}
 
 
 def test_the_reasons_that_are_a_dimension_are_the_codes_of_our_answers() -> None:
