@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from chalice import Chalice, Rate, Response
 from chalice.app import CloudWatchEvent, Request, SQSEvent
 
-from chalicelib import http, logs, wiring
+from chalicelib import http, logs, naming, wiring
 from chalicelib.deliveries import Delivery, Headers
 from chalicelib.errors import MethodNotAllowed, Refusal
 from chalicelib.ingest import accept
+from chalicelib.tracing import trace_header, trace_id
 
 app = Chalice(app_name=logs.SERVICE, configure_logs=False)
 
@@ -33,11 +35,11 @@ def receive(source: str) -> Response:
     assert request is not None  # Chalice sets it before it calls a view
     started = time.perf_counter()
     outcome: dict[str, Any] = {"source": source, "bytes": None}
-    failed = True
+    counted = "rejected"
     try:
         if request.method != "POST":
             raise MethodNotAllowed("method")
-        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now())
+        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now(), _request_id(request), _trace())
         outcome["bytes"] = len(delivery.body)
         receipt = accept(delivery, wiring.inbox())
         outcome |= {
@@ -46,47 +48,77 @@ def receive(source: str) -> Response:
             "dedup_key": receipt.dedup_key,
             "secret": receipt.secret,
         }
-        failed = False
+        counted = "accepted"
         answer = http.accepted(receipt)
     except Refusal as refusal:
-        outcome |= {"error": refusal.code, "reason": refusal.reason}
+        outcome |= {"reason": refusal.code, "detail": refusal.reason}
         answer = http.refused(refusal)
-    outcome |= {
-        "status": answer.status,
-        "duration_ms": round((time.perf_counter() - started) * 1000, 1),
-    }
-    logs.line("delivery.rejected" if failed else "delivery.accepted", failed=failed, **outcome)
+    except Exception:
+        # Chalice would answer it with a 500 as well, and log it as lines of text that no metric can be taken from.
+        answer = http.framework_error(500)
+        outcome |= {"status": answer.status, "reason": answer.body["error"]}
+        logs.crash("request.failed", metrics={"rejected": 1, "ack_ms": logs.ms_since(started)}, **outcome)
+        return _response(answer)
+    logs.line(
+        f"delivery.{counted}",
+        failed=counted == "rejected",
+        metrics={counted: 1, "ack_ms": logs.ms_since(started)},
+        status=answer.status,
+        **outcome,
+    )
     return _response(answer)
 
 
 # The packaged deployment's template has its own words on each of these; a native one reads them here.
 @app.on_sqs_message(queue=wiring.queue_name(), batch_size=10, maximum_concurrency=10)
 def processor(event: SQSEvent) -> dict[str, Any]:
+    _begin(event.context)
     return wiring.consumer().consume(event.to_dict()["Records"])
 
 
 @app.schedule(Rate(1, unit=Rate.HOURS))
 def maintenance(event: CloudWatchEvent) -> dict[str, Any]:
-    return wiring.operator().maintain()
+    _begin(event.context)
+    with logs.timed("maintenance") as fields:
+        done = wiring.operator().maintain()
+        fields |= done
+    return done
 
 
 @app.lambda_function(name="store")
 def store(event: dict[str, Any], context: object) -> dict[str, Any]:
-    return wiring.operator().perform(event)
+    _begin(context)
+    # The action's name only: its arguments and its result may be data.
+    with logs.timed("store", action=str(event.get("action"))[:40]):
+        return wiring.operator().perform(event)
 
 
 @app.middleware("http")
 def answer_in_our_shape(request: Request, get_response: Callable[[Request], Response]) -> Response:
     """Whatever goes wrong, the sender sees our error shape, and no more of us than that."""
     try:
+        _begin(request.lambda_context, request_id=_request_id(request), trace_id=trace_id(_trace()))
         response = get_response(request)
     except Exception:
-        logs.logger().exception("request.failed")
+        logs.crash("request.failed", status=500)
         return _response(http.framework_error(500))
     if isinstance(response.body, dict) and "Code" in response.body:
         answer = http.framework_error(response.status_code)
         return Response(answer.body, {**response.headers, **answer.headers}, answer.status)
     return response
+
+
+def _begin(context: object, **fields: Any) -> None:
+    logs.begin(context, stage=wiring.config().stage, **fields)
+
+
+def _request_id(request: Request) -> str | None:
+    return naming.request_id(request.context.get("requestId"))
+
+
+def _trace() -> str | None:
+    # Lambda sets it anew with each request.
+    return trace_header(os.environ.get("_X_AMZN_TRACE_ID"))
 
 
 def _headers(request: Request) -> Headers:
@@ -104,3 +136,6 @@ def _body(request: Request) -> bytes:
 
 def _response(answer: http.Answer) -> Response:
     return Response(answer.body, {"Content-Type": "application/json", **answer.headers}, answer.status)
+
+
+wiring.warm_up(os.environ)

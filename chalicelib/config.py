@@ -24,6 +24,7 @@ class Config:
     the secret says.
     """
 
+    stage: str
     sources_file: Path
     queue_url: str | None
     dead_letter_queue_url: str | None
@@ -43,6 +44,7 @@ class Config:
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
         """Raises ConfigurationError when a value does not fit."""
         return cls(
+            stage=environ.get("STAGE") or "local",
             sources_file=Path(environ.get("SOURCES_FILE") or SHIPPED_SOURCES),
             queue_url=environ.get("QUEUE_URL"),
             dead_letter_queue_url=environ.get("DEAD_LETTER_QUEUE_URL"),

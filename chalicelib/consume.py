@@ -7,12 +7,14 @@ fails, unless the deployment says that the mapping reads the response.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from chalicelib.envelope import Accepted, from_message
+from chalicelib.envelope import from_message
 from chalicelib.errors import (
     BodyUnavailable,
     ConfigurationError,
@@ -20,13 +22,24 @@ from chalicelib.errors import (
     PosternError,
     QueueUnavailable,
 )
+from chalicelib.metrics import UNKNOWN_SOURCE
 from chalicelib.process import Kind, Outcome, Processor, Work
 from chalicelib.retries import RetryPolicy
+from chalicelib.tracing import trace_header, trace_id
 
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
 ATTEMPTS_ATTRIBUTE = "postern-attempts"
 REASON_ATTRIBUTE = "postern-reason"
 _LONGEST_REASON = 500
+
+# What became of an event -> the metric that counts it. An event that was processed before has been counted.
+_COUNTED_AS = {
+    "processed": "processed",
+    "duplicate": "duplicates",
+    "failed": "failed",
+    "delayed": "delayed",
+    "dead": "dead",
+}
 
 
 class BatchIncomplete(PosternError):
@@ -34,7 +47,7 @@ class BatchIncomplete(PosternError):
 
 
 class Queue(Protocol):
-    def send(self, message: str, *, attributes: Mapping[str, str]) -> None: ...
+    def send(self, message: str, *, attributes: Mapping[str, str], trace: str | None) -> None: ...
     def hide(self, delays: Mapping[str, int]) -> None: ...
     def delete(self, receipt_handles: Sequence[str]) -> None: ...
 
@@ -44,7 +57,9 @@ class Bodies(Protocol):
 
 
 class Log(Protocol):
-    def __call__(self, name: str, /, *, failed: bool = False, **fields: Any) -> None: ...
+    def __call__(
+        self, name: str, /, *, failed: bool = False, metrics: Mapping[str, float] | None = None, **fields: Any
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class Message:
     text: str
     receives: int
     attempts_before: int | None
+    trace: str | None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Message:
@@ -67,12 +83,16 @@ class Message:
             text=record["body"],
             receives=int(record["attributes"]["ApproximateReceiveCount"]),
             attempts_before=int(attempts) if attempts and attempts.isdecimal() else None,
+            trace=trace_header(record["attributes"].get("AWSTraceHeader")),
         )
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """What consuming needs. `processor` is asked for with every batch: it may be what cannot be had."""
+    """What consuming needs. `processor` is asked for with every batch: it may be what cannot be had.
+
+    `sources` are the declared ones, by name; the metrics tell no others apart.
+    """
 
     processor: Callable[[], Processor]
     queue: Queue
@@ -80,25 +100,37 @@ class Consumer:
     bodies: Bodies
     policy: RetryPolicy
     partial_responses: bool
+    sources: Container[str]
     random: Callable[[], float]
+    now: Callable[[], datetime]
     log: Log
 
     def consume(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns Lambda's partial batch response. Raises BatchIncomplete where that would not be read."""
+        started = self.now()
         messages = [Message.from_record(record) for record in records]
-        outcomes = self._outcomes(messages)
-        self._bury([m for m in messages if outcomes[m.id].kind is Kind.DEAD], outcomes)
+        works, outcomes = self._outcomes(messages)
+        written = self.now()
+        self._bury([m for m in messages if outcomes[m.id].kind is Kind.DEAD], works, outcomes)
+        for message in messages:
+            self._report(message, works.get(message.id), outcomes[message.id], written)
         again = [m for m in messages if outcomes[m.id].kind is Kind.RETRY]
         self._hide(again, outcomes)
-        if self.partial_responses:
-            return {"batchItemFailures": [{"itemIdentifier": m.id} for m in again]}
-        if again:
+        unsafe = bool(again) and not self.partial_responses
+        if unsafe:
             self._delete([m for m in messages if outcomes[m.id].kind is not Kind.RETRY])
+        self.log(
+            "batch.consumed",
+            metrics={"batch_size": len(messages)},
+            outcomes=dict(Counter(_what(outcomes[m.id]) for m in messages)),
+            duration_ms=_ms(started, self.now()),
+        )
+        if unsafe:
             raise BatchIncomplete(f"{len(again)} of {len(messages)} messages have to come again.")
-        return {"batchItemFailures": []}
+        return {"batchItemFailures": [{"itemIdentifier": m.id} for m in again]}
 
-    def _outcomes(self, messages: Sequence[Message]) -> dict[str, Outcome]:
-        """The outcome of every message, by its message id; each is logged in one line."""
+    def _outcomes(self, messages: Sequence[Message]) -> tuple[dict[str, Work], dict[str, Outcome]]:
+        """By message id: what could be read, and the outcome of every message."""
         outcomes: dict[str, Outcome] = {}
         works: dict[str, Work] = {}
         for message in messages:
@@ -116,9 +148,7 @@ class Consumer:
                 outcomes[message.id] = Outcome(Kind.RETRY, reason=f"body: {exc}")
         processed = self._process(list(works.values()))
         outcomes |= {id: processed[work.event.id] for id, work in works.items()}
-        for message in messages:
-            self._report(message, works.get(message.id), outcomes[message.id])
-        return outcomes
+        return works, outcomes
 
     def _read(self, message: Message) -> Work:
         event = from_message(message.text)
@@ -133,7 +163,7 @@ class Consumer:
             # A handler module that cannot be imported, say: no event's fault, and mended by the next deployment.
             return {w.event.id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for w in works}
 
-    def _bury(self, dead: Sequence[Message], outcomes: dict[str, Outcome]) -> None:
+    def _bury(self, dead: Sequence[Message], works: Mapping[str, Work], outcomes: dict[str, Outcome]) -> None:
         """Moves messages to the dead letters; one that cannot be moved has to come again."""
         # By their text: SQS may bring two copies of one message in one batch.
         for message in {message.text: message for message in dead}.values():
@@ -145,9 +175,11 @@ class Consumer:
                         ATTEMPTS_ATTRIBUTE: str(outcome.attempts),
                         REASON_ATTRIBUTE: _attribute(outcome.reason),
                     },
+                    trace=message.trace,
                 )
             except QueueUnavailable as exc:
-                self.log("dead_letter.failed", failed=True, message_id=message.id, reason=exc.reason)
+                facts = self._facts(message, works.get(message.id))
+                self.log("dead_letter.failed", failed=True, **facts, reason=exc.reason)
                 outcomes[message.id] = Outcome(Kind.RETRY, reason="dead-letter queue unavailable")
 
     def _hide(self, again: Sequence[Message], outcomes: Mapping[str, Outcome]) -> None:
@@ -167,23 +199,47 @@ class Consumer:
             # They come again, and are found to be done.
             self.log("delete.failed", failed=True, reason=exc.reason)
 
-    def _report(self, message: Message, work: Work | None, outcome: Outcome) -> None:
-        event: Accepted | None = work.event if work else None
-        name = f"event.{outcome.kind}"
-        if outcome.kind is Kind.RETRY:
-            name = "event.failed" if outcome.attempts else "event.delayed"
+    def _report(self, message: Message, work: Work | None, outcome: Outcome, written: datetime) -> None:
+        what = _what(outcome)
+        metrics: dict[str, float] = {_COUNTED_AS[what]: 1} if what in _COUNTED_AS else {}
+        if work and outcome.kind is Kind.PROCESSED:
+            metrics["ingest_lag_ms"] = _ms(work.event.received_at, written)
         self.log(
-            name,
+            f"event.{what}",
             failed=outcome.kind in (Kind.RETRY, Kind.DEAD),
-            id=str(event.id) if event else None,
-            source=event.source if event else None,
-            type=event.type if event else None,
-            message_id=message.id,
+            metrics=metrics,
+            **self._facts(message, work),
             receives=message.receives,
             attempts=outcome.attempts,
             # Of a handler's error its kind only: its text may quote the body. The whole of it is in the event's row.
-            reason=(outcome.reason.partition(":")[0] if event and outcome.attempts else outcome.reason) or None,
+            reason=(outcome.reason.partition(":")[0] if work and outcome.attempts else outcome.reason) or None,
         )
+
+    def _facts(self, message: Message, work: Work | None) -> dict[str, Any]:
+        """What every line about a message says of it."""
+        event = work.event if work else None
+        declared = event is not None and event.source in self.sources
+        return {
+            "id": str(event.id) if event else None,
+            "source": event.source if event and declared else UNKNOWN_SOURCE,
+            "undeclared_source": event.source if event and not declared else None,
+            "type": event.type if event else None,
+            "request_id": event.request_id if event else None,
+            "trace_id": trace_id(message.trace),
+            "message_id": message.id,
+        }
+
+
+def _what(outcome: Outcome) -> str:
+    """What became of an event, as its line and the batch's say it."""
+    if outcome.kind is Kind.RETRY:
+        return "failed" if outcome.attempts else "delayed"
+    return str(outcome.kind)
+
+
+def _ms(since: datetime, until: datetime) -> float:
+    # Two machines' clocks: never less than nothing.
+    return max(0.0, round((until - since) / timedelta(milliseconds=1), 1))
 
 
 def _attribute(text: str) -> str:

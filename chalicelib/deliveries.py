@@ -55,12 +55,17 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"
 
 @dataclass(frozen=True)
 class Delivery:
-    """One HTTP request from a provider, exactly as it came."""
+    """One HTTP request from a provider, exactly as it came.
+
+    `request_id` is API Gateway's name for it, `trace` the header of X-Ray's trace that it belongs to.
+    """
 
     source: str
     headers: Headers
     body: bytes
     received_at: datetime
+    request_id: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Event:
     """What a delivery announced; handlers get one.
 
     `payload` is the parsed body, `body` its exact bytes. `attempt` counts the tries at processing this
-    event, from 1.
+    event, from 1. `request_id` is API Gateway's id of the request that brought it, where there was one.
     """
 
     id: UUID
@@ -80,6 +85,7 @@ class Event:
     payload: Any
     body: bytes
     attempt: int = 1
+    request_id: str | None = None
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -43,6 +43,7 @@ class Accepted:
     body: bytes | None
     body_key: str | None = None
     form_field: str | None = None
+    request_id: str | None = None
 
 
 def to_message(event: Accepted) -> str:
@@ -58,6 +59,8 @@ def to_message(event: Accepted) -> str:
     }
     if event.form_field is not None:
         envelope["form_field"] = event.form_field
+    if event.request_id is not None:
+        envelope["request"] = event.request_id
     if event.body is None:
         envelope["body_key"] = event.body_key
     elif len(event.body) < _COMPRESS_FROM_BYTES:
@@ -128,6 +131,7 @@ class _EnvelopeSchema(Schema):
     at = fields.AwareDateTime(required=True, format="iso")
     headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
     form_field = fields.String(load_default=None)
+    request = fields.String(load_default=None, validate=_storable)
     body = _Bytes()
     zbody = _CompressedBytes()
     body_key = fields.String(validate=validate.Length(min=1))
@@ -147,6 +151,7 @@ class _EnvelopeSchema(Schema):
             body=data.get("body", data.get("zbody")),
             body_key=data.get("body_key"),
             form_field=data["form_field"],
+            request_id=data["request"],
         )
 
 

@@ -26,7 +26,7 @@ from chalicelib.sources import Source
 class Queue(Protocol):
     """Takes messages for the processor. `group` keeps one busy source from delaying the others."""
 
-    def send(self, message: str, *, group: str) -> None:
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
         """Returns once the message is durable; raises QueueUnavailable otherwise."""
 
 
@@ -73,7 +73,7 @@ def accept(delivery: Delivery, inbox: Inbox) -> Receipt:
         _validate(payload, source.schema)
 
     event = _event(delivery, source, proof, payload, form_field)
-    _enqueue(event, inbox)
+    _enqueue(event, inbox, delivery.trace)
     return Receipt(event.id, event.type, event.dedup_key, proof.secret)
 
 
@@ -121,14 +121,15 @@ def _event(delivery: Delivery, source: Source, proof: Proof, payload: object, fo
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
         body=delivery.body,
         form_field=form_field,
+        request_id=delivery.request_id,
     )
 
 
-def _enqueue(event: Accepted, inbox: Inbox) -> None:
+def _enqueue(event: Accepted, inbox: Inbox, trace: str | None) -> None:
     message = to_message(event)
     if len(message) > LARGEST_MESSAGE_BYTES:
         assert event.body is not None
         key = f"{event.source}/{event.received_at:%Y/%m/%d}/{event.id}"
         inbox.bodies.put(key, event.body)
         message = to_message(replace(event, body=None, body_key=key))
-    inbox.queue.send(message, group=event.source)
+    inbox.queue.send(message, group=event.source, trace=trace)

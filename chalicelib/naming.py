@@ -13,6 +13,7 @@ from chalicelib.deliveries import Headers
 # A key is an index entry; ids of real providers are far shorter than this.
 _LONGEST_KEY = 200
 _LONGEST_TYPE = 200
+_LONGEST_REQUEST_ID = 128
 
 UNKNOWN_TYPE = "unknown"
 
@@ -63,6 +64,13 @@ def event_type(found: str | None) -> str:
     """The type as it is stored; one that cannot be a name counts as unknown."""
     if found is None or len(found) > _LONGEST_TYPE or not _storable(found):
         return UNKNOWN_TYPE
+    return found
+
+
+def request_id(found: object) -> str | None:
+    """API Gateway's id of a request as it is logged and stored; None for what cannot be one."""
+    if not isinstance(found, str) or not 0 < len(found) <= _LONGEST_REQUEST_ID or not _storable(found):
+        return None
     return found
 
 

@@ -233,6 +233,7 @@ def _announced(work: Work, attempts: int) -> Event:
         payload=payloads.parse(payloads.text_of(work.body, event.form_field)),
         body=work.body,
         attempt=attempts,
+        request_id=event.request_id,
     )
 
 

@@ -51,6 +51,14 @@ def load_sources(path: Path) -> dict[str, Source]:
     return {name: _source(name, table) for name, table in tables.items()}
 
 
+def source_names(path: Path) -> frozenset[str]:
+    """The names that the file declares, for whoever needs no more of it; none where it cannot be read."""
+    try:
+        return frozenset(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, ValueError):
+        return frozenset()
+
+
 def _source(name: str, table: Any) -> Source:
     if not isinstance(table, dict):
         raise SourcesFileError(f"'{name}' stands outside of a source: every key belongs under a [source-name].")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from random import random
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from chalicelib.ingest import Inbox
     from chalicelib.operate import Operator
     from chalicelib.process import Processor
+
+
+# As Chalice names it; every function of the app loads app.py.
+_API_HANDLER = "app.app"
 
 
 def utc_now() -> datetime:
@@ -53,12 +58,35 @@ def inbox() -> Inbox:
     )
 
 
+def warm_up(environ: Mapping[str, str]) -> None:
+    """Builds what a delivery needs, clients and all, where Lambda starts the API function ahead of its requests.
+
+    With on-demand starts a request is waiting already, and what it needs is built when it needs it. No secret is
+    fetched, in either way of starting ahead: one with provisioned concurrency would be out of date before the first
+    request came, and a snapshot's would be as old as the snapshot while the clock that its age is measured with had
+    stood still. Never fails: a start that failed would be tried again and again, and the first delivery will tell.
+    """
+    ahead = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") != "on-demand"
+    if not ahead or environ.get("_HANDLER") != _API_HANDLER:
+        return
+    try:
+        from chalicelib.adapters import aws
+
+        inbox()
+        aws.sqs()
+        aws.s3()
+        aws.secretsmanager()
+    except Exception as exc:
+        logs.line("warm_up.failed", failed=True, reason=type(exc).__name__)
+
+
 @cache
 def consumer() -> Consumer:
     from chalicelib.adapters.s3 import S3Bodies
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.consume import Consumer
     from chalicelib.retries import RetryPolicy
+    from chalicelib.sources import source_names
 
     policy = RetryPolicy(config().max_attempts, config().retry_base_seconds, config().retry_max_seconds)
 
@@ -77,7 +105,9 @@ def consumer() -> Consumer:
         bodies=S3Bodies(config().need("bodies_bucket")),
         policy=policy,
         partial_responses=config().partial_batch_response,
+        sources=source_names(config().sources_file),
         random=random,
+        now=utc_now,
         log=logs.line,
     )
 

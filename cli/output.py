@@ -32,6 +32,7 @@ def event_page(event: Mapping[str, Any]) -> str:
         "attempts": event["attempts"],
         "received": event["received_at"],
         "processed": event["processed_at"] or "-",
+        "request": event["request_id"] or "-",
         "repeated": "".join(f"\n  {d['received_at']}  {d['id']}" for d in event["duplicates"]) or "never",
     }
     sections = ["\n".join(f"{name:<10} {_text(value)}" for name, value in facts.items())]

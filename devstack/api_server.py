@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -51,7 +52,8 @@ class _Headers(dict[str, str]):
 class _Gateway(LocalGateway):
     def _generate_lambda_event(self, method: str, path: str, headers: Any, body: bytes | None) -> dict[str, Any]:
         event = super()._generate_lambda_event(method, path, headers, body)
-        return {**event, "multiValueHeaders": headers.multi}
+        context = {**event["requestContext"], "requestId": str(uuid.uuid4())}
+        return {**event, "multiValueHeaders": headers.multi, "requestContext": context}
 
 
 class _Handler(ChaliceRequestHandler):

@@ -11,6 +11,9 @@ from typing import Any
 from devstack.settings import PROCESSOR_TIMEOUT_SECONDS
 from devstack.worker import READY
 
+# A batch says nothing to them that its events have not said.
+_NOT_FOR_PEOPLE = (READY, "batch.consumed")
+
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -54,13 +57,12 @@ def short_line(line: str) -> str | None:
     except (ValueError, KeyError, TypeError):
         # Not one of ours: a warning or a traceback of a library's, which somebody had better see.
         return line if line.strip() else None
-    if message == READY:
+    if message in _NOT_FOR_PEOPLE:
         return None
-    facts = [str(entry[key]) for key in ("source", "type", "status", "reason") if entry.get(key) is not None]
+    facts = [str(entry[key]) for key in ("source", "type", "status", "reason", "detail") if entry.get(key) is not None]
     if entry.get("level") != "INFO" and entry.get("attempts"):
         facts.append(f"attempt {entry['attempts']}")
-    if "duration_ms" in entry:
-        facts.append(f"{entry['duration_ms']} ms")
+    facts += [f"{entry[key]} ms" for key in ("ack_ms", "duration_ms") if key in entry]
     facts += [str(entry[key]) for key in ("id", "message_id") if key in entry][:1]
     text = f"{time.strftime('%H:%M:%S')}  {message:<18} {'  '.join(facts)}"
     # Types and reasons come from senders: nothing of theirs may steer the terminal.

@@ -108,6 +108,7 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         jsonb_text(json.dumps(dict(event.headers))),
         _payload(work),
         psycopg2.Binary(work.body),
+        event.request_id,
     )
 
 

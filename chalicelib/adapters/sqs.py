@@ -10,7 +10,7 @@ from chalicelib.adapters import aws
 from chalicelib.errors import QueueUnavailable
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageAttributeValueTypeDef
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, SendMessageRequestTypeDef
 
 # SQS takes no more entries in one call.
 _MOST_ENTRIES = 10
@@ -22,21 +22,31 @@ class SqsQueue:
 
     url: str
 
-    def send(self, message: str, *, group: str = "", attributes: Mapping[str, str] | None = None) -> None:
-        """`group` makes a standard queue a fair one: a group with a backlog does not delay the others."""
-        typed: dict[str, MessageAttributeValueTypeDef] = {
-            name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()
+    def send(
+        self,
+        message: str,
+        *,
+        group: str = "",
+        attributes: Mapping[str, str] | None = None,
+        trace: str | None = None,
+    ) -> None:
+        """`group` makes a standard queue a fair one: a group with a backlog does not delay the others.
+
+        `trace`, X-Ray's header, does not count to the message's size.
+        """
+        request: SendMessageRequestTypeDef = {
+            "QueueUrl": self.url,
+            "MessageBody": message,
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()
+            },
         }
+        if group:
+            request["MessageGroupId"] = group
+        if trace:
+            request["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         with aws.failing_as(QueueUnavailable):
-            if group:
-                aws.sqs().send_message(
-                    QueueUrl=self.url,
-                    MessageBody=message,
-                    MessageAttributes=typed,
-                    MessageGroupId=group,
-                )
-            else:
-                aws.sqs().send_message(QueueUrl=self.url, MessageBody=message, MessageAttributes=typed)
+            aws.sqs().send_message(**request)
 
     def hide(self, delays: Mapping[str, int]) -> None:
         """Sets when received messages come back: receipt handle -> seconds from now."""

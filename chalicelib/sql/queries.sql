@@ -34,7 +34,7 @@ FOR UPDATE
 
 -- name: insert_events
 INSERT INTO postern.events
-  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body)
+  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id)
 VALUES %s
 
 -- name: update_events
@@ -64,7 +64,7 @@ ORDER BY id DESC
 LIMIT %(limit)s
 
 -- name: show_event
-SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, body
+SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, headers, body
 FROM postern.events
 WHERE id = %(id)s
 

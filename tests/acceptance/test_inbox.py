@@ -237,7 +237,11 @@ def test_a_delivery_is_one_line_with_the_reason_and_without_the_body(run: Run) -
     assert (accepted["message"], accepted["status"], accepted["source"]) == ("delivery.accepted", 202, "hmac")
     assert accepted["bytes"] == len(body)
     rejected = [line for line in lines if line["message"] == "delivery.rejected"][-1]
-    assert (rejected["status"], rejected["reason"]) == (401, "signature_mismatch")
+    assert (rejected["status"], rejected["reason"], rejected["detail"]) == (
+        401,
+        "invalid_signature",
+        "signature_mismatch",
+    )
 
 
 def test_no_secret_is_in_any_log_or_row(run: Run) -> None:

@@ -16,7 +16,7 @@ def line(**entry: object) -> str:
 
 def test_a_delivery_is_one_short_line() -> None:
     text = line(
-        level="INFO", message="delivery.accepted", source="github", type="push", status=202, duration_ms=3.1, id="01a2"
+        level="INFO", message="delivery.accepted", source="github", type="push", status=202, ack_ms=3.1, id="01a2"
     )
     assert text[10:] == "delivery.accepted  github  push  202  3.1 ms  01a2"
 
@@ -26,6 +26,18 @@ def test_a_failure_says_why_and_which_attempt_it_was() -> None:
         level="WARNING", message="event.failed", source="s", type="t", reason="ValueError: x", attempts=2, id="i"
     )
     assert text[10:] == "event.failed       s  t  ValueError: x  attempt 2  i"
+
+
+def test_a_refusal_says_what_exactly_was_wrong() -> None:
+    """The sender is not told; the person at the terminal has to be."""
+    text = line(message="delivery.rejected", source="s", status=401, reason="invalid_signature", detail="stale")
+    assert text[10:] == "delivery.rejected  s  401  invalid_signature  stale"
+
+
+def test_metrics_and_batches_are_not_shown() -> None:
+    shown = line(level="INFO", message="event.processed", source="s", type="t", id="i", _aws={"Timestamp": 1})
+    assert shown[10:] == "event.processed    s  t  i"
+    assert line(level="INFO", message="batch.consumed", batch_size=1, duration_ms=2.0) == ""
 
 
 def test_nothing_that_a_sender_wrote_steers_the_terminal() -> None:

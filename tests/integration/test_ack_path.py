@@ -83,7 +83,7 @@ def test_a_request_as_api_gateway_gives_it_is_read_exactly(aws: EmulatedAws, inb
     body = '{"name": "Zoë"}'.encode()
     headers = {"Content-Type": "application/json", **signed(body)}
     event = {
-        "requestContext": {"httpMethod": "POST", "resourcePath": "/webhooks/{source}"},
+        "requestContext": {"httpMethod": "POST", "resourcePath": "/webhooks/{source}", "requestId": "c6af9ac6-7b61"},
         "headers": headers,
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "pathParameters": {"source": "hmac"},
@@ -94,9 +94,24 @@ def test_a_request_as_api_gateway_gives_it_is_read_exactly(aws: EmulatedAws, inb
     }
     assert doors.app(event, None)["statusCode"] == 202
     assert doors.app({**event, "body": body.decode(), "isBase64Encoded": False}, None)["statusCode"] == 202
-    assert [from_message(m["Body"]).body for m in queued(aws, inbox)] == [body, body]
+    events = [from_message(m["Body"]) for m in queued(aws, inbox)]
+    assert [(event.body, event.request_id) for event in events] == [(body, "c6af9ac6-7b61")] * 2
     twice = {**event, "multiValueHeaders": {**event["multiValueHeaders"], "X-Signature": [headers["X-Signature"]] * 2}}
     assert doors.app(twice, None)["statusCode"] == 401
+
+
+def test_the_trace_goes_with_the_message_and_not_in_it(
+    aws: EmulatedAws, inbox: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    for value in (header, "no trace header"):
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", value)
+        assert post("/webhooks/hmac", b"{}", signed(b"{}"))[0] == 202
+    monkeypatch.delenv("_X_AMZN_TRACE_ID")
+    assert post("/webhooks/hmac", b"{}", signed(b"{}"))[0] == 202
+    messages = queued(aws, inbox)
+    assert sorted(m["Attributes"].get("AWSTraceHeader", "") for m in messages) == ["", "", header]
+    assert "5759e988" not in "".join(m["Body"] for m in messages)
 
 
 def refuses_connections() -> str:

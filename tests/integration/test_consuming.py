@@ -25,7 +25,7 @@ from chalicelib.errors import ConfigurationError, QueueUnavailable
 from chalicelib.process import Processor
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
-from tests.integration.world import POLICY, World, effect, fails_for, numbered, work
+from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 from tests.support import eventually
 
 
@@ -41,8 +41,8 @@ class Lambda:
         for event in events:
             self.send_text(to_message(event))
 
-    def send_text(self, text: str) -> str:
-        return str(self.sqs.send_message(QueueUrl=self.resources.queue_url, MessageBody=text)["MessageId"])
+    def send_text(self, text: str, **options: Any) -> str:
+        return str(self.sqs.send_message(QueueUrl=self.resources.queue_url, MessageBody=text, **options)["MessageId"])
 
     def receive(self) -> list[dict[str, Any]]:
         answer = self.sqs.receive_message(
@@ -90,7 +90,10 @@ class Lambda:
         """Takes the dead letters out."""
         found: list[dict[str, Any]] = []
         while messages := self.sqs.receive_message(
-            QueueUrl=self.resources.dead_letter_queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+            QueueUrl=self.resources.dead_letter_queue_url,
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
         ).get("Messages", []):
             found += messages
         return found
@@ -119,7 +122,9 @@ def function(
             bodies=S3Bodies(resources.bodies_bucket),
             policy=POLICY,
             partial_responses=partial,
+            sources={"shop"},
             random=lambda: 1.0,
+            now=now,
             log=lambda name, /, **fields: None,
         )
         return Lambda(aws.client("sqs"), resources, replace(consumer, **changes))
@@ -192,7 +197,7 @@ def test_garbage_fails_alone_and_ends_in_the_dead_letters_with_its_id_in_the_log
     assert world.rows() == [("processed", 1)]
     assert sorted(letter["Body"] for letter in fn.dead()) == sorted(GARBAGE)
     for id in ids:
-        about = [line for line in logged if line["message_id"] == id]
+        about = [line for line in logged if line.get("message_id") == id]
         assert [line["name"] for line in about] == ["event.failed", "event.failed", "event.dead"]
     assert "Notification" not in str(logged)
 
@@ -367,3 +372,23 @@ def test_two_copies_of_a_dying_event_are_one_dead_letter(function: Makes, world:
 
 def body_of(message: dict[str, Any]) -> bytes:
     return base64.b64decode(json.loads(message["Body"])["body"])
+
+
+TRACE = "1-5759e988-bd862e3fe1be46a994272793"
+
+
+def test_a_trace_is_in_every_line_of_its_event_and_goes_along_to_the_dead_letters(
+    function: Makes, world: World
+) -> None:
+    logged: list[dict[str, Any]] = []
+    fn = function(world.processor(fails_for(1)), log=lambda name, /, **fields: logged.append({"name": name, **fields}))
+    header = f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1"
+    traced = {"AWSTraceHeader": {"DataType": "String", "StringValue": header}}
+    event = replace(numbered(1)[0].event, request_id="r-1")
+    fn.send_text(to_message(event), MessageSystemAttributes=traced)
+    fn.until(lambda: fn.left() == 0)
+    lines = [line for line in logged if line["name"].startswith("event.")]
+    assert [line["name"] for line in lines] == ["event.failed", "event.failed", "event.dead"]
+    assert {(line["trace_id"], line["request_id"], line["id"]) for line in lines} == {(TRACE, "r-1", str(event.id))}
+    [letter] = fn.dead()
+    assert letter["Attributes"]["AWSTraceHeader"] == header

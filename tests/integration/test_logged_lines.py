@@ -104,20 +104,20 @@ def test_each_delivery_is_one_json_line_without_secret_credential_or_body(enviro
 
 
 @pytest.mark.parametrize(
-    ("away", "reason"),
+    ("away", "reason", "detail"),
     [
-        ("SQS", "EndpointConnectionError"),
-        ("SECRETS_MANAGER", "secrets_unreachable: EndpointConnectionError"),
+        ("SQS", "queue_unavailable", "EndpointConnectionError"),
+        ("SECRETS_MANAGER", "secret_unavailable", "secrets_unreachable: EndpointConnectionError"),
     ],
 )
 def test_an_outage_is_a_line_with_its_reason_and_nothing_secret(
-    environ: dict[str, str], away: str, reason: str
+    environ: dict[str, str], away: str, reason: str, detail: str
 ) -> None:
     environ[f"AWS_ENDPOINT_URL_{away}"] = "http://127.0.0.1:1"
     good = [delivery for delivery, status in DELIVERIES if status == 202]
     statuses, lines, written = deliver(environ, good)
     assert statuses == [503, 503, 503]
-    assert [(line["status"], line["reason"]) for line in lines] == [(503, reason)] * 3
+    assert [(line["status"], line["reason"], line["detail"]) for line in lines] == [(503, reason, detail)] * 3
     assert "canary" not in written
     assert BASIC not in written
 

@@ -71,6 +71,15 @@ def test_an_event_is_one_row_with_its_exact_bytes(process: Process, world: World
     assert bytes(row[-1]) == body
 
 
+def test_the_requests_id_is_in_the_row_and_the_handlers_have_it(process: Process, world: World) -> None:
+    seen: list[str | None] = []
+    batch = [work(request_id="c6af9ac6-7b61"), work()]
+    process(batch, lambda event, db: seen.append(event.request_id))
+    assert seen == ["c6af9ac6-7b61", None]
+    found = [Reports(world.database()).event(item.event.id) for item in batch]
+    assert [event and event["request_id"] for event in found] == ["c6af9ac6-7b61", None]
+
+
 def test_a_number_keeps_every_digit_in_its_payload(process: Process, world: World) -> None:
     process([work(body=b'{"amount": 0.10, "id": 12345678901234567890123, "long": ' + b"9" * 5000 + b"}")])
     assert world.query(
@@ -313,7 +322,7 @@ def test_an_event_without_a_partition_is_stored_and_moves_when_there_is_one(proc
             str(item.event.id),
         )
 
-    item = received(tomorrow)
+    item = work(id=new_event_id(tomorrow), received_at=tomorrow, request_id="r-1")
     assert kinds(process([item]), [item]) == [Kind.PROCESSED]
     assert place(item) == [("events_default",)]
 
@@ -323,7 +332,7 @@ def test_an_event_without_a_partition_is_stored_and_moves_when_there_is_one(proc
 
     found = reports.event(item.event.id)
     assert found is not None
-    assert found["body"] == item.body
+    assert (found["body"], found["request_id"]) == (item.body, "r-1")
     assert kinds(process([item]), [item]) == [Kind.ALREADY_PROCESSED]
     later = received(tomorrow)
     process([later])
@@ -367,3 +376,32 @@ def test_a_row_that_contradicts_itself_is_refused_by_name(
     with pytest.raises(psycopg2.errors.CheckViolation) as caught:
         world.query(f"UPDATE postern.events SET {change}")
     assert caught.value.diag.constraint_name == constraint
+
+
+# Code that is there before its migration
+
+
+@pytest.mark.parametrize(
+    ("undone", "done"),
+    [
+        ("ALTER TABLE postern.events DROP COLUMN request_id", "ALTER TABLE postern.events ADD COLUMN request_id text"),
+        ("ALTER TABLE postern.events RENAME TO away", "ALTER TABLE postern.away RENAME TO events"),
+    ],
+    ids=["undefined-column", "undefined-table"],
+)
+@pytest.mark.parametrize("functions", [(), (effect,), (fail,)], ids=["no handler", "handled", "poisoned"])
+def test_an_event_is_not_charged_for_a_migration_that_is_still_to_come(
+    process: Process, world: World, undone: str, done: str, functions: tuple[Any, ...]
+) -> None:
+    """A deployment updates the functions first and migrates then."""
+    batch = numbered(1, 2)
+    world.query(undone)
+    for _ in range(4):  # more often than there are attempts
+        outcomes = process(batch, *functions)
+        assert {(o.kind, o.attempts, o.reason.partition(":")[0]) for o in outcomes.values()} == {
+            (Kind.RETRY, 0, "database")
+        }
+    world.query(done)
+    assert (world.rows(), world.effects()) == ([], 0)
+    process(batch, *functions)
+    assert sorted(attempts for _, attempts in world.rows()) == [1, 1]

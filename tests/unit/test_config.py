@@ -17,7 +17,7 @@ ADDRESS = ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME")
 
 def test_nothing_set_gives_the_defaults_that_the_documents_promise() -> None:
     config = Config.from_environ({})
-    assert config.sources_file == SHIPPED_SOURCES
+    assert (config.sources_file, config.stage) == (SHIPPED_SOURCES, "local")
     assert (config.max_attempts, config.retry_base_seconds, config.retry_max_seconds) == (3, 30, 300)
 
 
@@ -32,6 +32,7 @@ def test_the_safe_mode_is_the_default() -> None:
 def test_what_is_set_is_taken() -> None:
     config = Config.from_environ(
         {
+            "STAGE": "prod",
             "SOURCES_FILE": "/etc/sources.toml",
             "QUEUE_URL": "https://sqs/1/q",
             "PARTIAL_BATCH_RESPONSE": "true",
@@ -42,14 +43,14 @@ def test_what_is_set_is_taken() -> None:
             "DATABASE_NAME": "inbox",
         }
     )
-    assert config.sources_file == Path("/etc/sources.toml")
+    assert (config.stage, config.sources_file) == ("prod", Path("/etc/sources.toml"))
     assert (config.queue_url, config.database_url) == ("https://sqs/1/q", "postgresql://h/d")
     assert (config.database_host, config.database_port, config.database_name) == ("proxy.example.com", 6432, "inbox")
     assert config.partial_batch_response is True
     assert config.max_attempts == 5
 
 
-@pytest.mark.parametrize("name", [*NUMBERS, *ADDRESS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE"])
+@pytest.mark.parametrize("name", [*NUMBERS, *ADDRESS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE", "STAGE"])
 def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
     """So a template may leave a parameter blank."""
     assert Config.from_environ({name: ""}) == Config.from_environ({})

@@ -41,11 +41,13 @@ printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=50).filte
     headers=st.dictionaries(texts, texts | st.lists(texts, max_size=3), max_size=5),
     at=st.datetimes(timezones=st.just(UTC)),
     form_field=st.none() | texts,
+    request_id=st.none() | printable,
 )
 def test_an_event_comes_out_as_it_went_in(
-    body: bytes, type: str, key: str, headers: Any, at: datetime, form_field: str | None
+    body: bytes, type: str, key: str, headers: Any, at: datetime, form_field: str | None, request_id: str | None
 ) -> None:
-    event = replace(EVENT, body=body, type=type, dedup_key=key, headers=headers, received_at=at, form_field=form_field)
+    event = replace(EVENT, body=body, type=type, dedup_key=key, headers=headers, received_at=at)
+    event = replace(event, form_field=form_field, request_id=request_id)
     message = to_message(event)
     assert from_message(message) == event
     # SQS takes XML's characters only; printable ASCII is safely among them.
@@ -111,7 +113,7 @@ json_values = st.recursive(
 )
 
 
-keys = st.sampled_from(["v", "id", "source", "type", "key", "at", "headers", "body", "form_field"])
+keys = st.sampled_from(["v", "id", "source", "type", "key", "at", "headers", "body", "form_field", "request"])
 
 
 @given(key=keys, value=json_values)
@@ -125,6 +127,7 @@ def test_any_value_under_any_key_is_the_right_one_or_malformed(key: str, value: 
         assert text
     assert (type(event.id), type(event.received_at), type(event.body)) == (uuid.UUID, datetime, bytes)
     assert isinstance(event.form_field, str | None)
+    assert event.request_id is None or isinstance(event.request_id, str)
 
 
 def altered(**changes: Any) -> str:
@@ -177,6 +180,9 @@ def altered(**changes: Any) -> str:
         altered(key={}),
         altered(key=...),
         altered(form_field=7),
+        altered(request=7),
+        altered(request=""),
+        altered(request=["a"]),
         altered(at=...),
         altered(at=1700000000),
         altered(at="2026-02-30T00:00:00+00:00"),
@@ -213,7 +219,7 @@ def test_garbage_is_malformed_and_nothing_worse(message: str) -> None:
 
 
 # Nothing else checks these before they go to PostgreSQL, and the driver raises for the whole batch.
-@pytest.mark.parametrize("key", ["source", "type", "key"])
+@pytest.mark.parametrize("key", ["source", "type", "key", "request"])
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800"], ids=["NUL", "half a surrogate pair"])
 def test_a_name_that_postgresql_cannot_hold_is_malformed(key: str, text: str) -> None:
     with pytest.raises(MalformedMessage):
@@ -284,3 +290,13 @@ def test_what_is_malformed_is_not_quoted(message: str) -> None:
 
 def test_a_key_that_this_version_does_not_know_passes() -> None:
     assert from_message(altered(trace="1-2-3")) == EVENT
+
+
+def test_a_message_of_an_api_function_that_knew_no_request_is_read() -> None:
+    assert "request" not in json.loads(to_message(EVENT))
+    assert from_message(to_message(EVENT)).request_id is None
+
+
+def test_the_requests_id_is_one_more_key_that_an_older_processor_ignores() -> None:
+    envelope = json.loads(to_message(replace(EVENT, request_id="c6af9ac6")))
+    assert (envelope.pop("request"), envelope) == ("c6af9ac6", json.loads(to_message(EVENT)))

@@ -49,15 +49,17 @@ class Durable:
 
     done: list[tuple[str, str]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    traces: list[str | None] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
     queue_away: bool = False
     bucket_away: bool = False
 
-    def send(self, message: str, *, group: str) -> None:
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
         if self.queue_away:
             raise QueueUnavailable("away")
         self.done.append(("send", message))
         self.groups.append(group)
+        self.traces.append(trace)
 
     def put(self, key: str, body: bytes) -> None:
         if self.bucket_away:
@@ -560,3 +562,16 @@ def test_a_refusal_answers_nothing_but_its_code_and_sentence() -> None:
         "details": {},
     }
     assert issubclass(QueueUnavailable, Refusal)
+
+
+def test_the_request_and_the_trace_of_a_delivery_go_along_with_its_event(inbox: Inbox, durable: Durable) -> None:
+    """The request in the message, where the row finds it; the trace beside it, where X-Ray does."""
+    headers = Headers(inbox.sources["hmac"].scheme.sign(b"{}", "s3cret", event_id="", now=NOW).items())
+    accept(
+        Delivery("hmac", headers, b"{}", NOW, request_id="r-1", trace="Root=1-5759e988-bd862e3fe1be46a994272793"), inbox
+    )
+    accept(Delivery("hmac", headers, b"{}", NOW), inbox)
+    events = [from_message(message) for _, message in durable.done]
+    assert [event.request_id for event in events] == ["r-1", None]
+    assert durable.traces == ["Root=1-5759e988-bd862e3fe1be46a994272793", None]
+    assert "5759e988" not in durable.done[0][1]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.deliveries import Headers
-from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type
+from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type, request_id
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,13 @@ def test_an_id_that_no_index_should_hold_is_hashed(found: str) -> None:
     assert dedup_key(found, b"").startswith("id-sha256:")
     assert dedup_key(found, b"") == dedup_key(found, b"other body")
     assert event_type(found) == UNKNOWN_TYPE
+
+
+@pytest.mark.parametrize("found", ["c6af9ac6-7b61-11e6-9a41-93e8deadbeef", "x", "a" * 128])
+def test_an_id_of_a_request_is_kept_as_it_is(found: str) -> None:
+    assert request_id(found) == found
+
+
+@pytest.mark.parametrize("found", [None, "", "a" * 129, "a\0b", "\ud800", "line\nbreak", 7, ["a"], {}])
+def test_what_postgresql_could_not_hold_is_no_requests_id(found: object) -> None:
+    assert request_id(found) is None

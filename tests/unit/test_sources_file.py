@@ -14,7 +14,7 @@ from chalicelib.errors import SourcesFileError
 from chalicelib.naming import Locator
 from chalicelib.providers import PROVIDERS
 from chalicelib.signatures import Basic, HmacBody, Scheme, StandardWebhooks, Stripe, Token, Unverified
-from chalicelib.sources import Source, load_sources
+from chalicelib.sources import Source, load_sources, source_names
 
 
 def load(tmp_path: Path, text: str) -> dict[str, Source]:
@@ -365,3 +365,14 @@ def test_a_schema_that_cannot_be_had_is_named_whatever_is_wrong_with_it(tmp_path
     with pytest.raises(SourcesFileError) as caught:
         load_schema(tmp_path, name)
     assert str(caught.value).startswith(f"Source 'shop', key 'schema': '{name}'")
+
+
+def test_the_names_alone_can_be_had_of_a_file_that_is_wrong(tmp_path: Path) -> None:
+    """The processor tells its metrics apart by them, and must not stop for a mistake in a provider's settings."""
+    file = tmp_path / "sources.toml"
+    assert source_names(file) == frozenset()
+    file.write_text('[shop]\nprovider = "none"\n[other]\nprovider = "no such"\n', "utf-8")
+    assert source_names(file) == {"shop", "other"}
+    for damaged in (b"[shop", b"\xff"):
+        file.write_bytes(damaged)
+        assert source_names(file) == frozenset()
