@@ -125,25 +125,34 @@ class Cloud:
             return False
 
 
-_FAILING_HANDLER = """
+_HANDLERS = """
 from chalicelib.handling import on
+
+
+@on("hmac", "order.created")
+def take(event, db):
+    db.execute("INSERT INTO public.orders VALUES (%(id)s)", {"id": event.id})
 
 
 @on("hmac", "order.poisoned")
 def fail(event, db):
     raise ValueError("This order cannot be taken.")
 """
+# No key: what counts twice is there twice.
+_MIGRATION = "CREATE TABLE public.orders (event_id uuid);\n"
 
 
 def checkout(directory: Path) -> Path:
-    """A copy of the project as a clone would have it, with a handler that fails; a test may change its files."""
+    """A copy of the project as a clone would have it, with a team's own handlers; a test may change its files."""
     for name in ("app.py", "requirements.txt"):
         shutil.copy(PROJECT / name, directory)
     for name in ("chalicelib", ".chalice", "infra", "deployment"):
         shutil.copytree(
             PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", "deployments", "deployed")
         )
-    (directory / "chalicelib" / "handlers" / "poisoned.py").write_text(_FAILING_HANDLER, "utf-8")
+    handlers = directory / "chalicelib" / "handlers"
+    (handlers / "orders.py").write_text(_HANDLERS, "utf-8")
+    (handlers / "migrations" / "0002_orders.sql").write_text(_MIGRATION, "utf-8")
     return directory
 
 

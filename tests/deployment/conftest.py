@@ -68,11 +68,12 @@ def installation(cloud: Cloud, project: Path, database_secret: str, new_database
     write_parameters(project, "prod", DatabaseSecretArn=database_secret, MaxAttempts="2", RetryBaseSeconds="1")
     deployed = run(cloud, project, "deploy", "--stage", "prod")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    return describe(cloud, project, new_database)
+    return describe(cloud, project, "prod", "postern-prod", new_database)
 
 
-def describe(cloud: Cloud, project: Path, database_url: str) -> Installation:
-    (stack,) = cloud.client("cloudformation").describe_stacks(StackName="postern-prod")["Stacks"]
+def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_url: str) -> Installation:
+    """What is deployed, with secrets for its sources."""
+    (stack,) = cloud.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     secrets_file = project / "secrets.json"
     ensure_development_secrets(secrets_file, load_sources(SHIPPED_SOURCES))
@@ -80,7 +81,7 @@ def describe(cloud: Cloud, project: Path, database_url: str) -> Installation:
     cloud.client("secretsmanager").put_secret_value(
         SecretId=outputs["SourcesSecretArn"], SecretString=json.dumps(secrets)
     )
-    return Installation(cloud, project, "prod", database_url, outputs, secrets)
+    return Installation(cloud, project, stage, database_url, outputs, secrets)
 
 
 def write_parameters(project: Path, stage: str, **parameters: str) -> None:

@@ -2,15 +2,20 @@
 
 - A batch call of SQS needs the permission of the single one; there are no actions of the batches' names.
 - CloudFormation hands a parameter on as a text, and the service reads it as the number that it asks for.
+- The definition of a REST API can be imported, and put in the place of one that is there, as Chalice does it. The
+  emulator can do so for CloudFormation only.
 - Nothing but the given port is listened to.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from ministack import app
 from ministack.core import iam_actions
+from ministack.services import apigateway_v1
 from ministack.services.cloudformation import provisioners
 
 _extract_iam_action = iam_actions.extract_iam_action
@@ -28,7 +33,37 @@ def with_numbers(properties: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+_handle_apigateway = apigateway_v1.handle_request
+
+
+async def handle_apigateway(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
+    place = re.fullmatch(r"/restapis(?:/([^/]+))?", path)
+    if place and method in ("POST", "PUT"):
+        definition = json.loads(body)
+        if "paths" in definition:
+            return _import_api(definition, place[1])
+    if place and method == "PATCH":
+        operations = json.loads(body)["patchOperations"]
+        # No size means no compression.
+        body = json.dumps({"patchOperations": [o for o in operations if o.get("value") != ""]}).encode()
+    return await _handle_apigateway(method, path, headers, body, query)
+
+
+def _import_api(definition: dict[str, Any], id: str | None) -> Any:
+    if id is None:
+        about = {"binaryMediaTypes": definition.get("x-amazon-apigateway-binary-media-types", [])}
+        id = apigateway_v1._import_rest_api(definition, about)
+    else:
+        places = apigateway_v1._resources[id]
+        for resource in [key for key, value in places.items() if value["path"] != "/"]:
+            del places[resource]
+        for path, methods in definition["paths"].items():
+            apigateway_v1._import_path_item(id, path, methods)
+    return apigateway_v1._v1_response(apigateway_v1._rest_api_view(apigateway_v1._rest_apis[id]), 201)
+
+
 def main() -> None:
+    apigateway_v1.handle_request = handle_apigateway
     iam_actions.extract_iam_action = extract_iam_action
     app._port_is_bindable = lambda host, port: False
     mapping = provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]

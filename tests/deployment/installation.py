@@ -7,7 +7,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +79,25 @@ class Installation:
         name = self.name if function == "api_handler" else f"{self.name}-{function}"
         role: str = self.cloud.client("lambda").get_function_configuration(FunctionName=name)["Role"]
         return role
+
+    def orders(self, ids: list[str]) -> int:
+        """How often the handler for orders took one of these."""
+        with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT count(*) FROM public.orders WHERE event_id = ANY(%s::uuid[])", (ids,))
+            (count,) = cursor.fetchone()
+            return int(count)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is taken from the queue meanwhile."""
+        client = self.cloud.client("lambda")
+        (mapping,) = client.list_event_source_mappings(FunctionName=f"{self.name}-processor")["EventSourceMappings"]
+        client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        try:
+            yield
+        finally:
+            client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
 
     def dead_letters(self) -> int:
         answer = self.cloud.client("sqs").get_queue_attributes(
