@@ -1,0 +1,251 @@
+"""The package: what CloudFormation and the functions are given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from importlib.util import cache_from_source
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from samtranslator.translator.transform import transform
+
+from deployment.package import Package, with_uploaded_code
+from devstack.settings import PROJECT, base_environ
+from tests.deployment.cloud import checkout
+
+# Allow statements for every resource, each with the reason why AWS leaves no narrower one.
+JUSTIFIED = {
+    "SendTraces": "X-Ray's actions know no resources",
+    "JoinVpc": "a network interface has no name before Lambda made it; a Deny keeps the function's own code from it",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def template(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def translated(folder: Path, template: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What CloudFormation makes of it; raises for a template that SAM does not accept."""
+    uploaded = json.loads(with_uploaded_code(Package(folder, template), "packages", "function.zip", "layer.zip"))
+    values = {name: str(about.get("Default", "")) for name, about in template["Parameters"].items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield transform(uploaded, values, NoManagedPolicies())
+
+
+class NoManagedPolicies:
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+def make_package(directory: Path) -> Path:
+    project = checkout(directory)
+    done = subprocess.run(
+        [sys.executable, "-m", "deployment", "package", "--stage", "prod"],
+        cwd=project,
+        env=base_environ(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project / "dist" / "prod"
+
+
+def of_type(template: dict[str, Any], type: str) -> dict[str, Any]:
+    return {name: about["Properties"] for name, about in template["Resources"].items() if about["Type"] == type}
+
+
+def test_cfn_lint_finds_nothing(folder: Path) -> None:
+    infra = PROJECT / "infra"
+    files = [folder / "template.yaml", infra / "resources.yaml", infra / "bootstrap.yaml", infra / "database.yaml"]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "cfn-lint", "--regions", "us-east-1", "eu-central-1", "--", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_api_calls_the_alias_and_nothing_else(translated: dict[str, Any]) -> None:
+    (api,) = of_type(translated, "AWS::ApiGateway::RestApi").values()
+    methods = [m for path in api["Body"]["paths"].values() for m in path.values() if isinstance(m, dict)]
+    uris = [m["x-amazon-apigateway-integration"].get("uri") for m in methods]
+    assert len(uris) >= 7
+    for uri in uris:
+        text, names = uri["Fn::Sub"]
+        assert "${Live}/invocations" in text
+        assert names == {"Live": {"Ref": "APIHandlerAliaslive"}}
+    permissions = of_type(translated, "AWS::Lambda::Permission").values()
+    by_api = [p["FunctionName"] for p in permissions if p["Principal"] == "apigateway.amazonaws.com"]
+    assert by_api
+    assert all(name == {"Ref": "APIHandlerAliaslive"} for name in by_api)
+
+
+def test_there_is_no_stray_stage(translated: dict[str, Any]) -> None:
+    stages = of_type(translated, "AWS::ApiGateway::Stage").values()
+    assert [stage["StageName"] for stage in stages] == ["prod"]
+    assert [d.get("StageName") for d in of_type(translated, "AWS::ApiGateway::Deployment").values()] == [None]
+
+
+def test_every_function_logs_to_a_group_of_the_stack(translated: dict[str, Any]) -> None:
+    functions = [f["FunctionName"]["Fn::Sub"] for f in of_type(translated, "AWS::Lambda::Function").values()]
+    groups = [g["LogGroupName"]["Fn::Sub"] for g in of_type(translated, "AWS::Logs::LogGroup").values()]
+    assert sorted(group for group in groups if group.startswith("/aws/lambda/")) == sorted(
+        f"/aws/lambda/{function}" for function in functions
+    )
+    assert len(functions) == 4
+    assert all("RetentionInDays" in group for group in of_type(translated, "AWS::Logs::LogGroup").values())
+
+
+def test_no_wildcard_is_unjustified(translated: dict[str, Any]) -> None:
+    wide, actions = set(), []
+    for statement in allowed(translated):
+        actions += statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        if statement["Resource"] == "*":
+            wide.add(statement["Sid"])
+    assert wide == set(JUSTIFIED)
+    assert [action for action in actions if "*" in action] == []
+
+
+def allowed(node: Any) -> Iterator[dict[str, Any]]:
+    """Every Allow statement of a policy of a role, however deep in conditions."""
+    if isinstance(node, dict):
+        if node.get("Effect") == "Allow" and "Resource" in node:
+            yield node
+        for value in node.values():
+            yield from allowed(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from allowed(value)
+
+
+def test_every_function_has_a_role_of_its_own(translated: dict[str, Any]) -> None:
+    roles = [f["Role"]["Fn::GetAtt"][0] for f in of_type(translated, "AWS::Lambda::Function").values()]
+    assert len(set(roles)) == 4
+    for name in roles:
+        role = translated["Resources"][name]["Properties"]
+        assert not role.get("ManagedPolicyArns")
+        assert len(role["Policies"]) == 1
+
+
+def test_the_database_is_reached_from_the_subnets_and_the_api_function_is_outside(translated: dict[str, Any]) -> None:
+    inside = {name for name, f in of_type(translated, "AWS::Lambda::Function").items() if "VpcConfig" in f}
+    assert inside == {"Processor", "Maintenance", "Store"}
+
+
+def test_everything_is_encrypted_at_rest_and_queues_and_buckets_take_tls_only(translated: dict[str, Any]) -> None:
+    queues, buckets = of_type(translated, "AWS::SQS::Queue"), of_type(translated, "AWS::S3::Bucket")
+    assert all(queue["SqsManagedSseEnabled"] is True for queue in queues.values())
+    assert all("BucketEncryption" in bucket for bucket in buckets.values())
+    guarded = set()
+    for type, key in (("AWS::SQS::QueuePolicy", "Queues"), ("AWS::S3::BucketPolicy", "Bucket")):
+        for policy in of_type(translated, type).values():
+            (statement,) = policy["PolicyDocument"]["Statement"]
+            assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+            assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+            named = policy[key] if isinstance(policy[key], list) else [policy[key]]
+            guarded |= {reference["Ref"] for reference in named}
+    assert guarded == set(queues) | set(buckets)
+
+
+def test_the_mapping_asks_for_partial_responses_and_is_bounded(translated: dict[str, Any]) -> None:
+    (mapping,) = of_type(translated, "AWS::Lambda::EventSourceMapping").values()
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
+
+
+def test_warm_starts_are_off_unless_asked_for(template: dict[str, Any], translated: dict[str, Any]) -> None:
+    assert template["Parameters"]["ProvisionedConcurrency"]["Default"] == 0
+    assert template["Parameters"]["SnapStart"]["Default"] == "off"
+    target = translated["Resources"]["WarmApi"]
+    assert target["Condition"] == "KeptWarm"
+    assert target["Properties"]["ResourceId"] == {"Fn::Sub": "function:${APIHandler}:live"}
+    assert all("Timezone" in action for action in target["Properties"]["ScheduledActions"])
+
+
+def test_the_function_is_small_and_carries_nothing_but_the_app(folder: Path) -> None:
+    assert (folder / "function.zip").stat().st_size < 100_000
+    tops = {name.split("/")[0] for name in names_in(folder / "function.zip")}
+    assert tops == {"app.pyc", "chalicelib"}
+
+
+def test_the_layer_carries_no_boto3_no_tests_and_no_metadata(folder: Path) -> None:
+    names = names_in(folder / "layer.zip")
+    packages = {re.sub(r"^python/lib/python[\d.]+/site-packages/", "", name).split("/")[0] for name in names}
+    assert {"chalice", "marshmallow", "psycopg2", "aws_lambda_powertools"} <= packages
+    assert packages.isdisjoint({"boto3", "botocore", "s3transfer"})
+    assert [name for name in names if "/tests/" in name or ".dist-info/" in name] == []
+
+
+@pytest.mark.parametrize("archive", ["function.zip", "layer.zip"])
+def test_every_module_has_bytecode_that_is_never_checked(folder: Path, archive: str) -> None:
+    with zipfile.ZipFile(folder / archive) as content:
+        names = set(content.namelist())
+        missing = [name for name in names if name.endswith(".py") and cache_from_source(name) not in names]
+        # PEP 552: after the magic number, flags 1 are "hash-based", and not "check the source".
+        checked = [name for name in names if name.endswith(".pyc") and content.read(name)[4:8] != b"\1\0\0\0"]
+    assert (missing, checked) == ([], [])
+
+
+def test_the_same_input_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = make_package(tmp_path)
+    for name in ("function.zip", "layer.zip", "template.yaml"):
+        assert digest(again / name) == digest(folder / name), name
+
+
+def test_archives_and_the_runtimes_boto3_are_all_that_it_needs(folder: Path, tmp_path: Path) -> None:
+    """The emulator's functions see this machine's packages; AWS's do not."""
+    for archive in ("function.zip", "layer.zip"):
+        with zipfile.ZipFile(folder / archive) as content:
+            content.extractall(tmp_path)
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    for name in ("boto3", "botocore", "s3transfer", "urllib3", "python-dateutil", "six"):
+        package = distribution(name)
+        for top in {file.parts[0] for file in package.files or [] if not file.parts[0].endswith("-info")} - {".."}:
+            if not (runtime / top).exists() and top != "__pycache__":
+                (runtime / top).symlink_to(package.locate_file(top))  # type: ignore[arg-type]
+    (site_packages,) = tmp_path.glob("python/lib/python*/site-packages")
+    code = f"""
+import importlib, pkgutil, sys
+sys.path += [{str(tmp_path)!r}, {str(site_packages)!r}, {str(runtime)!r}]
+import app, chalicelib
+for module in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
+    importlib.import_module(module.name)
+assert chalicelib.__file__.endswith("__init__.pyc"), chalicelib.__file__
+"""
+    environ = {"AWS_DEFAULT_REGION": "us-east-1", "QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/0/postern"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def names_in(archive: Path) -> list[str]:
+    with zipfile.ZipFile(archive) as content:
+        return content.namelist()
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
