@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.sources import load_sources
 from deployment import parameters as parameter_files
+from deployment import template as templates
 from deployment.errors import DeploymentError
 from deployment.package import Package, package, with_uploaded_code
 from deployment.project import Stage
@@ -27,10 +28,12 @@ Say = Callable[[str], None]
 def deploy(stage: Stage, folder: Path, say: Say) -> str:
     """The address of the API, `https://…/<stage>/`. Nothing is created before all that can be checked was checked."""
     values = parameter_files.read(stage.parameters_file)
-    packaged = package(stage, folder, say)
-    parameter_files.check(values, packaged.template)
+    declared = templates.load(*(stage.project / "infra" / name for name in templates.PACKAGED))
+    templates.set_stage(declared, stage.name, stage.timeout_of("processor"), templates.this_python())
+    parameter_files.check(values, declared)
     session = Session()
     check_database_secret(session, values["DatabaseSecretArn"], say)
+    packaged = package(stage, folder, say)
     say(f"Deploying into account {session.account}, region {session.region} …")
     bucket = _bootstrapped(session, stage.project, say)
     template_url = _upload(session, bucket, packaged, say)

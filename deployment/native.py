@@ -45,7 +45,7 @@ def prepare(stage: Stage, say: Say) -> None:
     """Creates the resources or brings them up to date, and configures the stage. Run again after a change."""
     infra = stage.project / "infra"
     resources = templates.load(*(infra / name for name in templates.SHARED))
-    templates.set_stage(resources, stage.name, stage.timeout_of("processor"))
+    templates.set_stage(resources, stage.name, stage.timeout_of("processor"), templates.this_python())
     application = templates.load(infra / "application.yaml")
     values = parameter_files.read(stage.parameters_file)
     _check(values, resources, application)

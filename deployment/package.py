@@ -107,7 +107,7 @@ def _run_chalice(stage: Stage, scratch: Path) -> Path:
     """Chalice's own package, with our template merged into it."""
     infra = stage.project / "infra"
     additions = scratch / "additions.yaml"
-    files = [infra / name for name in (*templates.SHARED, "application.yaml")]
+    files = [infra / name for name in templates.PACKAGED]
     additions.write_text(templates.dump(templates.load(*files)), "utf-8")
     out = scratch / "chalice"
     done = subprocess.run(

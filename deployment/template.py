@@ -12,8 +12,9 @@ import yaml
 
 Template = dict[str, Any]
 
-# What both ways of deploying create; the packaged one adds application.yaml.
+# What both ways of deploying create, and what the packaged one has besides.
 SHARED = ("resources.yaml", "monitoring.yaml")
+PACKAGED = (*SHARED, "application.yaml")
 
 _SNAPSTART_FROM = (3, 12)
 # SAM's name for the alias that it publishes with the function.
@@ -49,12 +50,7 @@ def completed(template: Template, *, stage: str, processor_timeout: int, python:
     """
     template = deepcopy(template)
     template["Description"] = f"Postern, stage {stage}: POST in, Postgres out"
-    set_stage(template, stage, processor_timeout)
-    if python < _SNAPSTART_FROM:
-        template["Parameters"]["SnapStart"] |= {
-            "AllowedValues": ["off"],
-            "ConstraintDescription": "off: this package is for an older Python than SnapStart takes (3.12)",
-        }
+    set_stage(template, stage, processor_timeout, python)
     for integration in _integrations(template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]):
         uri = integration["uri"]["Fn::Sub"]
         assert "${APIHandler.Arn}" in uri, "Chalice's template calls another function than it used to."
@@ -62,11 +58,16 @@ def completed(template: Template, *, stage: str, processor_timeout: int, python:
     return template
 
 
-def set_stage(template: Template, stage: str, processor_timeout: int) -> None:
-    """Makes it this stage's template; AWS asks for six times the function's timeout (in seconds)."""
+def set_stage(template: Template, stage: str, processor_timeout: int, python: tuple[int, int]) -> None:
+    """Its parameters become this stage's; AWS asks for six times the processor's timeout (in seconds)."""
     parameters = template["Parameters"]
     parameters["Stage"] |= {"Default": stage, "AllowedValues": [stage]}
     parameters["VisibilityTimeout"] |= {"Default": 6 * processor_timeout, "MinValue": 6 * processor_timeout}
+    if "SnapStart" in parameters and python < _SNAPSTART_FROM:
+        parameters["SnapStart"] |= {
+            "AllowedValues": ["off"],
+            "ConstraintDescription": "off: this package is for an older Python than SnapStart takes (3.12)",
+        }
 
 
 def this_python() -> tuple[int, int]:

@@ -1,0 +1,153 @@
+"""What does not fit is said in a sentence, before anything is created."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from botocore.exceptions import ClientError
+
+from tests.deployment.cloud import Cloud, checkout, run
+from tests.deployment.conftest import write_parameters
+
+ARN = "arn:aws:secretsmanager:us-east-1:000000000000:secret:database-AbCdEf"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout(tmp_path_factory.mktemp("refused"))
+
+
+def refused(cloud: Cloud, clone: Path, *arguments: str, **environ: str) -> str:
+    """What it says, having created nothing."""
+    before = stacks(cloud)
+    done = run(cloud, clone, *arguments, environ=environ)
+    assert (done.returncode, stacks(cloud)) == (1, before), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    text: str = done.stderr
+    return text
+
+
+def stacks(cloud: Cloud) -> set[str]:
+    return {stack["StackId"] for stack in cloud.client("cloudformation").describe_stacks()["Stacks"]}
+
+
+def secret_of(cloud: Cloud, content: object) -> str:
+    client = cloud.client("secretsmanager")
+    text = content if isinstance(content, str) else json.dumps(content)
+    arn: str = client.create_secret(Name=f"misfit-{hash(text)}", SecretString=text)["ARN"]
+    return arn
+
+
+@pytest.mark.parametrize("command", ["package", "deploy", "native", "migrate", "partial-responses"])
+def test_a_stage_that_is_not_there(cloud: Cloud, clone: Path, command: str) -> None:
+    assert "Did you mean 'prod'?" in refused(cloud, clone, command, "--stage", "prd")
+
+
+def test_no_stage(cloud: Cloud, clone: Path) -> None:
+    assert "Say STAGE=NAME; there are dev, prod." in refused(cloud, clone, "deploy")
+
+
+def test_no_parameters(cloud: Cloud, clone: Path) -> None:
+    (clone / "infra" / "parameters" / "dev.json").unlink(missing_ok=True)
+
+    assert '{"Parameters": {"DatabaseSecretArn":' in refused(cloud, clone, "native", "--stage", "dev")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({}, "DatabaseSecretArn is needed: Secret of the database"),
+        ({"DatabaseSecretArn": "postgres://…"}, "DatabaseSecretArn is 'postgres://…', not the ARN of a secret."),
+        ({"DatabaseSecretArn": ARN, "BatchSise": "5"}, "There is no parameter 'BatchSise'. Did you mean 'BatchSize'?"),
+        ({"DatabaseSecretArn": ARN, "BatchSize": "0"}, "BatchSize is '0', not a whole number from 1 to 10000."),
+        ({"DatabaseSecretArn": ARN, "BatchSize": "11"}, "A BatchSize over 10 needs a BatchingWindowSeconds of 1"),
+        ({"DatabaseSecretArn": ARN, "SubnetIds": "subnet-1"}, "SubnetIds and SecurityGroupIds need each other."),
+        ({"DatabaseSecretArn": ARN, "LogRetentionDays": "31"}, "LogRetentionDays is '31', not one of 1, 3, 5"),
+        ({"DatabaseSecretArn": ARN, "AlarmEmail": "nobody"}, "AlarmEmail is 'nobody', not an e-mail address"),
+    ],
+)
+def test_parameters_that_do_not_fit(cloud: Cloud, clone: Path, parameters: dict[str, str], sentence: str) -> None:
+    write_parameters(clone, "prod", **parameters)
+
+    assert sentence in refused(cloud, clone, "deploy", "--stage", "prod")
+
+
+def test_what_chalice_cannot_express(cloud: Cloud, clone: Path) -> None:
+    write_parameters(clone, "dev", DatabaseSecretArn=ARN, SnapStart="on", ThrottlingRate="5")
+
+    said = refused(cloud, clone, "native", "--stage", "dev")
+
+    assert "SnapStart, ThrottlingRate: `chalice deploy` cannot express it." in said
+
+
+@pytest.mark.parametrize("command", ["deploy", "native"])
+def test_a_database_secret_that_is_not_there(cloud: Cloud, clone: Path, command: str) -> None:
+    write_parameters(clone, "prod", DatabaseSecretArn=ARN)
+
+    assert f"There is no secret {ARN}." in refused(cloud, clone, command, "--stage", "prod")
+
+
+def test_a_database_secret_of_another_region(cloud: Cloud, clone: Path) -> None:
+    write_parameters(clone, "prod", DatabaseSecretArn=ARN.replace("us-east-1", "eu-west-1"))
+
+    said = refused(cloud, clone, "deploy", "--stage", "prod")
+
+    assert "The database's secret is in eu-west-1, the deployment in us-east-1." in said
+
+
+@pytest.mark.parametrize(
+    ("secret", "sentence"),
+    [
+        ("hunter2", "The database's secret is not a JSON object."),
+        ({"username": "postern"}, "The database's secret has no"),
+    ],
+)
+def test_a_database_secret_that_nothing_can_be_done_with(cloud: Cloud, clone: Path, secret: Any, sentence: str) -> None:
+    write_parameters(clone, "prod", DatabaseSecretArn=secret_of(cloud, secret))
+
+    said = refused(cloud, clone, "deploy", "--stage", "prod")
+
+    assert sentence in said
+    assert "hunter2" not in said
+
+
+def test_a_region_that_is_none(cloud: Cloud, clone: Path) -> None:
+    write_parameters(clone, "prod", DatabaseSecretArn=ARN)
+
+    said = refused(cloud, clone, "deploy", "--stage", "prod", AWS_DEFAULT_REGION="eu-nowhere-1", AWS_REGION="")
+
+    assert "AWS has no region 'eu-nowhere-1'." in said
+
+
+def test_two_ways_to_start_warm(cloud: Cloud, clone: Path) -> None:
+    """SnapStart is `on` only with Python 3.12; whatever packages, the two exclude each other."""
+    write_parameters(clone, "prod", DatabaseSecretArn=ARN, SnapStart="on", ProvisionedConcurrency="1")
+
+    assert "SnapStart" in refused(cloud, clone, "deploy", "--stage", "prod")
+
+
+def test_the_template_itself_refuses_two_ways_to_start_warm(cloud: Cloud, clone: Path) -> None:
+    application = yaml.safe_load((clone / "infra" / "application.yaml").read_text("utf-8"))
+    names = ("ProvisionedConcurrency", "SnapStart")
+    template = {
+        "Parameters": {name: application["Parameters"][name] for name in names},
+        "Rules": application["Rules"],
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+    }
+
+    def create(**values: str) -> None:
+        client = cloud.client("cloudformation")
+        client.create_stack(
+            StackName="rules-" + "-".join(values.values()),
+            TemplateBody=json.dumps(template),
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
+        )
+
+    create(ProvisionedConcurrency="1", SnapStart="off")
+    create(ProvisionedConcurrency="0", SnapStart="on")
+    with pytest.raises(ClientError, match="exclude each other"):
+        create(ProvisionedConcurrency="1", SnapStart="on")
