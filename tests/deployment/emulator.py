@@ -4,6 +4,7 @@
 - CloudFormation hands a parameter on as a text, and the service reads it as the number that it asks for.
 - The definition of a REST API can be imported, and put in the place of one that is there, as Chalice does it. The
   emulator can do so for CloudFormation only.
+- An invocation that runs while its function is updated ends as it began, by the old code.
 - Nothing but the given port is listened to.
 """
 
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from typing import Any
 
 from ministack import app
-from ministack.core import iam_actions
+from ministack.core import iam_actions, lambda_runtime
 from ministack.services import apigateway_v1
 from ministack.services.cloudformation import provisioners
 
@@ -62,7 +65,25 @@ def _import_api(definition: dict[str, Any], id: str | None) -> Any:
     return apigateway_v1._v1_response(apigateway_v1._rest_api_view(apigateway_v1._rest_apis[id]), 201)
 
 
+_kill_workers = lambda_runtime.kill_workers
+_LONGEST_INVOCATION_SECONDS = 20
+
+
+def retire_workers(workers: list[Any]) -> None:
+    """They are out of the pool already, so none gets another invocation. Nobody waits: they may call the emulator."""
+
+    def retire() -> None:
+        deadline = time.monotonic() + _LONGEST_INVOCATION_SECONDS
+        while any(worker.in_use for worker in workers if worker) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        _kill_workers(workers)
+
+    threading.Thread(target=retire, daemon=True).start()
+
+
 def main() -> None:
+    lambda_runtime.kill_workers = retire_workers
+    lambda_runtime.Worker.kill = lambda worker: _kill_workers([worker])
     apigateway_v1.handle_request = handle_apigateway
     iam_actions.extract_iam_action = extract_iam_action
     app._port_is_bindable = lambda host, port: False

@@ -111,8 +111,13 @@ class Installation:
         return {"failed": "FunctionError" in answer, "result": result}
 
     def processed(self, ids: list[str], timeout: float = 30) -> list[dict[str, Any]]:
-        """Their rows, once they are all there."""
-        return eventually(lambda: rows if len(rows := self.rows(ids)) == len(ids) else None, timeout=timeout)
+        """Their rows, once they are all processed."""
+
+        def all_processed() -> list[dict[str, Any]] | None:
+            rows = self.rows(ids)
+            return rows if [row["status"] for row in rows] == ["processed"] * len(ids) else None
+
+        return eventually(all_processed, timeout=timeout)
 
 
 def fetch(url: str, body: bytes | None, headers: Mapping[str, str], trust: ssl.SSLContext) -> Answer:

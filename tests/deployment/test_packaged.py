@@ -56,3 +56,21 @@ def test_a_poisoned_event_ends_in_the_dead_letters(installation: Installation) -
 
 def test_health_answers(installation: Installation) -> None:
     assert fetch(f"{installation.address}health", None, {}, installation.cloud.trust()).status == 200
+
+
+@pytest.mark.parametrize("broken", ["", "hunter2", "[]", '{"github": 7}', "{}"])
+def test_without_a_sound_secret_a_sender_is_told_to_come_again(installation: Installation, broken: str) -> None:
+    """A 503, which an alarm counts, and never a 4xx: after one, the sender would drop the event."""
+    client, arn = installation.cloud.client("secretsmanager"), installation.outputs["SourcesSecretArn"]
+    sound = client.get_secret_value(SecretId=arn)["SecretString"]
+    try:
+        client.put_secret_value(SecretId=arn, SecretString=broken or " ")
+        installation.cloud.end_containers()
+        assert installation.post("github").status == 503
+    finally:
+        client.put_secret_value(SecretId=arn, SecretString=sound)
+        installation.cloud.end_containers()
+
+    answer = installation.post("github")
+    assert answer.status == 202
+    installation.processed([answer.body["id"]])

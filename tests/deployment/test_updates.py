@@ -1,0 +1,164 @@
+"""Deployments over a running installation, and ones that fail."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devstack.postgres import Server
+from tests.conftest import administer, url_of
+from tests.deployment.acceptance import accept
+from tests.deployment.cloud import Cloud, checkout, run
+from tests.deployment.conftest import describe, make_database_secret, write_parameters
+from tests.deployment.installation import Answer, Installation
+
+SENDERS = 2
+
+
+class Traffic:
+    """Signed deliveries without a pause, each of them another."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._ended = threading.Event()
+        self.answers: list[Answer] = []
+        self.failures: list[str] = []
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._send) for _ in range(SENDERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            for thread in threads:
+                thread.join()
+
+    def _send(self) -> None:
+        while not self._ended.is_set():
+            body = json.dumps({"type": "order.created", "order": str(uuid.uuid4())}).encode()
+            try:
+                self.answers.append(self._installation.post("hmac", body))
+            except OSError as exc:
+                self.failures.append(repr(exc))
+
+
+def test_an_update_under_traffic_answers_nothing_but_202_and_loses_nothing(installation: Installation) -> None:
+    """Other code, in every function, and other settings, in one update and back."""
+    handlers = installation.project / "chalicelib" / "handlers" / "orders.py"
+    file = installation.project / "infra" / "parameters" / "prod.json"
+    code, parameters = handlers.read_text("utf-8"), file.read_text("utf-8")
+    traffic = Traffic(installation)
+    version = _version(installation)
+    try:
+        with traffic.flowing():
+            handlers.write_text(code + "\n\nRELEASE = 2\n", "utf-8")
+            changed = json.loads(parameters)
+            changed["Parameters"] |= {"MaximumConcurrency": "4", "ThrottlingRate": "400"}
+            file.write_text(json.dumps(changed), "utf-8")
+            updated = run(installation.cloud, installation.project, "deploy", "--stage", "prod")
+            assert updated.returncode == 0, updated.stdout + updated.stderr
+            assert _version(installation) != version
+    finally:
+        handlers.write_text(code, "utf-8")
+        file.write_text(parameters, "utf-8")
+
+    assert traffic.failures == []
+    assert {answer.status for answer in traffic.answers} == {202}
+    assert len(traffic.answers) > 20
+    ids = [answer.body["id"] for answer in traffic.answers]
+    installation.processed(ids, timeout=60)
+    assert installation.orders(ids) == len(ids)
+
+
+def test_deploying_what_is_deployed_changes_nothing(installation: Installation) -> None:
+    assert run(installation.cloud, installation.project, "deploy", "--stage", "prod").returncode == 0
+    version = _version(installation)
+
+    again = run(installation.cloud, installation.project, "deploy", "--stage", "prod")
+
+    assert again.returncode == 0, again.stderr
+    assert "Stack postern-prod is up to date." in again.stdout
+    assert "nothing to migrate" in again.stdout
+    assert _version(installation) == version
+
+
+def _version(installation: Installation) -> str:
+    """The version of the API function that the alias names."""
+    alias = installation.cloud.client("lambda").get_alias(FunctionName=installation.name, Name="live")
+    version: str = alias["FunctionVersion"]
+    return version
+
+
+def with_trouble(template: str) -> str:
+    """With a resource that CloudFormation begins to create, when much is there already, and cannot."""
+    content = yaml.safe_load(template)
+    content["Resources"]["Trouble"] = {
+        "Type": "AWS::SQS::Queue",
+        "DependsOn": ["Dashboard", "ProcessorErrorsAlarm"],
+        "Properties": {"VisibilityTimeout": 999_999},
+    }
+    return yaml.safe_dump(content)
+
+
+@pytest.fixture
+def second(cloud: Cloud, tmp_path: Path, postgres_server: Server) -> tuple[Path, str]:
+    """A stage of its own, not deployed yet: its project and its database's address."""
+    project = checkout(tmp_path)
+    config = json.loads((project / ".chalice" / "config.json").read_text("utf-8"))
+    config["stages"]["second"] = {"api_gateway_stage": "second"}
+    (project / ".chalice" / "config.json").write_text(json.dumps(config), "utf-8")
+    name = f"second_{uuid.uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name}")
+    secret = make_database_secret(cloud, url_of(postgres_server, name))
+    write_parameters(project, "second", DatabaseSecretArn=secret, MaxAttempts="2", RetryBaseSeconds="1")
+    return project, url_of(postgres_server, name)
+
+
+def test_a_deployment_that_fails_half_way_leaves_nothing_and_the_next_one_works(
+    cloud: Cloud, second: tuple[Path, str]
+) -> None:
+    project, database_url = second
+    client = cloud.client("cloudformation")
+    template = project / "infra" / "monitoring.yaml"
+    sound = template.read_text("utf-8")
+    template.write_text(with_trouble(sound), "utf-8")
+
+    failed = run(cloud, project, "deploy", "--stage", "second")
+
+    assert failed.returncode == 1
+    assert "The deployment failed and was rolled back (ROLLBACK_COMPLETE)." in failed.stderr
+    assert "Trouble: Invalid value for the parameter VisibilityTimeout" in failed.stderr
+    left = client.list_stack_resources(StackName="postern-second")["StackResourceSummaries"]
+    assert [r["LogicalResourceId"] for r in left if r["ResourceStatus"] != "DELETE_COMPLETE"] == []
+
+    template.write_text(sound, "utf-8")
+    deployed = run(cloud, project, "deploy", "--stage", "second")
+
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    assert "Removing what a deployment left behind that failed (ROLLBACK_COMPLETE) …" in deployed.stdout
+    accept(describe(cloud, project, "second", "postern-second", database_url))
+
+
+def test_an_update_that_fails_leaves_the_installation_as_it_was(installation: Installation) -> None:
+    template = installation.project / "infra" / "monitoring.yaml"
+    sound = template.read_text("utf-8")
+    template.write_text(with_trouble(sound), "utf-8")
+    try:
+        failed = run(installation.cloud, installation.project, "deploy", "--stage", "prod")
+    finally:
+        template.write_text(sound, "utf-8")
+
+    assert failed.returncode == 1
+    assert "The deployment failed and was rolled back (UPDATE_ROLLBACK_COMPLETE)." in failed.stderr
+    assert "Trouble: Invalid value for the parameter VisibilityTimeout" in failed.stderr
+    accept(installation)
