@@ -32,7 +32,7 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     templates.set_stage(declared, stage.name, stage.timeout_of("processor"), templates.this_python())
     parameter_files.check(values, declared)
     session = Session()
-    check_database_secret(session, values["DatabaseSecretArn"], say)
+    check_database_secret(session, values, say)
     packaged = package(stage, folder, say)
     say(f"Deploying into account {session.account}, region {session.region} …")
     bucket = _bootstrapped(session, stage.project, say)
@@ -58,8 +58,9 @@ def announce(session: Session, stage: Stage, address: str, secret_arn: str, say:
     _tell_missing_secrets(session, stage, secret_arn, say)
 
 
-def check_database_secret(session: Session, arn: str, say: Say) -> None:
+def check_database_secret(session: Session, parameters: Mapping[str, str], say: Say) -> None:
     """Raises DeploymentError for a secret that the functions could do nothing with."""
+    arn = parameters["DatabaseSecretArn"]
     if arn.split(":")[3] != session.region:
         raise DeploymentError(f"The database's secret is in {arn.split(':')[3]}, the deployment in {session.region}.")
     try:
@@ -79,8 +80,11 @@ def check_database_secret(session: Session, arn: str, say: Say) -> None:
     if not isinstance(secret, dict):
         raise DeploymentError("The database's secret is not a JSON object.")
     missing = [key for key in ("host", "username", "password") if not secret.get(key)]
+    if parameters.get("DatabaseHost") and "host" in missing:
+        missing.remove("host")
     if missing:
-        raise DeploymentError(f"The database's secret has no {', no '.join(missing)}.")
+        hint = " The parameter DatabaseHost can say it." if "host" in missing else ""
+        raise DeploymentError(f"The database's secret has no {', no '.join(missing)}.{hint}")
 
 
 def _bootstrapped(session: Session, project: Path, say: Say) -> str:

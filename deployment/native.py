@@ -31,6 +31,9 @@ Say = Callable[[str], None]
 _EXPRESSED = (
     "DatabaseSecretArn",
     "DatabaseSecretKeyArn",
+    "DatabaseHost",
+    "DatabasePort",
+    "DatabaseName",
     "SubnetIds",
     "SecurityGroupIds",
     "MaxAttempts",
@@ -50,7 +53,7 @@ def prepare(stage: Stage, say: Say) -> None:
     values = parameter_files.read(stage.parameters_file)
     _check(values, resources, application)
     session = Session()
-    check_database_secret(session, values["DatabaseSecretArn"], say)
+    check_database_secret(session, values, say)
     cloudformation = session.client("cloudformation")
     if Stack(cloudformation, stage.stack, say).outputs() is not None:
         raise DeploymentError(

@@ -57,6 +57,7 @@ class Cloud:
         self._child = Child(
             [sys.executable, "-m", "tests.deployment.emulator"],
             log=self.directory / "aws.log",
+            cwd=PROJECT,
             environ={
                 **base_environ(os.environ),
                 "AUTH": "true",

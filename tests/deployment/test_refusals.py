@@ -103,7 +103,7 @@ def test_a_database_secret_of_another_region(cloud: Cloud, clone: Path) -> None:
     ("secret", "sentence"),
     [
         ("hunter2", "The database's secret is not a JSON object."),
-        ({"username": "postern"}, "The database's secret has no"),
+        ({"username": "postern", "password": "hunter2"}, "has no host. The parameter DatabaseHost can say it."),
     ],
 )
 def test_a_database_secret_that_nothing_can_be_done_with(cloud: Cloud, clone: Path, secret: Any, sentence: str) -> None:
