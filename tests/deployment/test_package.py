@@ -184,6 +184,16 @@ def test_warm_starts_are_off_unless_asked_for(template: dict[str, Any], translat
     assert all("Timezone" in action for action in target["Properties"]["ScheduledActions"])
 
 
+def test_every_parameter_is_documented_with_its_default(template: dict[str, Any]) -> None:
+    rows = [line for line in (PROJECT / "docs" / "deploy.md").read_text("utf-8").splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert documented == set(template["Parameters"])
+    for name, about in template["Parameters"].items():
+        if name != "Stage" and about.get("Default") not in (None, ""):
+            (row,) = (row for row in rows if f"`{name}`" in row.split("|")[1])
+            assert f"`{about['Default']}`" in row.split("|")[2], name
+
+
 def test_the_function_is_small_and_carries_nothing_but_the_app(folder: Path) -> None:
     assert (folder / "function.zip").stat().st_size < 100_000
     tops = {name.split("/")[0] for name in names_in(folder / "function.zip")}
