@@ -19,6 +19,7 @@ import pytest
 import yaml
 from samtranslator.translator.transform import transform
 
+from chalicelib.metrics import METRICS
 from deployment.package import Package, with_uploaded_code
 from devstack.settings import PROJECT, base_environ
 from tests.deployment.cloud import checkout
@@ -182,6 +183,20 @@ def test_warm_starts_are_off_unless_asked_for(template: dict[str, Any], translat
     assert target["Condition"] == "KeptWarm"
     assert target["Properties"]["ResourceId"] == {"Fn::Sub": "function:${APIHandler}:live"}
     assert all("Timezone" in action for action in target["Properties"]["ScheduledActions"])
+
+
+def test_every_alarm_is_explained_and_reaches_the_topic(template: dict[str, Any]) -> None:
+    explained = (PROJECT / "docs" / "operate.md").read_text("utf-8")
+    alarms = of_type(template, "AWS::CloudWatch::Alarm").values()
+    assert len(alarms) >= 8
+    for alarm in alarms:
+        name = alarm["AlarmName"]["Fn::Sub"].removeprefix("postern-${Stage}-")
+        assert f"\n### {name}\n" in explained
+        assert f"| [`{name}`](#{name}) |" in explained
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Alarms"}]
+        assert alarm["TreatMissingData"] == "notBreaching"
+        if alarm["Namespace"] == "Postern" and alarm["MetricName"] != "ledger_mismatch":
+            assert alarm["MetricName"] in METRICS
 
 
 def test_every_parameter_is_documented_with_its_default(template: dict[str, Any]) -> None:
