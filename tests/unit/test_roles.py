@@ -1,0 +1,343 @@
+"""One role per function, which grants what the function's code calls and what AWS does in its name, and no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from deployment.project import FUNCTIONS
+from tests.unit.aws_calls import PROJECT, Unfollowed, derive, doors, read_sources
+from tests.unit.roles import (
+    Infrastructure,
+    Policy,
+    granted,
+    listed,
+    problems,
+    read_policies,
+    read_template,
+    resource_types,
+    statements,
+)
+
+SOURCES = read_sources()
+POLICIES = read_policies()
+CONFIG: dict[str, Any] = json.loads((PROJECT / ".chalice" / "config.json").read_text("utf-8"))
+
+# The only actions on `*`: AWS's service authorization reference has no resource type for any of them.
+ON_EVERYTHING = {
+    "ec2:DescribeNetworkInterfaces",  # a listing
+    "ec2:DescribeSubnets",  # a listing
+    "xray:PutTraceSegments",  # goes to the account's traces, which are no resource
+    "xray:PutTelemetryRecords",  # as before
+}
+
+# Who may do what with what holds events and secrets. Nobody may anything else with it, and nobody else may this.
+MAY = {
+    ("sqs:SendMessage", "${WebhookQueue.Arn}"): {"api_handler"},
+    ("sqs:ReceiveMessage", "${WebhookQueue.Arn}"): {"processor"},
+    ("sqs:GetQueueAttributes", "${WebhookQueue.Arn}"): {"processor"},
+    ("sqs:DeleteMessage", "${WebhookQueue.Arn}"): {"processor"},
+    ("sqs:ChangeMessageVisibility", "${WebhookQueue.Arn}"): {"processor"},
+    ("sqs:SendMessage", "${WebhookDeadLetterQueue.Arn}"): {"processor"},
+    ("s3:PutObject", "${LargeBodies.Arn}/*"): {"api_handler"},
+    ("s3:GetObject", "${LargeBodies.Arn}/*"): {"processor"},
+    ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
+    ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {"processor", "maintenance", "store"},
+    ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {"processor", "maintenance", "store"},
+}
+
+
+def test_every_role_grants_what_its_function_needs_and_no_more() -> None:
+    assert problems(POLICIES, SOURCES) == []
+
+
+def test_nobody_may_do_what_is_anothers() -> None:
+    holders: dict[tuple[str, str], set[str]] = {}
+    for function, policy in POLICIES.items():
+        for grant in granted(policy):
+            if grant.effect == "Allow" and grant.action.split(":")[0] not in ("logs", "xray", "ec2"):
+                holders.setdefault((grant.action, grant.resource), set()).add(function)
+    assert holders == MAY
+
+
+def test_every_function_has_a_policy_of_its_own_and_nothing_beside_it() -> None:
+    assert set(doors(SOURCES)) == set(CONFIG["lambda_functions"]) == set(FUNCTIONS)
+    assert CONFIG["autogen_policy"] is False
+    files = [function["iam_policy_file"] for function in CONFIG["lambda_functions"].values()]
+    assert len(set(files)) == len(FUNCTIONS)
+    assert {file.name for file in (PROJECT / ".chalice").glob("policy*")} == set(files)
+    # Nor is there a role, or a second policy, for the app, a stage or one of its functions.
+    assert [key for key in keys(CONFIG) if "iam" in key] == ["iam_policy_file"] * len(FUNCTIONS)
+
+
+def test_the_template_adds_nothing_to_a_role() -> None:
+    resources: dict[str, Any] = Infrastructure().template["Resources"]
+    assert not [name for name, resource in resources.items() if resource.get("Type", "").startswith("AWS::IAM::")]
+    for function in FUNCTIONS:
+        assert not {"Role", "Policies", "PermissionsBoundary"} & set(Infrastructure().function(function)["Properties"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_action_is_a_wildcard(function: str) -> None:
+    assert not [grant for grant in granted(POLICIES[function]) if "*" in grant.action or "?" in grant.action]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_grant_on_everything_is_of_an_action_that_takes_no_resource(function: str) -> None:
+    assert {g.action for g in granted(POLICIES[function]) if g.effect == "Allow" and g.resource == "*"} <= ON_EVERYTHING
+
+
+def test_aws_takes_no_resource_for_those_actions() -> None:
+    assert {action: resource_types(action) for action in ON_EVERYTHING} == {action: [] for action in ON_EVERYTHING}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_granted_action_exists_and_is_on_a_resource_when_aws_takes_one(function: str) -> None:
+    for grant in granted(POLICIES[function]):
+        if grant.effect == "Allow":
+            assert bool(resource_types(grant.action)) == (grant.resource != "*"), grant
+
+
+def test_the_functions_log_groups_are_made_by_the_template() -> None:
+    """So that no role needs logs:CreateLogGroup, and no group is kept for ever."""
+    resources = Infrastructure().template["Resources"]
+    for function in FUNCTIONS:
+        definition = Infrastructure().function(function)
+        [group] = definition["DependsOn"]
+        name = definition["Properties"]["FunctionName"]["Fn::Sub"]
+        assert resources[group]["Properties"]["LogGroupName"] == {"Fn::Sub": f"/aws/lambda/{name}"}
+
+
+# From here on: that the comparison notices what it has to.
+
+
+def keys(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        yield from tree
+    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else []:
+        yield from keys(child)
+
+
+def numbered(policies: dict[str, Policy]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for function, policy in policies.items():
+        for number, (_, statement) in enumerate(statements(policy)):
+            yield function, number, statement
+
+
+def copied(function: str, number: int) -> tuple[dict[str, Policy], dict[str, Any]]:
+    """A copy of all policies, and one statement in it."""
+    policies = deepcopy(POLICIES)
+    return policies, list(statements(policies[function]))[number][1]
+
+
+def changed(module: str, old: str, new: str) -> dict[str, str]:
+    """The sources with one change."""
+    assert SOURCES[module].count(old) == 1, f"{module} has no single {old!r}."
+    return {**SOURCES, module: SOURCES[module].replace(old, new)}
+
+
+ACTIONS = [(f, n, action) for f, n, statement in numbered(POLICIES) for action in listed(statement["Action"])]
+STATEMENTS = [(function, number) for function, number, _ in numbered(POLICIES)]
+
+
+@pytest.mark.parametrize(("function", "number", "action"), ACTIONS)
+def test_an_action_that_is_taken_away_is_missed(function: str, number: int, action: str) -> None:
+    policies, statement = copied(function, number)
+    statement["Action"] = [other for other in listed(statement["Action"]) if other != action]
+    found = problems(policies, SOURCES)
+    assert found
+    assert all(f"{function} has too little: {statement['Effect']} {action} on " in problem for problem in found)
+
+
+@pytest.mark.parametrize(("function", "number"), STATEMENTS)
+@pytest.mark.parametrize("action", ["sqs:PurgeQueue", "s3:DeleteObject", "secretsmanager:PutSecretValue", "sqs:*"])
+def test_an_action_that_is_added_is_found(function: str, number: int, action: str) -> None:
+    policies, statement = copied(function, number)
+    statement["Action"] = [*listed(statement["Action"]), action]
+    found = problems(policies, SOURCES)
+    assert found
+    assert all(f"{function} has too much: {statement['Effect']} {action} on " in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("function", "number"), [(f, n) for f, n, statement in numbered(POLICIES) if statement["Resource"] != "*"]
+)
+@pytest.mark.parametrize("resource", ["*", "arn:aws:sqs:*:*:*"])
+def test_a_resource_that_is_widened_is_found(function: str, number: int, resource: str) -> None:
+    policies, statement = copied(function, number)
+    statement["Resource"] = resource
+    found = problems(policies, SOURCES)
+    for action in listed(statement["Action"]):
+        assert any(f"{function} has too much: Allow {action} on {resource}" in problem for problem in found)
+        assert any(f"{function} has too little: Allow {action} on " in problem for problem in found)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_statement_whose_condition_is_dropped_is_found(function: str) -> None:
+    policies = deepcopy(POLICIES)
+    policies[function]["Statement"] = [statement for _, statement in statements(policies[function])]
+    assert any(f"{function} has too much: Allow xray:PutTraceSegments on *" in p for p in problems(policies, SOURCES))
+
+
+@pytest.mark.parametrize("other", [name for name in FUNCTIONS if name != "processor"])
+def test_the_policy_of_another_function_is_found(other: str) -> None:
+    found = problems({**POLICIES, "processor": POLICIES[other]}, SOURCES)
+    assert any("processor has too little" in problem for problem in found)
+    assert any("processor has too much" in problem for problem in found)
+
+
+def test_another_resource_in_a_functions_environment_is_found() -> None:
+    infrastructure = Infrastructure(deepcopy(read_template()))
+    variables = infrastructure.function("processor")["Properties"]["Environment"]["Variables"]
+    variables["DEAD_LETTER_QUEUE_URL"] = {"Ref": "WebhookQueue"}
+    [little, much] = problems(POLICIES, SOURCES, infrastructure)
+    assert "processor has too little: Allow sqs:SendMessage on ${WebhookQueue.Arn}" in little
+    assert "processor has too much: Allow sqs:SendMessage on ${WebhookDeadLetterQueue.Arn}" in much
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "missed"),
+    [
+        (
+            "chalicelib.adapters.s3",
+            'return aws.s3().get_object(Bucket=self.bucket, Key=key)["Body"].read()',
+            "return aws.s3().delete_object(Bucket=self.bucket, Key=key)\n"
+            '            return aws.s3().get_object(Bucket=self.bucket, Key=key)["Body"].read()',
+            {"processor": "s3:DeleteObject on ${LargeBodies.Arn}/*"},
+        ),
+        (
+            "chalicelib.adapters.s3",
+            "aws.s3().put_object(",
+            "aws.s3().head_bucket(Bucket=self.bucket)\n            aws.s3().put_object(",
+            {"api_handler": "s3:ListBucket on ${LargeBodies.Arn}"},
+        ),
+        (
+            "chalicelib.adapters.sqs",
+            "            if group:\n",
+            "            client = aws.sqs()\n"
+            "            client.get_queue_attributes(QueueUrl=self.url)\n            if group:\n",
+            {
+                "api_handler": "sqs:GetQueueAttributes on ${WebhookQueue.Arn}",
+                "processor": "sqs:GetQueueAttributes on ${WebhookDeadLetterQueue.Arn}",
+            },
+        ),
+        (
+            "chalicelib.adapters.secrets",
+            "            secrets = json.loads(",
+            "            aws.secretsmanager().describe_secret(SecretId=self._secret_id)\n"
+            "            secrets = json.loads(",
+            {"api_handler": "secretsmanager:DescribeSecret on ${SourcesSecret.Id}"},
+        ),
+        (
+            "chalicelib.adapters.secrets",
+            "        answer = aws.secretsmanager().get_secret_value(SecretId=secret_id)\n",
+            "        answer = aws.secretsmanager().get_secret_value(SecretId=secret_id)\n"
+            "        aws.secretsmanager().rotate_secret(SecretId=secret_id)\n",
+            dict.fromkeys(("processor", "maintenance", "store"), "secretsmanager:RotateSecret on ${DatabaseSecretArn}"),
+        ),
+        (
+            "chalicelib.consume",
+            '            self.log("backoff.failed", failed=True, reason=exc.reason)',
+            '            self.queue.send("again", attributes={})',
+            {"processor": "sqs:SendMessage on ${WebhookQueue.Arn}"},
+        ),
+    ],
+)
+def test_a_new_call_is_missed_in_the_roles_of_those_who_reach_it(
+    module: str, old: str, new: str, missed: dict[str, str]
+) -> None:
+    found = problems(POLICIES, changed(module, old, new))
+    assert len(found) == len(missed)
+    for function, grant in missed.items():
+        [problem] = [problem for problem in found if problem.startswith(f"{function} ")]
+        assert problem.startswith(f"{function} has too little: Allow {grant} (chalicelib/adapters/")
+
+
+HIDDEN = "delete_object(Bucket=self.bucket, Key=key)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"client = aws.s3(); client.{HIDDEN}",
+        "delete = aws.s3().delete_object; delete(Bucket=self.bucket, Key=key)",
+        "aws.s3().delete_object(**{'Key': key}, Bucket=str(self.bucket))",
+        f"getattr(aws, 's3')().{HIDDEN}",
+        f"getattr(aws.s3(), 'delete_object')({HIDDEN.partition('(')[2]}",
+        f"sorted([key], key=lambda _: aws.s3().{HIDDEN})",
+        f"later = [lambda: aws.s3().{HIDDEN}]; later.append(None); later[0]()",
+        f"ways = {{}}; ways['s3'] = aws.s3(); ways['s3'].{HIDDEN}",
+        f"[client.{HIDDEN} for client in (aws.s3(),)]",
+        f"key and (client := aws.s3()).{HIDDEN}",
+        f"yield aws.s3().{HIDDEN}",
+    ],
+)
+def test_a_call_is_found_however_it_is_written(code: str) -> None:
+    calls = "        with aws.failing_as(BodyUnavailable):\n            return"
+    found = problems(POLICIES, changed("chalicelib.adapters.s3", calls, f"        {code}\n{calls}"))
+    assert len(found) == 1
+    assert found[0].startswith("processor has too little: Allow s3:DeleteObject on ${LargeBodies.Arn}/* (chalicelib/")
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        "def __post_init__(self) -> None:\n        self.clean()",
+        "@property\n    def cleaned(self) -> None:\n        self.clean()",
+        "@classmethod\n    def of(cls, bucket: str) -> None:\n        cls(bucket).clean()",
+        "def __enter__(self) -> None:\n        self.clean()",
+        "def __call__(self) -> None:\n        self.clean()",
+    ],
+)
+def test_a_call_is_found_in_whatever_calls_it(helper: str) -> None:
+    clean = "def clean(self) -> None:\n        aws.s3().delete_object(Bucket=self.bucket)\n\n"
+    used = "        self.cleaned; self.of(self.bucket); self()\n        with self:\n            pass\n"
+    sources = changed("chalicelib.adapters.s3", "    bucket: str\n", f"    bucket: str\n\n    {helper}\n\n    {clean}")
+    get = '        """Raises BodyUnavailable."""\n'
+    sources["chalicelib.adapters.s3"] = sources["chalicelib.adapters.s3"].replace(get, f"{get}{used}")
+    found = problems(POLICIES, sources)
+    assert any(problem.startswith("processor has too little: Allow s3:DeleteObject on") for problem in found)
+
+
+def test_a_call_that_is_gone_is_found() -> None:
+    sources = changed(
+        "chalicelib.adapters.sqs", "aws.sqs().change_message_visibility_batch(", "aws.sqs().delete_message_batch("
+    )
+    [problem] = problems(POLICIES, sources)
+    assert problem.startswith("processor has too much: Allow sqs:ChangeMessageVisibility on ${WebhookQueue.Arn}")
+
+
+def test_a_use_case_that_needs_a_resource_its_function_is_not_told_is_found() -> None:
+    sources = changed("app", "return wiring.operator().perform(event)", "return wiring.consumer().consume([])")
+    with pytest.raises(AssertionError, match="store is not told by BODIES_BUCKET"):
+        problems(POLICIES, sources)
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "said"),
+    [
+        # A call that nobody comes to may be one that the reader did not find the way to.
+        ("chalicelib.consume", "self.queue.hide(delays)", "pass", "No function was seen to come to .*/sqs.py"),
+        ("app", "return wiring.operator().maintain()", "return {}", "maintenance seems to call nothing"),
+        ("app", '@app.schedule(', '@app.on_sns_message(', "what kind of door"),
+        # Which operations, and on what?
+        ("chalicelib.adapters.s3", "aws.s3().put_object(", "aws.s3().upload_fileobj(", "is no operation of s3"),
+        ("chalicelib.adapters.s3", "Bucket=self.bucket, Key=key, Body=body", "Bucket='b', Key=key", "which resource"),
+        ("chalicelib.adapters.s3", "Bucket=self.bucket, Key=key, Body=body", "**vars(self)", "which resource"),
+        ("chalicelib.adapters.s3", "aws.s3().put_object(", "map(aws.s3().put_object, ", "is given a client"),
+        ("chalicelib.adapters.s3", "aws.s3().put_object(", "print(aws.s3(), ", "is given a client"),
+        # Clients that are made in another way.
+        ("chalicelib.adapters.s3", "import aws\n", "import aws\nimport boto3\n", "say aws.<service>"),
+        ("chalicelib.adapters.s3", "import aws\n", "import aws\nfrom chalicelib.adapters.aws import s3\n", "say aws"),
+        ("chalicelib.adapters.aws", 'client: S3Client = _client("s3")', "client: S3Client = _s3", "No function"),
+        # Code that is not followed.
+        ("chalicelib.adapters.s3", "    def get(", "    async def get(", "No function was seen"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_followed_is_said(module: str, old: str, new: str, said: str) -> None:
+    with pytest.raises(Unfollowed, match=said):
+        derive(changed(module, old, new))
