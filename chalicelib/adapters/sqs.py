@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.adapters import aws
 from chalicelib.errors import QueueUnavailable
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, SendMessageRequestTypeDef
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef
 
 # SQS takes no more entries in one call.
 _MOST_ENTRIES = 10
@@ -34,19 +34,20 @@ class SqsQueue:
 
         `trace`, X-Ray's header, does not count to the message's size.
         """
-        request: SendMessageRequestTypeDef = {
-            "QueueUrl": self.url,
-            "MessageBody": message,
-            "MessageAttributes": {
-                name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()
-            },
-        }
+        optional: dict[str, Any] = {}
         if group:
-            request["MessageGroupId"] = group
+            optional["MessageGroupId"] = group
         if trace:
-            request["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
+            optional["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         with aws.failing_as(QueueUnavailable):
-            aws.sqs().send_message(**request)
+            aws.sqs().send_message(
+                QueueUrl=self.url,
+                MessageBody=message,
+                MessageAttributes={
+                    name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()
+                },
+                **optional,
+            )
 
     def hide(self, delays: Mapping[str, int]) -> None:
         """Sets when received messages come back: receipt handle -> seconds from now."""
