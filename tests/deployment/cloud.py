@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from botocore.config import Config
 
 from devstack.processes import Child, remembered_port
 from devstack.settings import PROJECT, base_environ
+from tests.support import eventually
 
 _SERVICES = (
     "apigateway,application-autoscaling,cloudformation,ec2,events,iam,kms,lambda,logs,monitoring,s3,secretsmanager,"
@@ -92,6 +94,8 @@ class Cloud:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if any("_worker" in part for part in process.cmdline()):
                     process.kill()
+                    # The emulator, whose children they are, sees a killed one as running until it is a zombie.
+                    eventually(partial(_has_ended, process))
 
     def environ(self) -> dict[str, str]:
         """What a person's terminal is set to, to deploy into this account."""
@@ -124,6 +128,13 @@ class Cloud:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 _HANDLERS = """

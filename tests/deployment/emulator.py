@@ -5,12 +5,14 @@
 - The definition of a REST API can be imported, and put in the place of one that is there, as Chalice does it. The
   emulator can do so for CloudFormation only.
 - An invocation that runs while its function is updated ends as it began, by the old code.
+- A function has no environment but its own: the emulator's level of logging is not the functions'.
 - Nothing but the given port is listened to.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
@@ -82,6 +84,7 @@ def retire_workers(workers: list[Any]) -> None:
 
 
 def main() -> None:
+    os.environ.pop("LOG_LEVEL", None)
     lambda_runtime.kill_workers = retire_workers
     lambda_runtime.Worker.kill = lambda worker: _kill_workers([worker])
     apigateway_v1.handle_request = handle_apigateway
