@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from chalice import Chalice, Rate, Response
 from chalice.app import CloudWatchEvent, Request, SQSEvent
 
 from chalicelib import http, logs, naming, wiring
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.errors import MethodNotAllowed, Refusal
+from chalicelib.deliveries import Delivery, Greeting, Headers
+from chalicelib.errors import Refusal
 from chalicelib.ingest import accept
 from chalicelib.tracing import trace_header, trace_id
 
@@ -35,34 +36,37 @@ def receive(source: str) -> Response:
     assert request is not None  # Chalice sets it before it calls a view
     started = time.perf_counter()
     outcome: dict[str, Any] = {"source": source, "bytes": None}
-    counted = "rejected"
+    counted, number = "rejected", 1
     try:
-        if request.method != "POST":
-            raise MethodNotAllowed("method")
-        delivery = Delivery(source, _headers(request), _body(request), wiring.utc_now(), _request_id(request), _trace())
+        delivery = _delivery(source, request)
         outcome["bytes"] = len(delivery.body)
-        receipt = accept(delivery, wiring.inbox())
+        result = accept(delivery, wiring.inbox())
+        if isinstance(result, Greeting):
+            answer = http.greeted(result)
+            logs.line("delivery.greeted", status=answer.status, **outcome)
+            return _response(answer)
         outcome |= {
-            "id": str(receipt.id),
-            "type": receipt.type,
-            "dedup_key": receipt.dedup_key,
-            "secret": receipt.secret,
+            "id": str(result.id),
+            "events": len(result.ids),
+            "type": result.type,
+            "dedup_key": result.dedup_key,
+            "secret": result.secret,
         }
-        counted = "accepted"
-        answer = http.accepted(receipt)
+        counted, number = "accepted", len(result.ids)
+        answer = http.accepted(result)
     except Refusal as refusal:
         outcome |= {"reason": refusal.code, "detail": refusal.reason}
         answer = http.refused(refusal)
     except Exception:
         # Chalice would answer it with a 500 as well, and log it as lines of text that no metric can be taken from.
         answer = http.framework_error(500)
-        outcome |= {"status": answer.status, "reason": answer.body["error"]}
+        outcome |= {"status": answer.status, "reason": "internal_error"}
         logs.crash("request.failed", metrics={"rejected": 1, "ack_ms": logs.ms_since(started)}, **outcome)
         return _response(answer)
     logs.line(
         f"delivery.{counted}",
         failed=counted == "rejected",
-        metrics={counted: 1, "ack_ms": logs.ms_since(started)},
+        metrics={counted: number, "ack_ms": logs.ms_since(started)},
         status=answer.status,
         **outcome,
     )
@@ -108,6 +112,37 @@ def answer_in_our_shape(request: Request, get_response: Callable[[Request], Resp
     return response
 
 
+def _delivery(source: str, request: Request) -> Delivery:
+    headers = _headers(request)
+    query = _query(request)
+    return Delivery(
+        source=source,
+        headers=headers,
+        body=_body(request),
+        received_at=wiring.utc_now(),
+        request_id=_request_id(request),
+        trace=_trace(),
+        method=request.method,
+        url=_url(request, headers, query),
+        query=query,
+    )
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    values = request.to_original_event().get("multiValueQueryStringParameters") or {}
+    return [(name, value) for name, several in values.items() for value in several]
+
+
+def _url(request: Request, headers: Headers, query: list[tuple[str, str]]) -> str:
+    """The address as the sender has it. API Gateway knows by which of its own names it was called; the local server
+    goes by what the request says. The query comes decoded, and is written as senders mostly write it.
+    """
+    domain = request.context.get("domainName")
+    base = f"https://{domain}" if domain else f"http://{headers.get('host', 'localhost')}"
+    path = request.context.get("path") or request.path
+    return base + path + (f"?{urlencode(query)}" if query else "")
+
+
 def _begin(context: object, **fields: Any) -> None:
     logs.begin(context, stage=wiring.config().stage, **fields)
 
@@ -135,7 +170,8 @@ def _body(request: Request) -> bytes:
 
 
 def _response(answer: http.Answer) -> Response:
-    return Response(answer.body, {"Content-Type": "application/json", **answer.headers}, answer.status)
+    body = answer.body if isinstance(answer.body, str) else dict(answer.body)
+    return Response(body, {"Content-Type": "application/json", **answer.headers}, answer.status)
 
 
 wiring.warm_up(os.environ)

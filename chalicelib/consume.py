@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -154,6 +154,8 @@ class Consumer:
         event = from_message(message.text)
         body = self.bodies.get(event.body_key) if event.body_key else event.body
         assert body is not None  # from_message allows exactly one of the two
+        if event.delivery_body_key:
+            event = replace(event, delivery_body=self.bodies.get(event.delivery_body_key))
         return Work(event, body, message.attempts_before)
 
     def _process(self, works: Sequence[Work]) -> dict[UUID, Outcome]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -57,7 +57,8 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"
 class Delivery:
     """One HTTP request from a provider, exactly as it came.
 
-    `request_id` is API Gateway's name for it, `trace` the header of X-Ray's trace that it belongs to.
+    `url` is the address that the provider knows, `query` the parameters in it, decoded, in their order. `request_id`
+    is API Gateway's name for the request, `trace` the header of X-Ray's trace that it belongs to.
     """
 
     source: str
@@ -66,14 +67,27 @@ class Delivery:
     received_at: datetime
     request_id: str | None = None
     trace: str | None = None
+    method: str = "POST"
+    url: str = ""
+    query: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """The answer to a delivery that is no event, a handshake: a status, a text or JSON object, and headers."""
+
+    status: int = 200
+    body: str | Mapping[str, Any] = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Event:
     """What a delivery announced; handlers get one.
 
-    `payload` is the parsed body, `body` its exact bytes. `attempt` counts the tries at processing this
-    event, from 1. `request_id` is API Gateway's id of the request that brought it, where there was one.
+    `payload` is the parsed body (JSON, or the fields of a form; None where it is neither), `body` its exact bytes. An
+    event of a delivery that brought several has its own part of that as its body. `attempt` counts the tries at
+    processing this event, from 1. `request_id` is API Gateway's id of the request that brought it, where there was one.
     """
 
     id: UUID

@@ -32,7 +32,13 @@ _LARGEST_UNPACKED_BYTES = 10_000_000
 
 @dataclass(frozen=True)
 class Accepted:
-    """An event between the two functions. `body` is None while the bytes lie in the bucket under `body_key`."""
+    """An event between the two functions. `body` is None while the bytes lie in the bucket under `body_key`.
+
+    `claim` is what deliveries of the same event share where the dedup key cannot be relied on for it: a header that
+    nobody signed. `delivery` is the id of the delivery that the event is one of several of: its first event's;
+    `delivery_body` comes with that one,
+    or lies in the bucket under `delivery_body_key`.
+    """
 
     id: UUID
     source: str
@@ -44,6 +50,11 @@ class Accepted:
     body_key: str | None = None
     form_field: str | None = None
     request_id: str | None = None
+    format: str = "json"
+    claim: str | None = None
+    delivery: UUID | None = None
+    delivery_body: bytes | None = None
+    delivery_body_key: str | None = None
 
 
 def to_message(event: Accepted) -> str:
@@ -61,6 +72,16 @@ def to_message(event: Accepted) -> str:
         envelope["form_field"] = event.form_field
     if event.request_id is not None:
         envelope["request"] = event.request_id
+    if event.format != "json":
+        envelope["format"] = event.format
+    if event.claim is not None:
+        envelope["claim"] = event.claim
+    if event.delivery is not None:
+        envelope["delivery"] = str(event.delivery)
+    if event.delivery_body_key is not None:
+        envelope["delivery_body_key"] = event.delivery_body_key
+    if event.delivery_body is not None:
+        envelope["delivery_body"] = base64.b64encode(zlib.compress(event.delivery_body, 1)).decode()
     if event.body is None:
         envelope["body_key"] = event.body_key
     elif len(event.body) < _COMPRESS_FROM_BYTES:
@@ -132,6 +153,11 @@ class _EnvelopeSchema(Schema):
     headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
     form_field = fields.String(load_default=None)
     request = fields.String(load_default=None, validate=_storable)
+    format = fields.String(load_default="json", validate=validate.OneOf(["json", "form", "bytes"]))
+    claim = fields.String(load_default=None, validate=_storable)
+    delivery = fields.UUID(load_default=None)
+    delivery_body = _CompressedBytes(load_default=None)
+    delivery_body_key = fields.String(load_default=None, validate=validate.Length(min=1))
     body = _Bytes()
     zbody = _CompressedBytes()
     body_key = fields.String(validate=validate.Length(min=1))
@@ -152,6 +178,11 @@ class _EnvelopeSchema(Schema):
             body_key=data.get("body_key"),
             form_field=data["form_field"],
             request_id=data["request"],
+            format=data["format"],
+            claim=data["claim"],
+            delivery=data["delivery"],
+            delivery_body=data["delivery_body"],
+            delivery_body_key=data["delivery_body_key"],
         )
 
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.deliveries import Greeting
 from chalicelib.errors import Refusal
 from chalicelib.ingest import Receipt
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, a JSON body and headers, for whichever framework serves it."""
+    """A status, a body (a JSON object, or text) and headers, for whichever framework serves it."""
 
     status: int
-    body: dict[str, Any]
-    headers: dict[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
 def accepted(receipt: Receipt) -> Answer:
-    return Answer(202, {"status": "accepted", "id": str(receipt.id)})
+    """The id is the first event's; a delivery that brought several has them all."""
+    if receipt.answer is not None:
+        return Answer(receipt.answer, "", _TEXT)
+    body: dict[str, Any] = {"status": "accepted", "id": str(receipt.id)}
+    if len(receipt.ids) > 1:
+        body["ids"] = [str(id) for id in receipt.ids]
+    return Answer(202, body)
+
+
+def greeted(greeting: Greeting) -> Answer:
+    headers = {} if isinstance(greeting.body, Mapping) else _TEXT
+    return Answer(greeting.status, greeting.body, {**headers, **greeting.headers})
 
 
 def refused(refusal: Refusal) -> Answer:

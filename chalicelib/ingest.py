@@ -1,8 +1,11 @@
-"""Use case: accept a delivery. The order is the promise: cheap checks, then the signature, and only then JSON."""
+"""Use case: accept a delivery. The order is the promise: cheap checks, then the signature, and only then JSON.
+
+What is answered before that (`chalicelib.handshakes`, unsigned ones) reveals nothing and is never an event.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
@@ -11,16 +14,21 @@ from marshmallow import Schema, ValidationError
 
 from chalicelib import naming, payloads
 from chalicelib.config import LARGEST_BODY_BYTES
-from chalicelib.deliveries import Delivery, Headers, new_event_id
+from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
 from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.errors import (
     InvalidPayload,
+    MethodNotAllowed,
     PayloadTooLarge,
     UnknownSource,
     UnsupportedMediaType,
 )
-from chalicelib.signatures import Proof
+from chalicelib.payloads import Format
+from chalicelib.schemes.base import Fetch, Proof, fetch_nothing
 from chalicelib.sources import Source
+
+# More than any provider sends at once; each is a message of its own.
+_MOST_ITEMS = 10_000
 
 
 class Queue(Protocol):
@@ -28,6 +36,9 @@ class Queue(Protocol):
 
     def send(self, message: str, *, group: str, trace: str | None) -> None:
         """Returns once the message is durable; raises QueueUnavailable otherwise."""
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        """Returns once all of them are durable; raises QueueUnavailable otherwise, when some of them may be."""
 
 
 class Bodies(Protocol):
@@ -39,53 +50,82 @@ class Bodies(Protocol):
 
 @dataclass(frozen=True)
 class Inbox:
-    """What accepting a delivery needs. `secrets_of` gives a source's valid secrets, or raises SecretUnavailable."""
+    """What accepting a delivery needs.
+
+    `secrets_of` gives a source's valid secrets, or raises SecretUnavailable; `fetch` gets certificates.
+    """
 
     sources: Mapping[str, Source]
     secrets_of: Callable[[str], list[str]]
     queue: Queue
     bodies: Bodies
+    fetch: Fetch = fetch_nothing
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the sender and the log are told about an accepted event."""
+    """What the sender and the log are told about an accepted delivery: about its first event, and how many it brought.
 
-    id: UUID
+    `answer`: the status that the provider wants, where it wants one.
+    """
+
+    ids: Sequence[UUID]
     type: str
     dedup_key: str
     secret: int | None
+    answer: int | None = None
+
+    @property
+    def id(self) -> UUID:
+        return self.ids[0]
 
 
-def accept(delivery: Delivery, inbox: Inbox) -> Receipt:
-    """Verifies, validates and queues a delivery; returns only when the event is durable.
+def accept(delivery: Delivery, inbox: Inbox) -> Receipt | Greeting:
+    """Verifies, validates and queues a delivery; returns only when each of its events is durable.
 
-    Raises a Refusal, whose class says what the sender is answered.
+    A handshake is answered instead. Raises a Refusal, whose class says what the sender is answered.
     """
     source = inbox.sources.get(delivery.source)
     if source is None:
         raise UnknownSource("unknown_source")
-    form_field = _check_cheaply(delivery, source)
-    proof = _verify(delivery, source, inbox)
-
-    payload = payloads.parse(payloads.text_of(delivery.body, form_field))
-    if source.schema is not None:
-        _validate(payload, source.schema)
-
-    event = _event(delivery, source, proof, payload, form_field)
-    _enqueue(event, inbox, delivery.trace)
-    return Receipt(event.id, event.type, event.dedup_key, proof.secret)
-
-
-def _check_cheaply(delivery: Delivery, source: Source) -> str | None:
-    """Size and content type; returns the form field to read when the body is a form."""
+    if source.url is not None:
+        delivery = replace(delivery, url=source.url)
     if len(delivery.body) > LARGEST_BODY_BYTES:
         raise PayloadTooLarge("too_large", message=f"The body is larger than {LARGEST_BODY_BYTES:,} bytes.")
+    if greeting := _greet(delivery, source, inbox, signed=False):
+        return greeting
+    if delivery.method != "POST":
+        raise MethodNotAllowed("method")
+    format, form_field = _reading(delivery, source)
+    proof = _verify(delivery, source, inbox)
+    if greeting := _greet(delivery, source, inbox, signed=True):
+        return greeting
+
+    text = payloads.text_of(delivery.body, form_field, format)
+    events = _events(delivery, source, proof, text, format, form_field)
+    if not events:
+        return Greeting(200)
+    _enqueue(events, inbox, delivery.trace)
+    first = events[0]
+    return Receipt([event.id for event in events], first.type, first.dedup_key, proof.secret, source.answer)
+
+
+def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) -> Greeting | None:
+    if not source.handshakes:
+        return None
+    from chalicelib import handshakes
+
+    return handshakes.greet(delivery, source, signed=signed, secrets_of=inbox.secrets_of, fetch=inbox.fetch)
+
+
+def _reading(delivery: Delivery, source: Source) -> tuple[Format, str | None]:
+    """How the body is read, and the form field that holds the JSON where that is so."""
     content_type = _content_type(delivery.headers)
     if content_type not in source.content_types:
         taken = ", ".join(sorted(source.content_types))
         raise UnsupportedMediaType("content_type", message=f"This source takes {taken}.")
-    return source.form_field if content_type == "application/x-www-form-urlencoded" else None
+    format = payloads.format_of(content_type)
+    return format, source.form_field if format is Format.FORM else None
 
 
 def _content_type(headers: Headers) -> str:
@@ -98,7 +138,7 @@ def _content_type(headers: Headers) -> str:
 
 def _verify(delivery: Delivery, source: Source, inbox: Inbox) -> Proof:
     secrets = inbox.secrets_of(source.name) if source.needs_secret else []
-    return source.scheme.verify(delivery.headers, delivery.body, secrets, delivery.received_at)
+    return source.scheme.verify(delivery, secrets, inbox.fetch)
 
 
 def _validate(payload: object, schema: Schema) -> None:
@@ -109,27 +149,97 @@ def _validate(payload: object, schema: Schema) -> None:
         raise InvalidPayload("schema", message="The payload does not fit its schema.", details=details) from None
 
 
-def _event(delivery: Delivery, source: Source, proof: Proof, payload: object, form_field: str | None) -> Accepted:
-    found_key = proof.signed_id or (source.dedup.find(delivery.headers, payload) if source.dedup else None)
-    found_type = source.type.find(delivery.headers, payload) if source.type else None
+def _events(
+    delivery: Delivery, source: Source, proof: Proof, text: str | None, format: Format, form_field: str | None
+) -> list[Accepted]:
+    """One event, or one for each item of a delivery that brings several."""
+    payload = payloads.parse(text) if text is not None else None
+    if source.items is None or text is None:
+        return [_event(delivery, source, proof, payload, delivery.body, format, form_field)]
+    items = payloads.items_of(text, source.items)
+    if len(items) > _MOST_ITEMS:
+        raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
+    events = [
+        _event(delivery, source, proof, payloads.parse(item), item.encode("utf-8", "surrogatepass"), Format.JSON, None)
+        for item in items
+    ]
+    if not events:
+        return []
+    of = events[0].id
+    return [replace(event, delivery=of, delivery_body=None if at else delivery.body) for at, event in enumerate(events)]
+
+
+def _event(
+    delivery: Delivery,
+    source: Source,
+    proof: Proof,
+    payload: object,
+    body: bytes,
+    format: Format,
+    form_field: str | None,
+) -> Accepted:
+    if source.schema is not None:
+        _validate(payload, source.schema)
+    id = new_event_id(delivery.received_at)
+    key, claim = _identity(delivery, source, proof, payload, body, id)
     return Accepted(
-        id=new_event_id(delivery.received_at),
+        id=id,
         source=source.name,
-        type=naming.event_type(found_type),
-        dedup_key=naming.dedup_key(found_key, delivery.body),
+        type=naming.event_type(source.type.find(delivery.headers, payload) if source.type else None),
+        dedup_key=key,
+        claim=claim,
         received_at=delivery.received_at,
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
-        body=delivery.body,
+        body=body,
+        format=format.value,
         form_field=form_field,
         request_id=delivery.request_id,
     )
 
 
-def _enqueue(event: Accepted, inbox: Inbox, trace: str | None) -> None:
+def _identity(
+    delivery: Delivery, source: Source, proof: Proof, payload: object, body: bytes, id: UUID
+) -> tuple[str, str | None]:
+    """The dedup key, and what makes deliveries the same event where that is something else.
+
+    An id that stands in a header beside the signature is anybody's to change: with another one, a captured delivery
+    would be another event, and with the id of an event to come, it would take its place. So the body decides.
+    """
+    if source.dedup_by == "delivery" and source.dedup is None:
+        return str(id), None
+    found = proof.signed_id or (source.dedup.find(delivery.headers, payload) if source.dedup else None)
+    key = naming.dedup_key(found, body)
+    unsigned = (
+        found is not None
+        and proof.signed_id is None
+        and source.scheme.covers_body
+        and source.dedup is not None
+        and source.dedup.in_headers
+    )
+    return key, naming.dedup_key(None, body) if unsigned else None
+
+
+def _enqueue(events: Sequence[Accepted], inbox: Inbox, trace: str | None) -> None:
+    messages = [_message(event, inbox) for event in events]
+    group = events[0].source
+    if len(messages) == 1:
+        inbox.queue.send(messages[0], group=group, trace=trace)
+    else:
+        inbox.queue.send_all(messages, group=group, trace=trace)
+
+
+def _message(event: Accepted, inbox: Inbox) -> str:
+    """Bodies too large for a message go to the bucket first."""
     message = to_message(event)
+    if len(message) <= LARGEST_MESSAGE_BYTES:
+        return message
+    key = f"{event.source}/{event.received_at:%Y/%m/%d}/{event.id}"
+    if event.delivery_body is not None:
+        inbox.bodies.put(f"{key}.delivery", event.delivery_body)
+        event = replace(event, delivery_body=None, delivery_body_key=f"{key}.delivery")
+        message = to_message(event)
     if len(message) > LARGEST_MESSAGE_BYTES:
         assert event.body is not None
-        key = f"{event.source}/{event.received_at:%Y/%m/%d}/{event.id}"
         inbox.bodies.put(key, event.body)
         message = to_message(replace(event, body=None, body_key=key))
-    inbox.queue.send(message, group=event.source, trace=trace)
+    return message

@@ -1,4 +1,4 @@
-"""Where an event's dedup key and type stand in a delivery: `header:NAME` or `body:dotted.path`."""
+"""Where an event's dedup key and type stand in a delivery: `header:NAME` or `body:dotted.path`, or several of them."""
 
 from __future__ import annotations
 
@@ -39,16 +39,48 @@ class Locator:
         raise ValueError(f"'{text}' is not 'header:NAME' or 'body:dotted.path'.")
 
     def find(self, headers: Headers, payload: Any) -> str | None:
-        if self.where == "header":
-            return headers.get(self.path) or None
-        value = payload
-        for step in self.path.split("."):
-            if not isinstance(value, Mapping) or step not in value:
-                return None
-            value = value[step]
+        value = headers.get(self.path) if self.where == "header" else at(payload, self.path)
         if isinstance(value, bool) or not isinstance(value, str | int):
             return None
         return str(value) or None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a name comes from: the texts of its parts, joined with ':'; each from the first locator that finds one.
+
+    A path's step that is a number counts into a list.
+    """
+
+    parts: tuple[tuple[Locator, ...], ...]
+
+    @classmethod
+    def parse(cls, text: str | list[str]) -> Place:
+        """`WHERE:PATH`, or `WHERE:PATH or WHERE:PATH`, or a list of these. Raises ValueError with a sentence."""
+        parts = [text] if isinstance(text, str) else text
+        return cls(tuple(tuple(Locator.parse(choice) for choice in part.split(" or ")) for part in parts))
+
+    @property
+    def in_headers(self) -> bool:
+        """Whether any of it may stand in a header."""
+        return any(locator.where == "header" for part in self.parts for locator in part)
+
+    def find(self, headers: Headers, payload: Any) -> str | None:
+        """None where none of its parts is there; a part alone that is missing leaves a gap."""
+        found = [next((text for place in part if (text := place.find(headers, payload))), "") for part in self.parts]
+        return ":".join(found) if any(found) else None
+
+
+def at(payload: Any, path: str) -> Any:
+    """What stands at a dotted path of a JSON value; None where nothing does. An empty path is the value itself."""
+    for step in path.split(".") if path else ():
+        if isinstance(payload, Mapping):
+            payload = payload.get(step)
+        elif isinstance(payload, list) and step.isdecimal() and len(step) < 6 and int(step) < len(payload):
+            payload = payload[int(step)]
+        else:
+            return None
+    return payload
 
 
 def dedup_key(found: str | None, body: bytes) -> str:

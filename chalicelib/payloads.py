@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -18,31 +20,120 @@ from chalicelib.errors import InvalidPayload
 DEEPEST_NESTING = 512
 
 
-def text_of(body: bytes, form_field: str | None = None) -> str:
-    """The JSON text that is `body`, or that stands in this field of the form that `body` is.
+class Format(StrEnum):
+    """How a body is read. BYTES are kept and have no payload."""
 
-    Raises InvalidPayload.
+    JSON = "json"
+    FORM = "form"
+    BYTES = "bytes"
+
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+def format_of(content_type: str) -> Format:
+    """`content_type` in lower case and without parameters. Some senders call their JSON text/plain."""
+    if content_type == FORM_TYPE:
+        return Format.FORM
+    kind = content_type.partition("/")[2]
+    return Format.JSON if kind == "json" or kind.endswith("+json") or content_type == "text/plain" else Format.BYTES
+
+
+def text_of(body: bytes, form_field: str | None = None, format: str = Format.JSON) -> str | None:
+    """The JSON text that `body` is, or that stands in this field of the form that it is, or that says what the form
+    holds; None for bytes. Raises InvalidPayload.
     """
+    if format == Format.BYTES:
+        return None
     try:
         # RFC 8259, section 8.1: UTF-8, and a reader may ignore a byte order mark.
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InvalidPayload("not_utf8", message="The body is not UTF-8.") from None
     if form_field is not None:
-        fields = [value for name, value in _form(text) if name == form_field]
+        fields = [value for name, value in form_of(text) if name == form_field]
         if len(fields) != 1:
             raise InvalidPayload("form_field_missing", message=f"The form has no single field '{form_field}'.")
         text = fields[0]
+    elif format == Format.FORM:
+        return _form_as_json(text)
     if not text.strip():
         raise InvalidPayload("empty", message="The body is empty.")
     return text
 
 
-def _form(text: str) -> list[tuple[str, str]]:
+def form_of(text: str) -> list[tuple[str, str]]:
+    """The fields of a form, blank ones too, in their order. Raises InvalidPayload."""
     try:
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError:
         raise InvalidPayload("not_a_form", message="The body is not a form.") from None
+
+
+def _form_as_json(text: str) -> str:
+    """An object of the fields: a text each, or a list of them where a field is repeated."""
+    fields: dict[str, str | list[str]] = {}
+    for name, value in form_of(text):
+        if name not in fields:
+            fields[name] = value
+        else:
+            known = fields[name]
+            fields[name] = [*known, value] if isinstance(known, list) else [known, value]
+    return json.dumps(fields)
+
+
+def items_of(text: str, path: str) -> list[str]:
+    """The text of each element of the list at this dotted path of a JSON text, exactly as it stands there.
+
+    Raises InvalidPayload where there is no list.
+    """
+    try:
+        at = _find(text, _skip(text, 0), path.split(".") if path else [])
+        if text[at] != "[":
+            raise ValueError
+        return [text[start:end] for start, end in _elements(text, at)]
+    except (ValueError, IndexError, RecursionError):
+        raise InvalidPayload("no_items", message=f"The body has no list at '{path}'.") from None
+
+
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _find(text: str, at: int, steps: Sequence[str]) -> int:
+    """Where the value at these keys begins. Of a key that comes twice the last counts, as it does to json.loads."""
+    for step in steps:
+        if text[at] != "{":
+            raise ValueError
+        starts = dict(_members(text, at))
+        if step not in starts:
+            raise ValueError
+        at = starts[step]
+    return at
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
+    at = _skip(text, at + 1)
+    while text[at] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        start = _skip(text, _skip(text, at) + 1)
+        yield key, start
+        at = _skip(text, _DECODER.raw_decode(text, start)[1])
+        at = _skip(text, at + 1) if text[at] == "," else at
+
+
+def _elements(text: str, at: int) -> Iterator[tuple[int, int]]:
+    at = _skip(text, at + 1)
+    while text[at] != "]":
+        _, end = _DECODER.raw_decode(text, at)
+        yield at, end
+        at = _skip(text, end)
+        at = _skip(text, at + 1) if text[at] == "," else at
 
 
 def parse(text: str) -> Any:

@@ -78,6 +78,7 @@ class Outcome:
 class Transaction(Protocol):
     """The database's side of it; chalicelib.adapters.event_store gives each method's promise."""
 
+    def keep_deliveries(self, events: Sequence[Accepted]) -> None: ...
     def claim(self, events: Sequence[Accepted]) -> set[UUID]: ...
     def owners(self, events: Sequence[Accepted]) -> dict[UUID, UUID]: ...
     def lock(self, ids: Sequence[UUID]) -> dict[UUID, tuple[str, int]]: ...
@@ -169,6 +170,7 @@ class Processor:
     ) -> tuple[dict[UUID, Outcome], list[Work], list[tuple[Work, int]]]:
         """Which events have their outcome already, which are new, and which run again, with the attempt's number."""
         outcomes: dict[UUID, Outcome] = {}
+        tx.keep_deliveries([work.event for work in works if work.event.delivery_body is not None])
         first = tx.claim([work.event for work in works])
         new = [work for work in works if work.event.id in first]
         known: list[Work] = []
@@ -223,6 +225,7 @@ class Processor:
 
 def _announced(work: Work, attempts: int) -> Event:
     event = work.event
+    text = payloads.text_of(work.body, event.form_field, event.format)
     return Event(
         id=event.id,
         source=event.source,
@@ -230,7 +233,7 @@ def _announced(work: Work, attempts: int) -> Event:
         dedup_key=event.dedup_key,
         received_at=event.received_at,
         headers=deepcopy(dict(event.headers)),  # a handler may do with it as it likes
-        payload=payloads.parse(payloads.text_of(work.body, event.form_field)),
+        payload=None if text is None else payloads.parse(text),
         body=work.body,
         attempt=attempts,
         request_id=event.request_id,

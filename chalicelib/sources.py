@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from chalicelib.errors import SourcesFileError
-from chalicelib.naming import HEADER_NAME, Locator
-from chalicelib.providers import PROVIDERS
-from chalicelib.signatures import Scheme
+from chalicelib.naming import HEADER_NAME, Place
+from chalicelib.providers import Provider, provider, provider_names
+from chalicelib.schemes import Scheme, scheme_class
 
 # API Gateway does not decode path parameters: a name is what needs no decoding.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
@@ -25,37 +26,72 @@ _CONTENT_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z", re.ASCII)
 
 @dataclass(frozen=True)
 class Source:
-    """A named place that events come from, ready to use."""
+    """A named place that events come from, ready to use.
+
+    `url` is its address where that is not the one that API Gateway has for it; `quarantine` says that some of what it
+    refuses is kept to be explained. All else is the provider's (`chalicelib.providers.Provider`).
+    """
 
     name: str
     provider: str
     scheme: Scheme
     needs_secret: bool
-    dedup: Locator | None
-    type: Locator | None
+    dedup: Place | None
+    dedup_by: str
+    type: Place | None
+    items: str | None
     content_types: frozenset[str]
     form_field: str | None
+    handshakes: Sequence[Mapping[str, Any]]
+    answer: int | None
+    url: str | None
+    quarantine: bool
     schema: Schema | None
 
 
+class Sources(Mapping[str, Source]):
+    """The sources that a file declares, each made when it is first asked for: a function that serves one needs one.
+
+    Raises SourcesFileError with a sentence, here for a file that is none, and there for a source with a mistake.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tables = _tables(path)
+        self._made: dict[str, Source] = {}
+
+    def __getitem__(self, name: str) -> Source:
+        if name not in self._made:
+            self._made[name] = _source(name, self._tables[name])
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+
 def load_sources(path: Path) -> dict[str, Source]:
-    """The sources that the file declares, by name. Raises SourcesFileError with a sentence."""
+    """All of the sources that the file declares, by name. Raises SourcesFileError with a sentence."""
+    return dict(Sources(path))
+
+
+def _tables(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise SourcesFileError(f"The sources file {path} cannot be read: {exc}.") from exc
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise SourcesFileError(f"The sources file {path} is not TOML: {exc}.") from exc
-    return {name: _source(name, table) for name, table in tables.items()}
 
 
 def source_names(path: Path) -> frozenset[str]:
     """The names that the file declares, for whoever needs no more of it; none where it cannot be read."""
     try:
-        return frozenset(tomllib.loads(path.read_text("utf-8")))
-    except (OSError, ValueError):
+        return frozenset(_tables(path))
+    except SourcesFileError:
         return frozenset()
 
 
@@ -65,36 +101,44 @@ def _source(name: str, table: Any) -> Source:
     if not _NAME.fullmatch(name):
         raise SourcesFileError(f"Source '{name}': a name has 1 to 64 of a-z, 0-9 and '-', and no '-' at its ends.")
     try:
-        settings: dict[str, Any] = _SourceSchema().load(table)
+        settings: dict[str, Any] = _source_schema().load(table)
     except ValidationError as exc:
         raise SourcesFileError(f"Source '{name}', {_first_mistake(exc)}") from exc
-    provider_name = settings["provider"]
-    provider = PROVIDERS[provider_name]
-    options = {key: settings[key] for key in _OPTIONS if key in settings}
-    for key in options:
-        if key not in provider.options:
-            raise SourcesFileError(f"Source '{name}', key '{key}': provider '{provider_name}' has no such setting.")
-    if provider.signs_id and "dedup" in settings:
-        raise SourcesFileError(
-            f"Source '{name}', key 'dedup': provider '{provider_name}' signs the id that is its key."
-        )
+    kind = provider(settings["provider"])
+    scheme = _scheme(name, kind, {key: settings[key] for key in _OPTIONS if key in settings})
+    if scheme.signs_id and "dedup" in settings:
+        raise SourcesFileError(f"Source '{name}', key 'dedup': provider '{kind.name}' signs the id that is its key.")
     return Source(
         name=name,
-        provider=provider_name,
-        scheme=provider.scheme(**options),
-        needs_secret=provider.needs_secret,
-        dedup=settings.get("dedup", provider.dedup),
-        type=settings.get("type", provider.type),
-        content_types=frozenset(settings.get("content_types", provider.content_types)),
-        form_field=provider.form_field,
+        provider=kind.name,
+        scheme=scheme,
+        needs_secret=kind.needs_secret,
+        dedup=settings.get("dedup", kind.dedup),
+        dedup_by="id" if "dedup" in settings else kind.dedup_by,
+        type=settings.get("type", kind.type),
+        items=settings.get("items", kind.items),
+        content_types=frozenset(settings.get("content_types", kind.content_types)),
+        form_field=kind.form_field,
+        handshakes=kind.handshakes,
+        answer=kind.answer,
+        url=settings.get("url"),
+        quarantine=settings["quarantine"],
         schema=_payload_schema(name, settings["schema"]) if "schema" in settings else None,
     )
 
 
-class _LocatorField(fields.Field[Locator]):
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Locator:
+def _scheme(source: str, kind: Provider, options: Mapping[str, Any]) -> Scheme:
+    for key in options:
+        if key not in kind.options:
+            raise SourcesFileError(f"Source '{source}', key '{key}': provider '{kind.name}' has no such setting.")
+    made: Scheme = scheme_class(kind.scheme)(**{**kind.settings, **options})
+    return made
+
+
+class _PlaceField(fields.Field[Place]):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Place:
         try:
-            return Locator.parse(value if isinstance(value, str) else str(value))
+            return Place.parse([str(part) for part in value] if isinstance(value, list) else str(value))
         except ValueError as exc:
             raise ValidationError(str(exc)) from exc
 
@@ -104,19 +148,38 @@ def _one_of(*choices: str) -> fields.String:
     return fields.String(validate=validate.OneOf(choices, error=f"'{{input}}' is not one of {listed}."))
 
 
-_OPTIONS = ("header", "prefix", "algorithm", "encoding", "secret_encoding", "tolerance_seconds")
+_OPTIONS = (
+    "header",
+    "prefix",
+    "algorithm",
+    "encoding",
+    "secret_encoding",
+    "signed",
+    "separator",
+    "timestamp",
+    "unit",
+    "tolerance_seconds",
+)
+
+
+@cache
+def _source_schema() -> Schema:
+    return _SourceSchema()
 
 
 class _SourceSchema(Schema):
     provider = fields.String(
         required=True,
         validate=validate.OneOf(
-            PROVIDERS, error=f"there is no provider '{{input}}'; known are {', '.join(PROVIDERS)}."
+            provider_names(), error=f"there is no provider '{{input}}'; known are {', '.join(provider_names())}."
         ),
         error_messages={"required": "is missing: every source names its kind of sender."},
     )
-    dedup = _LocatorField()
-    type = _LocatorField()
+    dedup = _PlaceField()
+    type = _PlaceField()
+    items = fields.String()
+    url = fields.URL(schemes={"http", "https"}, require_tld=False, error_messages={"invalid": "is not a URL."})
+    quarantine = fields.Boolean(load_default=False, truthy={True}, falsy={False})
     content_types = fields.List(
         fields.String(validate=validate.Regexp(_CONTENT_TYPE, error="'{input}' is not a content type.")),
         validate=validate.Length(min=1, error="the list is empty."),
@@ -131,8 +194,22 @@ class _SourceSchema(Schema):
     )
     prefix = fields.String()
     algorithm = _one_of("sha1", "sha256", "sha512")
-    encoding = _one_of("hex", "base64")
+    encoding = _one_of("hex", "base64", "base64url")
     secret_encoding = _one_of("text", "hex", "base64")
+    signed = fields.String(
+        validate=validate.Regexp(
+            re.compile(r"(?=.*\{body\})(?:[^{}]|\{(?:body|timestamp|url|method)\})+\Z", re.DOTALL),
+            error="'{input}' is not a template with {{body}}.",
+        )
+    )
+    separator = fields.String(validate=validate.Length(min=1, error="is empty."))
+    timestamp = fields.String(
+        validate=validate.Regexp(
+            r"^(header:[A-Za-z0-9-]+|entry:.+|body:[^.]+)\Z",
+            error="'{input}' is not 'header:NAME', 'entry:PREFIX' or 'body:KEY'.",
+        )
+    )
+    unit = _one_of("s", "ms", "iso")
     tolerance_seconds = fields.Integer(
         strict=True, validate=validate.Range(1, 86400, error="must lie between 1 and 86400.")
     )

@@ -48,14 +48,21 @@ def inbox() -> Inbox:
     from chalicelib.adapters.secrets import SourceSecrets
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.ingest import Inbox
-    from chalicelib.sources import load_sources
+    from chalicelib.sources import Sources
 
     return Inbox(
-        sources=load_sources(config().sources_file),
+        sources=Sources(config().sources_file),
         secrets_of=SourceSecrets(config().need("sources_secret_id"), time.monotonic).of,
         queue=SqsQueue(config().need("queue_url")),
         bodies=S3Bodies(config().need("bodies_bucket")),
+        fetch=fetch,
     )
+
+
+def fetch(url: str) -> bytes:
+    from chalicelib.adapters import web
+
+    return web.fetch(url)
 
 
 def warm_up(environ: Mapping[str, str]) -> None:
@@ -72,7 +79,7 @@ def warm_up(environ: Mapping[str, str]) -> None:
     try:
         from chalicelib.adapters import aws
 
-        inbox()
+        dict(inbox().sources)  # each is made when it is asked for
         aws.sqs()
         aws.s3()
         aws.secretsmanager()

@@ -84,12 +84,13 @@ def _send(options: argparse.Namespace) -> int:
         raise PosternError(f"There is no secret for '{source.name}' in {run.secrets_file}.")
     type = options.type or samples.default_type(source.provider)
     body = _read(options.body) if options.body else None
-    sample = samples.sample(source, type, secret, datetime.now(UTC), body)
+    url = f"{run.url}/webhooks/{source.name}"
+    sample = samples.sample(source, type, secret, datetime.now(UTC), body, url)
 
     ids = []
     for _ in range(options.times):
         started = time.perf_counter()
-        status, answer = _post(f"{run.url}/webhooks/{source.name}", sample)
+        status, answer = _post(url, sample)
         milliseconds = (time.perf_counter() - started) * 1000
         print(f"{status}  {answer}  ({source.name} {type}, {len(sample.body):,} bytes, {milliseconds:.0f} ms)")
         if status != 202:

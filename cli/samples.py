@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from string import Template
 from typing import Any
+from urllib.parse import quote_plus
 
+from chalicelib.naming import Locator, Place
+from chalicelib.payloads import FORM_TYPE
+from chalicelib.schemes.base import Draft
 from chalicelib.sources import Source
+from cli.guides import SampleText, guide
 
 
 @dataclass(frozen=True)
@@ -20,100 +27,60 @@ class Sample:
     headers: Mapping[str, str]
 
 
-def sample(source: Source, type: str, secret: str, now: datetime, body: bytes | None = None) -> Sample:
-    """A delivery of this type from this source, signed the way its provider signs.
+def sample(source: Source, type: str, secret: str, now: datetime, body: bytes | None = None, url: str = "") -> Sample:
+    """A delivery of this type from this source to `url`, signed the way its provider signs.
 
-    `body` replaces the sample's. A type that has no sample of its own gets the provider's plainest body.
+    `body` replaces the sample's. A type that has no sample of its own gets the provider's most common one, under that
+    name.
     """
+    known = guide(source.provider)
+    text = known.samples.get(type) or known.samples[known.default_type]
     event_id = str(uuid.uuid4())
+    headers = {"Content-Type": text.content_type, "User-Agent": "postern-send/1"}
+    headers |= {name: _filled(value, event_id, now) for name, value in text.headers.items()}
+    headers |= dict.fromkeys(_headers_of(source.dedup), event_id) | dict.fromkeys(_headers_of(source.type), type)
     if body is None:
-        make = _BODIES.get(source.provider, _plain)
-        body = json.dumps(make(type, event_id, now), indent=2).encode()
-    headers = {"Content-Type": "application/json", "User-Agent": "postern-send/1"}
-    for locator, value in ((source.dedup, event_id), (source.type, type)):
-        if locator is not None and locator.where == "header":
-            headers[locator.path] = value
-    return Sample(body, {**headers, **source.scheme.sign(body, secret, event_id=event_id, now=now)})
+        body = _body(text, None if type in known.samples else source.type, type, event_id, now)
+    draft = Draft(body, event_id, now, source.url or url, headers=headers)
+    signed = source.scheme.sign(draft, secret)
+    return Sample(signed.body, {**headers, **signed.headers})
+
+
+def _body(text: SampleText, renamed: Place | None, type: str, event_id: str, now: datetime) -> bytes:
+    if text.content_type == FORM_TYPE:
+        fields = [line.partition("=") for line in text.body.strip().splitlines()]
+        return "&".join(
+            f"{quote_plus(name)}={quote_plus(_filled(value, event_id, now))}" for name, _, value in fields
+        ).encode()
+    filled = _filled(text.body, event_id, now)
+    for locator in _in_body(renamed):
+        payload = json.loads(filled)
+        if isinstance(payload, dict) and "." not in locator.path:
+            payload[locator.path] = type
+            filled = json.dumps(payload, indent=2, ensure_ascii=False)
+    return filled.encode()
+
+
+def _filled(text: str, event_id: str, now: datetime) -> str:
+    values: dict[str, Any] = {
+        "uuid": event_id,
+        "hex": event_id.replace("-", ""),
+        "number": secrets.randbelow(9 * 10**9) + 10**9,
+        "seconds": int(now.timestamp()),
+        "millis": int(now.timestamp() * 1000),
+        "iso": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+    return Template(text).safe_substitute(values)
+
+
+def _headers_of(place: Place | None) -> list[str]:
+    return [part[0].path for part in place.parts if part[0].where == "header"] if place else []
+
+
+def _in_body(place: Place | None) -> list[Locator]:
+    return [part[0] for part in place.parts if part[0].where == "body"] if place else []
 
 
 def default_type(provider: str) -> str:
     """The type to send when none is named: each provider's most common one."""
-    return {"github": "push", "stripe": "invoice.paid"}.get(provider, "order.created")
-
-
-def _plain(type: str, event_id: str, now: datetime) -> dict[str, Any]:
-    return {
-        "id": event_id,
-        "type": type,
-        "timestamp": now.isoformat(),
-        "data": {"order": "A-1001", "customer": "Zoë Müller 🦊", "total": "129.90", "currency": "EUR"},
-    }
-
-
-def _github(type: str, event_id: str, now: datetime) -> dict[str, Any]:
-    sender = {"login": "octocat", "id": 583231, "type": "User"}
-    repository = {
-        "id": 1296269,
-        "name": "hello-world",
-        "full_name": "octocat/hello-world",
-        "private": False,
-        "owner": sender,
-        "default_branch": "main",
-    }
-    commit = {
-        "id": event_id.replace("-", "") + "0" * 8,
-        "message": "Say hello to the world",
-        "timestamp": now.isoformat(),
-        "author": {"name": "Mona Octocat", "email": "octocat@example.com"},
-        "added": ["hello.txt"],
-        "removed": [],
-        "modified": ["README.md"],
-    }
-    specific: dict[str, dict[str, Any]] = {
-        "push": {
-            "ref": "refs/heads/main",
-            "before": "0" * 40,
-            "after": commit["id"],
-            "pusher": {"name": "octocat", "email": "octocat@example.com"},
-            "commits": [commit],
-            "head_commit": commit,
-        },
-        "ping": {"zen": "Practicality beats purity.", "hook_id": 1, "hook": {"type": "Repository"}},
-        "issues": {
-            "action": "opened",
-            "issue": {"id": 73464126, "number": 2, "title": "It says hello twice", "state": "open"},
-        },
-        "pull_request": {
-            "action": "opened",
-            "number": 3,
-            "pull_request": {"id": 191568743, "number": 3, "title": "Say it once", "merged": False},
-        },
-        "star": {"action": "created", "starred_at": now.isoformat()},
-    }
-    return {**specific.get(type, {"action": "created"}), "repository": repository, "sender": sender}
-
-
-def _stripe(type: str, event_id: str, now: datetime) -> dict[str, Any]:
-    unique = event_id.replace("-", "")[:24]
-    objects: dict[str, dict[str, Any]] = {
-        "invoice": {"id": f"in_{unique}", "amount_paid": 12990, "currency": "eur", "customer": "cus_A1001"},
-        "payment_intent": {"id": f"pi_{unique}", "amount": 12990, "currency": "eur"},
-        "charge": {"id": f"ch_{unique}", "amount": 12990, "currency": "eur"},
-        "checkout": {"id": f"cs_{unique}", "amount_total": 12990, "currency": "eur"},
-        "customer": {"id": f"cus_{unique}", "email": "zoe@example.com"},
-    }
-    kind = type.partition(".")[0]
-    return {
-        "id": f"evt_{unique}",
-        "object": "event",
-        "api_version": "2026-10-28",
-        "created": int(now.timestamp()),
-        "type": type,
-        "livemode": False,
-        "pending_webhooks": 1,
-        "request": {"id": None, "idempotency_key": event_id},
-        "data": {"object": {"object": kind, **objects.get(kind, {"id": unique})}},
-    }
-
-
-_BODIES: dict[str, Callable[[str, str, datetime], dict[str, Any]]] = {"github": _github, "stripe": _stripe}
+    return guide(provider).default_type

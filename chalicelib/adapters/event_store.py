@@ -35,6 +35,22 @@ class EventTransaction:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def keep_deliveries(self, events: Sequence[Accepted]) -> None:
+        """Keeps the bytes of deliveries that brought several events, which their events have only parts of."""
+        self._session.run_many(
+            "insert_deliveries",
+            [
+                (
+                    event.delivery,
+                    event.source,
+                    event.received_at,
+                    jsonb_text(json.dumps(dict(event.headers))),
+                    psycopg2.Binary(event.delivery_body),
+                )
+                for event in sorted(events, key=lambda event: event.id)
+            ],
+        )
+
     def claim(self, events: Sequence[Accepted]) -> set[UUID]:
         """Claims each event's dedup key; the ids of those that were first."""
         rows = self._session.run("claim_keys", _keys(events))
@@ -88,7 +104,7 @@ class EventTransaction:
 def _keys(events: Sequence[Accepted]) -> dict[str, list[Any]]:
     return {
         "sources": [event.source for event in events],
-        "keys": [event.dedup_key for event in events],
+        "keys": [event.claim or event.dedup_key for event in events],
         "ids": [event.id for event in events],
     }
 
@@ -109,6 +125,7 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         _payload(work),
         psycopg2.Binary(work.body),
         event.request_id,
+        event.delivery,
     )
 
 
@@ -117,7 +134,8 @@ def _payload(work: Work) -> str | None:
     if not work.payload_fits:
         return None
     try:
-        return jsonb_text(text_of(work.body, work.event.form_field))
+        text = text_of(work.body, work.event.form_field, work.event.format)
+        return None if text is None else jsonb_text(text)
     except InvalidPayload:
         return None  # a damaged object in the bucket, say; the API function lets no such body through
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.adapters import aws
+from chalicelib.envelope import LARGEST_MESSAGE_BYTES
 from chalicelib.errors import QueueUnavailable
 
 if TYPE_CHECKING:
@@ -49,6 +50,19 @@ class SqsQueue:
                 **optional,
             )
 
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None = None) -> None:
+        """All of them, in as few calls as SQS allows; when it raises, some may have been sent."""
+        common: Any = {"MessageGroupId": group}
+        if trace:
+            common["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
+        for part in _by_size(messages):
+            with aws.failing_as(QueueUnavailable):
+                answer = aws.sqs().send_message_batch(
+                    QueueUrl=self.url,
+                    Entries=[{"Id": str(n), "MessageBody": text, **common} for n, text in enumerate(part)],
+                )
+            _refuse(answer.get("Failed", []))
+
     def hide(self, delays: Mapping[str, int]) -> None:
         """Sets when received messages come back: receipt handle -> seconds from now."""
         failed: list[BatchResultErrorEntryTypeDef] = []
@@ -79,6 +93,20 @@ class SqsQueue:
 
 def _parts(handles: Sequence[str]) -> list[Sequence[str]]:
     return [handles[at : at + _MOST_ENTRIES] for at in range(0, len(handles), _MOST_ENTRIES)]
+
+
+def _by_size(messages: Sequence[str]) -> Iterator[list[str]]:
+    """A call takes so many entries, and of all their bytes no more than of one message's."""
+    part: list[str] = []
+    size = 0
+    for message in messages:
+        if part and (len(part) == _MOST_ENTRIES or size + len(message) > LARGEST_MESSAGE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += len(message)
+    if part:
+        yield part
 
 
 def _refuse(failed: Sequence[BatchResultErrorEntryTypeDef]) -> None:

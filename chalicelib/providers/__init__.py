@@ -1,8 +1,87 @@
-"""The kinds of senders: how each signs, and where it puts an event's id and type.
+"""The kinds of senders: how each signs, greets, and names its events.
 
-A provider that uses a known scheme is one entry in `catalogue.py`.
+They are data: one entry each in `catalogue.toml`, on top of the schemes in `chalicelib.schemes`. An entry is read when
+a source needs it, and by itself: fifty others cost nothing.
 """
 
-from chalicelib.providers.catalogue import PROVIDERS, Provider
+from __future__ import annotations
 
-__all__ = ["PROVIDERS", "Provider"]
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from chalicelib.naming import Place
+
+_CATALOGUE = Path(__file__).parent / "catalogue.toml"
+_ENTRY = re.compile(r"^\[([a-z0-9-]+)\]\n((?:(?!\[).*\n)*)", re.MULTILINE)
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One kind of sender.
+
+    - `scheme` names a class of `chalicelib.schemes`, `settings` are its parameters, and `options` those of them that
+      a source may set itself.
+    - `dedup` and `type` say where an event's id and type stand; without `dedup` the body's hash is the key, and
+      `dedup_by` "delivery" means that each delivery is an event of its own.
+    - `items`: where the list of events stands in a delivery that brings several; places are then within an item.
+    - `form_field`: the field that holds the JSON when the provider sends a form.
+    - `handshakes`: what it demands before or between its events (`chalicelib.handshakes`).
+    - `answer`: the status of an empty answer to what is accepted, where the provider takes no other.
+    """
+
+    name: str
+    scheme: str
+    settings: Mapping[str, Any]
+    options: frozenset[str] = frozenset()
+    dedup: Place | None = None
+    dedup_by: str = "id"
+    type: Place | None = None
+    items: str | None = None
+    content_types: tuple[str, ...] = (JSON,)
+    form_field: str | None = None
+    handshakes: Sequence[Mapping[str, Any]] = ()
+    answer: int | None = None
+    needs_secret: bool = True
+
+
+@cache
+def _text() -> str:
+    return _CATALOGUE.read_text("utf-8")
+
+
+def provider_names() -> list[str]:
+    """The names of all providers, in alphabetical order."""
+    return sorted(found[1] for found in _ENTRY.finditer(_text()))
+
+
+@cache
+def provider(name: str) -> Provider:
+    """The provider of this name; raises KeyError."""
+    text = _text()
+    at = f"\n{text}".find(f"\n[{name}]\n")
+    found = _ENTRY.match(text, at) if at >= 0 else None
+    if found is None:
+        raise KeyError(name)
+    entry = tomllib.loads(found[2])
+    return Provider(
+        name=name,
+        scheme=entry.pop("scheme"),
+        options=frozenset(entry.pop("options", ())),
+        dedup=Place.parse(entry.pop("dedup")) if "dedup" in entry else None,
+        dedup_by=entry.pop("dedup_by", "id"),
+        type=Place.parse(entry.pop("type")) if "type" in entry else None,
+        items=entry.pop("items", None),
+        content_types=tuple(entry.pop("content_types", (JSON,))),
+        form_field=entry.pop("form_field", None),
+        handshakes=entry.pop("handshakes", ()),
+        answer=entry.pop("answer", None),
+        needs_secret=entry.pop("needs_secret", True),
+        settings=entry,
+    )

@@ -34,8 +34,14 @@ FOR UPDATE
 
 -- name: insert_events
 INSERT INTO postern.events
-  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id)
+  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id,
+   delivery_id)
 VALUES %s
+
+-- name: insert_deliveries
+INSERT INTO postern.deliveries (id, source, received_at, headers, body)
+VALUES %s
+ON CONFLICT (id) DO NOTHING
 
 -- name: update_events
 UPDATE postern.events AS event
@@ -64,9 +70,13 @@ ORDER BY id DESC
 LIMIT %(limit)s
 
 -- name: show_event
-SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, headers, body
+SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, delivery_id,
+       headers, body
 FROM postern.events
 WHERE id = %(id)s
+
+-- name: show_delivery
+SELECT id, source, received_at, headers, body FROM postern.deliveries WHERE id = %(id)s
 
 -- name: event_of_duplicate
 SELECT event_id FROM postern.duplicates WHERE id = %(id)s

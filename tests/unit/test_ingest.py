@@ -31,6 +31,7 @@ from chalicelib.http import refused
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.naming import Locator
 from chalicelib.sources import load_sources
+from tests.schemes import signature, verify
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 SECRETS = {
@@ -95,7 +96,7 @@ def deliver(inbox: Inbox) -> Callable[..., Receipt]:
             secret = SECRETS[source][0]
         if source in inbox.sources:
             scheme = inbox.sources[source].scheme
-            given = {**scheme.sign(body, secret or "", event_id="msg_1", now=NOW), **given}
+            given = {**signature(scheme, body, secret or "", event_id="msg_1", now=NOW), **given}
         return accept(Delivery(source, Headers(given.items()), body, NOW), inbox)
 
     return send
@@ -189,7 +190,7 @@ def test_a_type_that_is_no_name_is_unknown(deliver: Deliver, type: Any) -> None:
 def test_a_repeated_id_header_names_nothing(inbox: Inbox, durable: Durable) -> None:
     """Which of two ids would count is nothing that a sender should choose per reader."""
     scheme = inbox.sources["github"].scheme
-    headers = [*scheme.sign(b"{}", "new", event_id="", now=NOW).items(), ("X-GitHub-Delivery", "a")]
+    headers = [*signature(scheme, b"{}", "new", event_id="", now=NOW).items(), ("X-GitHub-Delivery", "a")]
     receipt = accept(Delivery("github", Headers([*headers, ("x-github-delivery", "b")]), b"{}", NOW), inbox)
     assert receipt.dedup_key.startswith("sha256:")
     assert queued(durable).headers["x-github-delivery"] == ["a", "b"]
@@ -383,7 +384,7 @@ def test_another_content_type_is_refused_and_told_what_is_taken(deliver: Deliver
 
 def test_a_repeated_content_type_is_refused_even_when_both_are_right(inbox: Inbox) -> None:
     headers = [
-        *inbox.sources["hmac"].scheme.sign(b"{}", "s3cret", event_id="", now=NOW).items(),
+        *signature(inbox.sources["hmac"].scheme, b"{}", "s3cret", event_id="", now=NOW).items(),
         ("Content-Type", "application/json"),
         ("content-type", "application/json"),
     ]
@@ -551,7 +552,7 @@ def test_the_headers_that_prove_a_delivery_are_kept_to_verify_it_again(
         event = queued(durable)
         headers = Headers((name, value) for name, value in event.headers.items() if isinstance(value, str))
         assert event.body is not None
-        assert inbox.sources[source].scheme.verify(headers, event.body, SECRETS[source], NOW).secret == 0
+        assert verify(inbox.sources[source].scheme, headers, event.body, SECRETS[source], NOW).secret == 0
 
 
 def test_a_refusal_answers_nothing_but_its_code_and_sentence() -> None:
@@ -566,7 +567,7 @@ def test_a_refusal_answers_nothing_but_its_code_and_sentence() -> None:
 
 def test_the_request_and_the_trace_of_a_delivery_go_along_with_its_event(inbox: Inbox, durable: Durable) -> None:
     """The request in the message, where the row finds it; the trace beside it, where X-Ray does."""
-    headers = Headers(inbox.sources["hmac"].scheme.sign(b"{}", "s3cret", event_id="", now=NOW).items())
+    headers = Headers(signature(inbox.sources["hmac"].scheme, b"{}", "s3cret", event_id="", now=NOW).items())
     accept(
         Delivery("hmac", headers, b"{}", NOW, request_id="r-1", trace="Root=1-5759e988-bd862e3fe1be46a994272793"), inbox
     )

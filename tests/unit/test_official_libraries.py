@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from chalicelib.deliveries import Headers
 from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.signatures import Scheme, StandardWebhooks, Stripe
+from chalicelib.schemes import Scheme
+from tests.schemes import scheme_of, signature, verify
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
 keys = st.binary(min_size=24, max_size=64)
@@ -42,7 +43,7 @@ def now() -> datetime:
 def verifies(scheme: Scheme, headers: dict[str, str], body: str | bytes, secret: str) -> bool:
     content = body.encode() if isinstance(body, str) else body
     try:
-        scheme.verify(Headers(headers.items()), content, [secret], now())
+        verify(scheme, Headers(headers.items()), content, [secret], now())
     except InvalidSignature:
         return False
     return True
@@ -58,14 +59,14 @@ def stripe_header(secret: str, body: str, timestamp: int | str) -> str:
 
 @given(secret=stripe_secrets, body=texts)
 def test_stripe_accepts_what_we_sign(secret: str, body: str) -> None:
-    header = Stripe().sign(body.encode(), secret, event_id="", now=now())["Stripe-Signature"]
+    header = signature(scheme_of("stripe"), body.encode(), secret, event_id="", now=now())["Stripe-Signature"]
     assert stripe.WebhookSignature.verify_header(body, header, secret, tolerance=300)
 
 
 @given(secret=stripe_secrets, note=texts)
 def test_stripe_makes_an_event_of_what_we_sign(secret: str, note: str) -> None:
     body = json.dumps({"id": "evt_1", "object": "event", "type": "invoice.paid", "note": note})
-    header = Stripe().sign(body.encode(), secret, event_id="", now=now())["Stripe-Signature"]
+    header = signature(scheme_of("stripe"), body.encode(), secret, event_id="", now=now())["Stripe-Signature"]
     event = stripe.Webhook.construct_event(body, header, secret)  # type: ignore[no-untyped-call]
     assert (event["id"], event["note"]) == ("evt_1", note)
     with pytest.raises(stripe.SignatureVerificationError):
@@ -77,17 +78,17 @@ def test_we_accept_what_stripe_signs_and_nothing_altered(secret: str, body: str,
     at = now()
     header = stripe_header(secret, body, int(at.timestamp()) - age)
     headers = Headers([("Stripe-Signature", header)])
-    assert Stripe(tolerance_seconds=301).verify(headers, body.encode(), [secret], at).secret == 0
+    assert verify(scheme_of("stripe", tolerance_seconds=301), headers, body.encode(), [secret], at).secret == 0
     for altered in (body.encode() + b" ", b" " + body.encode()):
         with pytest.raises(InvalidSignature):
-            Stripe(tolerance_seconds=301).verify(headers, altered, [secret], at)
+            verify(scheme_of("stripe", tolerance_seconds=301), headers, altered, [secret], at)
 
 
 @given(body=texts, age=st.integers(1, 250))
 def test_a_fresher_time_before_an_old_signature_is_refused_by_stripe_and_by_us(body: str, age: int) -> None:
     timestamp = int(time.time()) - 250
     header = stripe_header("whsec_x", body, timestamp).replace(f"t={timestamp}", f"t={timestamp + age}")
-    assert not verifies(Stripe(), {"Stripe-Signature": header}, body, "whsec_x")
+    assert not verifies(scheme_of("stripe"), {"Stripe-Signature": header}, body, "whsec_x")
     with pytest.raises(stripe.SignatureVerificationError):
         stripe.WebhookSignature.verify_header(body, header, "whsec_x", tolerance=300)
 
@@ -98,20 +99,20 @@ def test_while_a_secret_is_rolled_stripe_signs_with_both_and_either_is_enough() 
     rolled = f"{old},{new.split(',')[1]},v0=unknown"
     for secret in ("whsec_old", "whsec_new"):
         assert stripe.WebhookSignature.verify_header("{}", rolled, secret, tolerance=300)
-        assert verifies(Stripe(), {"Stripe-Signature": rolled}, "{}", secret)
+        assert verifies(scheme_of("stripe"), {"Stripe-Signature": rolled}, "{}", secret)
 
 
 def test_a_stale_time_is_refused_by_stripe_and_by_us() -> None:
     header = stripe_header("whsec_x", "{}", int(time.time()) - 310)
     with pytest.raises(stripe.SignatureVerificationError):
         stripe.WebhookSignature.verify_header("{}", header, "whsec_x", tolerance=300)
-    assert not verifies(Stripe(), {"Stripe-Signature": header}, "{}", "whsec_x")
+    assert not verifies(scheme_of("stripe"), {"Stripe-Signature": header}, "{}", "whsec_x")
 
 
 def test_stripe_takes_any_future_time_and_we_do_not() -> None:
     header = stripe_header("whsec_x", "{}", int(time.time()) + 86_400)
     assert stripe.WebhookSignature.verify_header("{}", header, "whsec_x", tolerance=300)
-    assert not verifies(Stripe(), {"Stripe-Signature": header}, "{}", "whsec_x")
+    assert not verifies(scheme_of("stripe"), {"Stripe-Signature": header}, "{}", "whsec_x")
 
 
 @pytest.mark.parametrize("spelling", ["+{}", " {}", "0_{}"])
@@ -120,20 +121,20 @@ def test_stripe_takes_a_time_in_any_spelling_of_python_and_we_do_not(spelling: s
     mac = stripe.WebhookSignature._compute_signature(f"{timestamp}.{{}}", "whsec_x")  # it signs the number
     header = f"t={spelling.format(timestamp)},v1={mac}"
     assert stripe.WebhookSignature.verify_header("{}", header, "whsec_x", tolerance=300)
-    assert not verifies(Stripe(), {"Stripe-Signature": header}, "{}", "whsec_x")
+    assert not verifies(scheme_of("stripe"), {"Stripe-Signature": header}, "{}", "whsec_x")
 
 
 def test_stripe_trips_over_a_signature_beyond_ascii_and_we_refuse_it() -> None:
     header = f"t={int(time.time())},v1=é"
     with pytest.raises(TypeError):
         stripe.WebhookSignature.verify_header("{}", header, "whsec_x", tolerance=300)
-    assert not verifies(Stripe(), {"Stripe-Signature": header}, "{}", "whsec_x")
+    assert not verifies(scheme_of("stripe"), {"Stripe-Signature": header}, "{}", "whsec_x")
 
 
 def test_stripes_key_is_the_whole_text_and_not_the_base64_in_it() -> None:
-    headers = Stripe().sign(b"{}", WHSEC, event_id="", now=now())
+    headers = signature(scheme_of("stripe"), b"{}", WHSEC, event_id="", now=now())
     assert stripe.WebhookSignature.verify_header("{}", headers["Stripe-Signature"], WHSEC, tolerance=300)
-    assert not verifies(Stripe(), headers, "{}", WHSEC.removeprefix("whsec_"))
+    assert not verifies(scheme_of("stripe"), headers, "{}", WHSEC.removeprefix("whsec_"))
 
 
 # Standard Webhooks, and Svix, which they come from
@@ -148,7 +149,7 @@ def signed_by(library: Any, family: str, body: str, at: datetime, message_id: st
 
 
 def signed_by_us(family: str, body: str, secret: str, at: datetime) -> dict[str, str]:
-    headers = StandardWebhooks().sign(body.encode(), secret, event_id="msg_1", now=at)
+    headers = signature(scheme_of("standard-webhooks"), body.encode(), secret, event_id="msg_1", now=at)
     return {name.replace("webhook-", f"{family}-"): value for name, value in headers.items()}
 
 
@@ -175,16 +176,16 @@ def test_we_accept_what_the_libraries_sign_and_nothing_altered(
 ) -> None:
     at = now() - timedelta(seconds=age)
     headers = signed_by(LIBRARIES[family](secret), family, body, at, message_id)
-    proof = StandardWebhooks().verify(Headers(headers.items()), body.encode(), [secret], now())
+    proof = verify(scheme_of("standard-webhooks"), Headers(headers.items()), body.encode(), [secret], now())
     assert (proof.secret, proof.signed_id) == (0, message_id)
     for altered in (
         {f"{family}-id": message_id + "2"},
         {f"{family}-timestamp": str(int(at.timestamp()) + (1 if age > 0 else -1))},
         {f"{family}-signature": headers[f"{family}-signature"].swapcase()},
     ):
-        assert not verifies(StandardWebhooks(), {**headers, **altered}, body, secret)
-    assert not verifies(StandardWebhooks(), headers, body + " ", secret)
-    assert not verifies(StandardWebhooks(), headers, body, WHSEC)
+        assert not verifies(scheme_of("standard-webhooks"), {**headers, **altered}, body, secret)
+    assert not verifies(scheme_of("standard-webhooks"), headers, body + " ", secret)
+    assert not verifies(scheme_of("standard-webhooks"), headers, body, WHSEC)
 
 
 @each_library
@@ -194,14 +195,14 @@ def test_a_time_too_far_away_is_refused_by_the_libraries_and_by_us(family: str, 
     headers = signed_by(library, family, "{}", now() + timedelta(seconds=seconds))
     with pytest.raises((standardwebhooks.WebhookVerificationError, svix.WebhookVerificationError)):
         library.verify("{}", headers)
-    assert not verifies(StandardWebhooks(), headers, "{}", WHSEC)
+    assert not verifies(scheme_of("standard-webhooks"), headers, "{}", WHSEC)
 
 
 def test_svix_may_send_both_families_of_headers() -> None:
     headers = signed_by(svix.Webhook(WHSEC), "svix", "{}", now())
     both = headers | {name.replace("svix-", "webhook-"): value for name, value in headers.items()}
     svix.Webhook(WHSEC).verify("{}", both)
-    assert verifies(StandardWebhooks(), both, "{}", WHSEC)
+    assert verifies(scheme_of("standard-webhooks"), both, "{}", WHSEC)
 
 
 @each_library
@@ -210,7 +211,7 @@ def test_the_libraries_ignore_junk_in_base64_and_we_do_not(family: str) -> None:
     for junk in ("!", "\n", "-"):
         lax = {**headers, f"{family}-signature": headers[f"{family}-signature"] + junk}
         LIBRARIES[family](WHSEC).verify("{}", lax)
-        assert not verifies(StandardWebhooks(), lax, "{}", WHSEC)
+        assert not verifies(scheme_of("standard-webhooks"), lax, "{}", WHSEC)
 
 
 @each_library
@@ -219,7 +220,7 @@ def test_the_libraries_take_a_time_that_is_no_whole_number_and_we_do_not(family:
     headers = signed_by_us(family, "{}", WHSEC, now() - timedelta(seconds=1))
     lax = {**headers, f"{family}-timestamp": spelling.format(headers[f"{family}-timestamp"])}
     LIBRARIES[family](WHSEC).verify("{}", lax)
-    assert not verifies(StandardWebhooks(), lax, "{}", WHSEC)
+    assert not verifies(scheme_of("standard-webhooks"), lax, "{}", WHSEC)
 
 
 @each_library
@@ -232,7 +233,7 @@ def test_an_empty_key_is_refused_by_the_libraries_and_by_us(family: str) -> None
     with pytest.raises(standardwebhooks.webhooks.EmptyWebhookSecretError):
         LIBRARIES[family]("whsec_").verify("{}", forged)
     with pytest.raises(SecretUnavailable):
-        verifies(StandardWebhooks(), forged, "{}", "whsec_")
+        verifies(scheme_of("standard-webhooks"), forged, "{}", "whsec_")
 
 
 @each_library
@@ -241,12 +242,12 @@ def test_the_libraries_trip_over_an_entry_that_they_cannot_split_and_we_skip_it(
     headers[f"{family}-signature"] = "v2  " + headers[f"{family}-signature"]
     with pytest.raises(ValueError, match="unpack"):
         LIBRARIES[family](WHSEC).verify("{}", headers)
-    assert verifies(StandardWebhooks(), headers, "{}", WHSEC)
+    assert verifies(scheme_of("standard-webhooks"), headers, "{}", WHSEC)
 
 
 @each_library
 def test_the_libraries_cannot_read_a_body_that_is_no_text_and_we_can(family: str) -> None:
-    headers = StandardWebhooks().sign(b"\xff", WHSEC, event_id="msg_1", now=now())
+    headers = signature(scheme_of("standard-webhooks"), b"\xff", WHSEC, event_id="msg_1", now=now())
     with pytest.raises(UnicodeDecodeError):
         LIBRARIES[family](WHSEC).verify(b"\xff", headers)
-    assert verifies(StandardWebhooks(), headers, b"\xff", WHSEC)
+    assert verifies(scheme_of("standard-webhooks"), headers, b"\xff", WHSEC)

@@ -1,0 +1,150 @@
+"""A signature in a header, over a template of the request. What the signature is, its subclasses say."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from chalicelib.deliveries import Delivery
+from chalicelib.errors import InvalidSignature
+from chalicelib.schemes.base import (
+    Draft,
+    Encoding,
+    Fetch,
+    Proof,
+    Scheme,
+    Signed,
+    Unit,
+    check_age,
+    fetch_nothing,
+    required,
+    wire,
+    written,
+)
+
+_PLACE = re.compile(r"\{(body|timestamp|id|url|method)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templated(Scheme):
+    """A signature of `signed`, in a header.
+
+    - `signed`: a template of `{body}`, `{timestamp}`, `{id}`, `{url}` and `{method}`, each exactly as it came.
+    - `header`: where the signature stands, behind `prefix`. With a `separator` there may be several, and entries
+      with another prefix are skipped; `numbered`, the header's name ends in `-1`, `-2`, …; `repeated`, it may come
+      more than once.
+    - `timestamp`: `header:NAME`, `entry:PREFIX` (an entry of the signature's header) or `body:KEY` (of the JSON
+      object that the body is, which is read for it after it is verified); in `unit`. It may lie `tolerance_seconds`
+      from now, before or after.
+    - `id`: the header with the id that `signed` covers.
+    """
+
+    header: str
+    signed: str = "{body}"
+    encoding: Encoding = "hex"
+    prefix: str = ""
+    separator: str = ""
+    numbered: bool = False
+    repeated: bool = False
+    timestamp: str = ""
+    unit: Unit = "s"
+    tolerance_seconds: int = 300
+    id: str = ""
+
+    @property
+    def covers_body(self) -> bool:
+        return "{body}" in self.signed
+
+    @property
+    def signs_id(self) -> bool:
+        return bool(self.id)
+
+    @abstractmethod
+    def _matching(self, message: bytes, candidates: Sequence[str], secrets: Sequence[str]) -> int:
+        """The position of the secret that one of the candidates was made with; raises InvalidSignature."""
+
+    @abstractmethod
+    def _signature(self, message: bytes, secret: str) -> str:
+        """The signature as it stands in the header, prefix and all."""
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
+        entries = self._entries(delivery)
+        timestamp = self._timestamp(delivery, entries)
+        if timestamp:
+            check_age(timestamp, self.unit, delivery.received_at, self.tolerance_seconds)
+        id = required(delivery.headers, self.id) if self.id else ""
+        message = self._message(delivery.body, timestamp, id, delivery.url, delivery.method)
+        candidates = [entry for entry in entries if entry.startswith(self.prefix)] if self.separator else entries
+        secret = self._matching(message, candidates, secrets)
+        self._check_time_within(delivery)
+        return Proof(secret, signed_id=id or None)
+
+    def sign(self, draft: Draft, secret: str) -> Signed:
+        timestamp = written(draft.now, self.unit)
+        message = self._message(draft.body, timestamp, draft.event_id, draft.url, draft.method)
+        signature = self._signature(message, secret)
+        where, _, name = self.timestamp.partition(":")
+        headers = {}
+        if where == "entry":
+            signature = f"{name}{timestamp}{self.separator}{signature}"
+        elif where == "header":
+            headers[name] = timestamp
+        if self.id:
+            headers[self.id] = draft.event_id
+        return Signed({self.header + ("-1" if self.numbered else ""): signature, **headers}, draft.body)
+
+    def _entries(self, delivery: Delivery) -> list[str]:
+        headers = delivery.headers
+        if self.numbered:
+            values = [value for n in range(1, 101) for value in headers.all(f"{self.header}-{n}")]
+        elif self.repeated:
+            values = headers.all(self.header)
+        else:
+            values = [required(headers, self.header)]
+        if not any(values):
+            raise InvalidSignature("header_missing")
+        return [entry for value in values for entry in value.split(self.separator)] if self.separator else values
+
+    def _timestamp(self, delivery: Delivery, entries: Sequence[str]) -> str:
+        where, _, name = self.timestamp.partition(":")
+        if where == "header":
+            return required(delivery.headers, name)
+        if where == "entry":
+            found = [entry.removeprefix(name) for entry in entries if entry.startswith(name)]
+            if len(found) != 1 or not found[0]:
+                raise InvalidSignature("timestamp_missing")
+            return found[0]
+        return ""
+
+    def _check_time_within(self, delivery: Delivery) -> None:
+        """A time in the body is signed with it, and read after that."""
+        where, _, name = self.timestamp.partition(":")
+        if where != "body":
+            return
+        try:
+            payload = json.loads(delivery.body)
+        except (ValueError, RecursionError):
+            raise InvalidSignature("timestamp_missing") from None
+        found = payload.get(name) if isinstance(payload, dict) else None
+        if isinstance(found, bool) or not isinstance(found, int | str):
+            raise InvalidSignature("timestamp_missing")
+        check_age(str(found), self.unit, delivery.received_at, self.tolerance_seconds)
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        return _PLACE.split(self.signed)
+
+    def _message(self, body: bytes, timestamp: str, id: str, url: str, method: str) -> bytes:
+        given: Mapping[str, bytes] = {
+            "body": body,
+            "timestamp": wire(timestamp),
+            "id": wire(id),
+            "url": url.encode(),
+            "method": method.encode(),
+        }
+        # Text and places by turns.
+        return b"".join(given[part] if at % 2 else part.encode() for at, part in enumerate(self._parts))
