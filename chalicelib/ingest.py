@@ -155,7 +155,8 @@ def _events(
     """One event, or one for each item of a delivery that brings several."""
     payload = payloads.parse(text) if text is not None else None
     if source.items is None or text is None:
-        return [_event(delivery, source, proof, payload, delivery.body, format, form_field)]
+        id = new_event_id(delivery.received_at)
+        return [_event(id, delivery, source, proof, payload, delivery.body, format, form_field)]
     items = payloads.items_of(text, source.items)
     if len(items) > _MOST_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
@@ -170,6 +171,7 @@ def _events(
 
 
 def _event(
+    id: UUID,
     delivery: Delivery,
     source: Source,
     proof: Proof,
@@ -180,7 +182,6 @@ def _event(
 ) -> Accepted:
     if source.schema is not None:
         _validate(payload, source.schema)
-    id = new_event_id(delivery.received_at)
     key, claim = _identity(delivery, source, proof, payload, body, id)
     return Accepted(
         id=id,

@@ -37,7 +37,7 @@ each_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: 
 
 def test_an_accepted_delivery_is_answered_202_with_its_events_id() -> None:
     id = uuid.uuid4()
-    answer = http.accepted(Receipt(id, "push", "d-1", secret=1))
+    answer = http.accepted(Receipt([id], "push", "d-1", secret=1))
     assert (answer.status, answer.body) == (202, {"status": "accepted", "id": str(id)})
 
 

@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,10 @@ class Durable:
         self.done.append(("send", message))
         self.groups.append(group)
         self.traces.append(trace)
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        for message in messages:
+            self.send(message, group=group, trace=trace)
 
     def put(self, key: str, body: bytes) -> None:
         if self.bucket_away:

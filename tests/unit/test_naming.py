@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.deliveries import Headers
-from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type, request_id
+from chalicelib.naming import UNKNOWN_TYPE, Locator, Place, dedup_key, event_type, request_id
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,10 @@ from chalicelib.naming import UNKNOWN_TYPE, Locator, dedup_key, event_type, requ
         ("body:empty", None),
         ("body:fraction", None),
         ("body:zero", "0"),
-        ("body:list.0", None),
+        ("body:list.0", "1"),
+        ("body:list.1", None),
+        ("body:list.-1", None),
+        ("body:list.²", None),
         ("body:id.length", None),
         ("body:with:colon", "c"),
     ],
@@ -107,3 +110,17 @@ def test_an_id_of_a_request_is_kept_as_it_is(found: str) -> None:
 @pytest.mark.parametrize("found", [None, "", "a" * 129, "a\0b", "\ud800", "line\nbreak", 7, ["a"], {}])
 def test_what_postgresql_could_not_hold_is_no_requests_id(found: object) -> None:
     assert request_id(found) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("body:none or body:id", "7"),
+        ("header:X-Id or body:id", "h-1"),
+        (["body:id", "header:X-Id"], "7:h-1"),
+        (["body:none", "header:X-Id"], ":h-1"),
+        (["body:none", "header:X-None"], None),
+    ],
+)
+def test_a_name_is_made_up_of_its_parts_each_from_the_first_place_that_has_it(place: Any, found: str | None) -> None:
+    assert Place.parse(place).find(Headers([("X-Id", "h-1")]), {"id": 7}) == found

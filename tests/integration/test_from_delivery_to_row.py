@@ -1,0 +1,244 @@
+"""Signed deliveries, accepted and processed by the real code on real PostgreSQL: which of them are one event."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.config import SHIPPED_SOURCES
+from chalicelib.deliveries import Delivery, Greeting, Headers
+from chalicelib.envelope import from_message
+from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable
+from chalicelib.handling import Handler
+from chalicelib.ingest import Inbox, Receipt, accept
+from chalicelib.process import Kind, Work
+from chalicelib.sources import Sources
+from tests.integration.world import World, effect, now
+
+SECRET = "s3cret"
+SOURCES = """
+[shop]
+provider = "hmac"
+dedup = "header:X-Id"
+
+[batches]
+provider = "hmac"
+items = "data.events"
+dedup = "body:id"
+
+[list]
+provider = "hmac"
+items = ""
+
+[forms]
+provider = "hmac"
+content_types = ["application/x-www-form-urlencoded"]
+type = "body:kind"
+
+[files]
+provider = "hmac"
+content_types = ["application/xml", "application/octet-stream", "application/json"]
+"""
+
+
+@dataclass
+class Pipe:
+    """An inbox whose messages are processed when it is told to."""
+
+    world: World
+    inbox: Inbox
+    messages: list[str] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    fails_after: int | None = None
+    requests: int = 0
+
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
+        if self.fails_after is not None and len(self.messages) >= self.fails_after:
+            raise QueueUnavailable("away")
+        self.messages.append(message)
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        for message in messages:
+            self.send(message, group=group, trace=trace)
+
+    def put(self, key: str, body: bytes) -> None:
+        self.bodies[key] = body
+
+    def deliver(self, source: str, body: bytes, **headers: str) -> Receipt:
+        result = self.request(source, body, **headers)
+        assert isinstance(result, Receipt)
+        return result
+
+    def request(self, source: str, body: bytes, **headers: str) -> Receipt | Greeting:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given.setdefault("X-Signature", hmac.digest(SECRET.encode(), body, "sha256").hex())
+        self.requests += 1  # a millisecond apart, because an earlier id goes before a later one
+        at = now() + timedelta(milliseconds=self.requests)
+        return accept(Delivery(source, Headers(given.items()), body, at), self.inbox)
+
+    def process(self) -> list[Kind]:
+        """Everything that is queued, in one batch; every event has an effect that doubles would show."""
+        works = []
+        for message in self.messages:
+            event = from_message(message)
+            body = self.bodies[event.body_key] if event.body_key else event.body
+            if event.delivery_body_key:
+                event = replace(event, delivery_body=self.bodies[event.delivery_body_key])
+            assert body is not None
+            works.append(Work(event, body))
+        self.messages.clear()
+        processor = replace(self.world.processor(), handlers=[Handler("*", "*", effect)])
+        outcomes = processor.process(works)
+        return [outcomes[work.event.id].kind for work in works]
+
+    def rows(self, columns: str) -> list[Any]:
+        found = self.world.query(f"SELECT {columns} FROM postern.events ORDER BY id")
+        return [row[0] if len(row) == 1 else row for row in found]
+
+
+@pytest.fixture
+def pipe(world: World, tmp_path: Path) -> Pipe:
+    file = tmp_path / "sources.toml"
+    file.write_text(SHIPPED_SOURCES.read_text("utf-8") + SOURCES, "utf-8")
+    made = Pipe(world, inbox=None)  # type: ignore[arg-type]
+    made.inbox = Inbox(Sources(file), lambda source: [SECRET], made, made)
+    return made
+
+
+def body(**members: Any) -> bytes:
+    return json.dumps(members).encode()
+
+
+# An id that nobody signed
+
+
+def test_a_captured_delivery_under_a_fresh_id_has_no_second_effect(pipe: Pipe) -> None:
+    """The attack: the signature covers the body alone, so a thief sends it again with another id beside it."""
+    captured = body(order=1)
+    first = pipe.deliver("shop", captured, X_Id="evt-1")
+    again = [pipe.deliver("shop", captured, X_Id=f"forged-{n}") for n in range(3)]
+    assert pipe.process() == [Kind.PROCESSED, *[Kind.DUPLICATE] * 3]
+    pipe.deliver("shop", captured, X_Id="forged-later")
+    assert pipe.process() == [Kind.DUPLICATE]
+    assert (pipe.rows("dedup_key"), pipe.world.effects()) == (["evt-1"], 1)
+    assert len({receipt.id for receipt in (first, *again)}) == 4
+
+
+def test_a_captured_delivery_cannot_take_the_id_of_an_event_to_come(pipe: Pipe) -> None:
+    """The attack: an old body goes out under the id that the next event is expected to have, which it then blocks."""
+    old, real = body(order=1), body(order=2)
+    pipe.deliver("shop", old, X_Id="evt-1")
+    pipe.deliver("shop", old, X_Id="evt-2")
+    assert pipe.process() == [Kind.PROCESSED, Kind.DUPLICATE]
+    pipe.deliver("shop", real, X_Id="evt-2")
+    assert pipe.process() == [Kind.PROCESSED]
+    assert pipe.rows("dedup_key, payload ->> 'order'") == [("evt-1", "1"), ("evt-2", "2")]
+
+
+def test_even_a_captured_delivery_that_never_arrived_cannot(pipe: Pipe) -> None:
+    """Then its body is new here, too."""
+    pipe.deliver("shop", body(order=1), X_Id="evt-2")
+    pipe.deliver("shop", body(order=2), X_Id="evt-2")
+    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED]
+
+
+def test_the_providers_own_redelivery_is_the_same_event(pipe: Pipe) -> None:
+    for _ in range(3):
+        pipe.deliver("shop", body(order=1), X_Id="evt-1")
+    assert pipe.process() == [Kind.PROCESSED, Kind.DUPLICATE, Kind.DUPLICATE]
+
+
+# Deliveries that bring several events
+
+
+def test_a_delivery_of_several_events_becomes_a_row_each_with_its_own_part_as_body(pipe: Pipe) -> None:
+    parts = '{"id": "a", "type":"x", "n": 1.00}', '{"id":"b","type":"y","t":"\\u00e9]},{"}'
+    receipt = pipe.deliver("batches", f'{{"data": {{ "events" : [ {parts[0]} ,\n{parts[1]}]}}, "z": []}}'.encode())
+    assert pipe.process() == [Kind.PROCESSED] * 2
+    assert pipe.rows("id::text, dedup_key, type, convert_from(body, 'UTF8')") == [
+        (str(receipt.ids[0]), "a", "x", parts[0]),
+        (str(receipt.ids[1]), "b", "y", parts[1]),
+    ]
+
+
+def test_the_whole_delivery_is_kept_so_that_its_signature_can_be_verified_again(pipe: Pipe) -> None:
+    sent = body(data={"events": [{"id": "a"}, {"id": "b"}]})
+    receipt = pipe.deliver("batches", sent)
+    pipe.process()
+    [(id, kept, headers)] = pipe.world.query("SELECT id::text, body, headers FROM postern.deliveries")
+    assert (id, bytes(kept)) == (str(receipt.id), sent)
+    assert headers["x-signature"] == hmac.digest(SECRET.encode(), bytes(kept), "sha256").hex()
+    assert set(pipe.rows("delivery_id::text")) == {id}
+
+
+def test_an_event_that_comes_again_in_another_delivery_is_the_same_event(pipe: Pipe) -> None:
+    pipe.deliver("batches", body(data={"events": [{"id": "a"}, {"id": "b"}]}))
+    pipe.deliver("batches", body(data={"events": [{"id": "b"}, {"id": "c"}]}))
+    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED, Kind.DUPLICATE, Kind.PROCESSED]
+
+
+def test_a_delivery_is_acknowledged_only_when_all_of_its_events_are_queued(pipe: Pipe) -> None:
+    sent = body(data={"events": [{"id": "a"}, {"id": "b"}, {"id": "c"}]})
+    pipe.fails_after = 2
+    with pytest.raises(QueueUnavailable):
+        pipe.deliver("batches", sent)
+    pipe.fails_after = None
+    pipe.deliver("batches", sent)  # the sender tries again
+    pipe.process()
+    assert (pipe.rows("dedup_key"), pipe.world.effects()) == (["a", "b", "c"], 3)
+
+
+def test_a_list_is_taken_apart_as_well(pipe: Pipe) -> None:
+    pipe.deliver("list", b'[{"type": "a"},{"type": "b"}]\r\n')
+    pipe.process()
+    assert pipe.rows("type") == ["a", "b"]
+
+
+def test_a_list_without_events_is_answered_and_brings_none(pipe: Pipe) -> None:
+    assert pipe.request("list", b"[]") == Greeting(200)
+    assert pipe.messages == []
+
+
+@pytest.mark.parametrize("sent", [b"{}", b'{"data": []}', b'{"data": {"events": {}}}', b"[]", b"7", b'{"data": {}}'])
+def test_a_delivery_without_the_list_is_refused(pipe: Pipe, sent: bytes) -> None:
+    with pytest.raises(InvalidPayload):
+        pipe.deliver("batches", sent)
+
+
+def test_of_a_list_that_stands_there_twice_the_last_counts_as_it_does_to_every_reader(pipe: Pipe) -> None:
+    pipe.deliver("batches", b'{"data": {"events": [{"id": "a"}], "events": [{"id": "b"}]}}')
+    pipe.process()
+    assert pipe.rows("dedup_key") == ["b"]
+
+
+def test_nothing_of_a_delivery_is_read_before_it_is_verified(pipe: Pipe) -> None:
+    with pytest.raises(InvalidSignature):
+        pipe.deliver("batches", b"{" * 5_000, X_Signature="0" * 64)
+
+
+# Bodies that are no JSON
+
+
+def test_a_form_is_an_object_of_its_fields(pipe: Pipe) -> None:
+    sent = b"kind=sms&To=%2B49&empty=&media=a&media=b&z=%C3%A9"
+    pipe.deliver("forms", sent, Content_Type="application/x-www-form-urlencoded")
+    pipe.process()
+    [(type, payload, kept)] = pipe.rows("type, payload, body")
+    assert (type, payload) == ("sms", {"kind": "sms", "To": "+49", "empty": "", "media": ["a", "b"], "z": "é"})
+    assert bytes(kept) == sent
+
+
+@pytest.mark.parametrize("sent", [b"<a>\xff</a>", b"\x00\x01", b"", b"{}"])
+@pytest.mark.parametrize("content_type", ["application/xml", "application/octet-stream"])
+def test_other_bytes_are_kept_as_they_came_and_have_no_payload(pipe: Pipe, sent: bytes, content_type: str) -> None:
+    pipe.deliver("files", sent, Content_Type=content_type)
+    assert pipe.process() == [Kind.PROCESSED]
+    [(payload, kept, type)] = pipe.rows("payload, body, type")
+    assert (payload, bytes(kept), type) == (None, sent, "unknown")
