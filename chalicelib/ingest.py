@@ -149,6 +149,18 @@ def _validate(payload: object, schema: Schema) -> None:
         raise InvalidPayload("schema", message="The payload does not fit its schema.", details=details) from None
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What becomes one event: a whole delivery, or an item of it. `signed_id` is under the signature."""
+
+    id: UUID
+    body: bytes
+    payload: object
+    format: Format
+    form_field: str | None
+    signed_id: str | None
+
+
 def _events(
     delivery: Delivery, source: Source, proof: Proof, text: str | None, format: Format, form_field: str | None
 ) -> list[Accepted]:
@@ -156,68 +168,55 @@ def _events(
     payload = payloads.parse(text) if text is not None else None
     if source.items is None or text is None:
         id = new_event_id(delivery.received_at)
-        return [_event(id, delivery, source, proof, payload, delivery.body, format, form_field)]
+        part = _Part(id, delivery.body, payload, format, form_field, proof.signed_id)
+        return [_event(delivery, source, part)]
     items = payloads.items_of(text, source.items)
     if len(items) > _MOST_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
-    events = [
-        _event(delivery, source, proof, payloads.parse(item), item.encode("utf-8", "surrogatepass"), Format.JSON, None)
-        for item in items
-    ]
-    if not events:
-        return []
-    of = events[0].id
-    return [replace(event, delivery=of, delivery_body=None if at else delivery.body) for at, event in enumerate(events)]
+    # In the order of the items, which were all received in one moment.
+    ids = sorted(new_event_id(delivery.received_at) for _ in items)
+    events = []
+    for at, (id, item) in enumerate(zip(ids, items, strict=True)):
+        signed_id = f"{proof.signed_id}:{at}" if proof.signed_id else None
+        part = _Part(id, item.encode(), payloads.parse(item), Format.JSON, None, signed_id)
+        event = _event(delivery, source, part)
+        events.append(replace(event, delivery=ids[0], delivery_body=None if at else delivery.body))
+    return events
 
 
-def _event(
-    id: UUID,
-    delivery: Delivery,
-    source: Source,
-    proof: Proof,
-    payload: object,
-    body: bytes,
-    format: Format,
-    form_field: str | None,
-) -> Accepted:
+def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
     if source.schema is not None:
-        _validate(payload, source.schema)
-    key, claim = _identity(delivery, source, proof, payload, body, id)
+        _validate(part.payload, source.schema)
+    key, claim = _identity(delivery, source, part)
     return Accepted(
-        id=id,
+        id=part.id,
         source=source.name,
-        type=naming.event_type(source.type.find(delivery.headers, payload) if source.type else None),
+        type=naming.event_type(source.type.find(delivery.headers, part.payload) if source.type else None),
         dedup_key=key,
         claim=claim,
         received_at=delivery.received_at,
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
-        body=body,
-        format=format.value,
-        form_field=form_field,
+        body=part.body,
+        format=part.format.value,
+        form_field=part.form_field,
         request_id=delivery.request_id,
     )
 
 
-def _identity(
-    delivery: Delivery, source: Source, proof: Proof, payload: object, body: bytes, id: UUID
-) -> tuple[str, str | None]:
+def _identity(delivery: Delivery, source: Source, part: _Part) -> tuple[str, str | None]:
     """The dedup key, and what makes deliveries the same event where that is something else.
 
     An id that stands in a header beside the signature is anybody's to change: with another one, a captured delivery
     would be another event, and with the id of an event to come, it would take its place. So the body decides.
     """
+    if part.signed_id is not None and source.items is None:
+        return naming.dedup_key(part.signed_id, part.body), None
     if source.dedup_by == "delivery" and source.dedup is None:
-        return str(id), None
-    found = proof.signed_id or (source.dedup.find(delivery.headers, payload) if source.dedup else None)
-    key = naming.dedup_key(found, body)
-    unsigned = (
-        found is not None
-        and proof.signed_id is None
-        and source.scheme.covers_body
-        and source.dedup is not None
-        and source.dedup.in_headers
-    )
-    return key, naming.dedup_key(None, body) if unsigned else None
+        return str(part.id), None
+    found = source.dedup.find(delivery.headers, part.payload) if source.dedup else None
+    key = naming.dedup_key(found or part.signed_id, part.body)
+    unsigned = found and source.scheme.covers_body and source.dedup and source.dedup.in_headers
+    return key, naming.dedup_key(None, part.body) if unsigned else None
 
 
 def _enqueue(events: Sequence[Accepted], inbox: Inbox, trace: str | None) -> None:
