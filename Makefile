@@ -51,11 +51,16 @@ check: $(STAMP) ## Check format, lint, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+	$(BIN)/python -m cli.catalogue --check docs/providers.md
 
 .PHONY: format
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: providers
+providers: $(STAMP) ## Write docs/providers.md from the catalogue
+	$(BIN)/python -m cli.catalogue --write docs/providers.md
 
 .PHONY: venv
 venv: $(STAMP) ## Make the virtual environment with everything in it

@@ -10,6 +10,11 @@ from chalicelib.errors import ConfigurationError
 
 SHIPPED_SOURCES = Path(__file__).parent / "sources.toml"
 
+# The sources' secret holds a source's own secrets under its name, and under its name with these what a handshake asks
+# for, and, in a local run, what only a sender has. No source's name has a dot.
+VERIFY_TOKEN = ".verify_token"
+SIGNING_KEY = ".signing_key"
+
 # Lambda takes 6 MB a request; API Gateway's own envelope and the escapes in the body take their share of it, so a
 # larger body is answered 413 by API Gateway before it gets here.
 LARGEST_BODY_BYTES = 6_000_000

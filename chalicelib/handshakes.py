@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.config import VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting
 from chalicelib.errors import InvalidPayload, InvalidSignature, SecretUnavailable
 from chalicelib.naming import at
@@ -129,7 +130,7 @@ def _echoed(asked: Asked) -> str:
 def _subscribe(asked: Asked) -> Greeting:
     """Meta's, and WebSub's: the challenge back, if `hub.verify_token` is the source's."""
     query = dict(asked.delivery.query)
-    known = asked.secrets_of(f"{asked.source.name}.verify_token")
+    known = asked.secrets_of(asked.source.name + VERIFY_TOKEN)
     matching([query.get("hub.verify_token", "").encode().decode("latin-1")], known)
     return Greeting(200, asked.given, TEXT)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chalicelib.config import SHIPPED_SOURCES
+from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
 
 _STATE = Path(__file__).parent.parent / ".local"
 
@@ -40,10 +40,10 @@ class LocalRun:
         )
 
     def secret(self, source: str) -> str:
-        """The source's first secret; empty when it has none."""
+        """What the source's sender signs with: its first secret, mostly; empty when it has none."""
         try:
             secrets = json.loads(self.secrets_file.read_text("utf-8"))
         except FileNotFoundError:
             secrets = {}
-        found = secrets.get(source, "")
+        found = secrets.get(source + SIGNING_KEY) or secrets.get(source, "")
         return str(found[0] if isinstance(found, list) and found else found or "")

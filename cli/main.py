@@ -17,8 +17,9 @@ from uuid import UUID
 from chalicelib import wiring
 from chalicelib.errors import PosternError
 from chalicelib.operate import Operator
+from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
-from cli import output, samples
+from cli import catalogue, output, samples
 from cli.local import LocalRun, NotRunning
 
 _STORED_WITHIN_SECONDS = 10.0
@@ -51,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--times", type=_count, default=1, metavar="N", help="send the identical delivery N times")
     send.add_argument("--no-wait", action="store_true", help="do not wait until the event is stored")
     send.set_defaults(run=_send)
+
+    providers = commands.add_parser("providers", help="list the providers, or say what one needs and how to set it up")
+    providers.add_argument("name", nargs="?", help="a provider, such as github")
+    providers.add_argument(
+        "--source", metavar="NAME", help="the source that it is to send to; else one of its own name"
+    )
+    providers.set_defaults(run=_providers)
 
     events = commands.add_parser("events", help="list stored events, newest first")
     events.add_argument("--source", help="only of this source")
@@ -111,6 +119,23 @@ def _report_stored(id: str, operator: Operator) -> int:
         time.sleep(0.05)
     print(f"Accepted, but not stored within {_STORED_WITHIN_SECONDS:.0f} s; `make run` shows why.", file=sys.stderr)
     return 1
+
+
+def _providers(options: argparse.Namespace) -> int:
+    if options.name is None:
+        print(catalogue.listing())
+        return 0
+    if options.name not in provider_names():
+        raise PosternError(f"There is no provider '{options.name}'; `postern providers` lists them.")
+    print(catalogue.description(options.name, _address(options.source or options.name)))
+    return 0
+
+
+def _address(source: str) -> str:
+    try:
+        return f"{LocalRun.find().url}/webhooks/{source}"
+    except NotRunning:
+        return f"https://…/webhooks/{source}"
 
 
 def _events(options: argparse.Namespace) -> int:

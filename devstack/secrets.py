@@ -5,19 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from chalicelib.config import VERIFY_TOKEN
+from chalicelib.schemes.hmacs import Hmac, StandardWebhooks
+from chalicelib.schemes.shared import Basic
 from chalicelib.sources import Source
 from devstack.errors import StartError
 from devstack.processes import write_atomically
-
-_MAKERS: dict[str, Callable[[], str]] = {
-    "stripe": lambda: f"whsec_{secrets.token_hex(24)}",
-    "standard-webhooks": lambda: f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
-    "basic": lambda: f"postern:{secrets.token_urlsafe(24)}",
-}
 
 
 def read_secrets(file: Path) -> dict[str, str | list[str]]:
@@ -38,7 +35,33 @@ def read_secrets(file: Path) -> dict[str, str | list[str]]:
 def ensure_development_secrets(file: Path, sources: Mapping[str, Source]) -> None:
     """Makes a secret for each source that needs one and has none yet; those that are there stay as they are."""
     known = read_secrets(file) if file.exists() else {}
-    missing = [source for source in sources.values() if source.needs_secret and source.name not in known]
-    if missing:
-        made = {s.name: _MAKERS.get(s.provider, lambda: secrets.token_urlsafe(32))() for s in missing}
+    made: dict[str, str] = {}
+    for source in sources.values():
+        if source.needs_secret and source.name not in known:
+            made |= {source.name + suffix: value for suffix, value in _development_secrets(source).items()}
+    if made:
         write_atomically(file, json.dumps({**known, **made}, indent=2) + "\n")
+
+
+def _development_secrets(source: Source) -> dict[str, str]:
+    """By what follows the source's name: "" for the secret itself, SIGNING_KEY for what only a sender has."""
+    scheme = source.scheme
+    found = {"": secrets.token_urlsafe(32)}
+    match scheme:
+        case StandardWebhooks(secret_encoding="base64"):
+            found = {"": f"whsec_{_base64(secrets.token_bytes(32))}"}
+        case Hmac(secret_encoding="base64"):
+            found = {"": scheme.secret_prefix + _base64(secrets.token_bytes(32))}
+        case Hmac(secret_encoding="hex"):
+            found = {"": secrets.token_hex(32)}
+        case Basic():
+            found = {"": f"postern:{secrets.token_urlsafe(24)}"}
+        case _ if source.provider == "stripe":
+            found = {"": f"whsec_{secrets.token_hex(24)}"}
+    if any(handshake["reply"] == "subscribe" for handshake in source.handshakes):
+        found[VERIFY_TOKEN] = secrets.token_urlsafe(16)
+    return found
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -57,10 +57,8 @@ class SqsQueue:
             common["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         for part in _by_size(messages):
             with aws.failing_as(QueueUnavailable):
-                answer = aws.sqs().send_message_batch(
-                    QueueUrl=self.url,
-                    Entries=[{"Id": str(n), "MessageBody": text, **common} for n, text in enumerate(part)],
-                )
+                entries: Any = [{"Id": str(n), "MessageBody": text, **common} for n, text in enumerate(part)]
+                answer = aws.sqs().send_message_batch(QueueUrl=self.url, Entries=entries)
             _refuse(answer.get("Failed", []))
 
     def hide(self, delays: Mapping[str, int]) -> None:

@@ -1,0 +1,199 @@
+"""The catalogue as people read it: on the terminal, and as docs/providers.md, which `make check` holds against it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from chalicelib.naming import Place
+from chalicelib.providers import Provider, provider, provider_names
+from chalicelib.schemes import scheme_class
+from cli.guides import guide
+
+_HEAD = """# Providers
+
+<!-- Written by `make providers` from chalicelib/providers/catalogue.toml and cli/providers; `make check` compares. -->
+
+The {count} kinds of senders that Postern knows. `postern providers NAME` prints what one needs and the steps to set its
+webhook up; [sources](sources.md) says how one is configured, and how any other sender is.
+
+- *Dedup key*: what makes two deliveries the same event. Where it stands in a header that the provider does not sign,
+  it names the event but does not decide: the hash of the body does, so that nobody can send a captured delivery again
+  under another id, or under the id of an event to come. "each delivery" means that the provider sends no id and may
+  send equal bodies for different events.
+- *Rotation*: every secret in a source's list verifies. "several signatures": while the provider rotates, it signs with
+  both itself.
+- A time that is signed may lie the stated number of seconds from ours, before or after; official libraries often check
+  one side only, or neither.
+
+| provider | name | verified by | dedup key | type | handshake | rotation | held against |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def listing() -> str:
+    """A line a provider, for the terminal."""
+    names = provider_names()
+    width = max(map(len, names))
+    lines = [f"{name:<{width}}  {guide(name).title}: {_plain(_scheme(provider(name)))}" for name in names]
+    return "\n".join([*lines, "", "`postern providers NAME` says what one needs, and how to set its webhook up."])
+
+
+def description(name: str, url: str) -> str:
+    """One provider, whole: what it needs, the steps to set it up, and what to know."""
+    kind, about = provider(name), guide(name)
+    facts = {
+        "verified by": _plain(_scheme(kind)),
+        "secret": about.secret,
+        "dedup key": _plain(_dedup(kind)),
+        "type": _plain(_place(kind.type)),
+        "handshake": _plain(_handshakes(kind)),
+        "samples": ", ".join(about.samples),
+    }
+    if kind.items is not None:
+        facts["events"] = f"several in a delivery, the list at '{kind.items}'" if kind.items else "a list of them"
+    lines = [f'{about.title} (provider = "{name}")', ""]
+    lines += [_wrapped(f"{label:<13}", text) for label, text in facts.items()]
+    lines += ["", "Set it up"]
+    lines += [_wrapped(f"{n:>3}. ", step.replace("{url}", url)) for n, step in enumerate(about.setup, 1)]
+    if about.notes:
+        lines += ["", "To know", *(_wrapped("  - ", note) for note in about.notes)]
+    return "\n".join([*lines, "", f"Try it: postern send {name} {about.default_type}"])
+
+
+def page() -> str:
+    """docs/providers.md."""
+    rows = [_row(name) for name in provider_names()]
+    return _HEAD.format(count=len(rows)) + "\n".join(rows) + "\n"
+
+
+def _row(name: str) -> str:
+    kind, about = provider(name), guide(name)
+    cells = [
+        f"`{name}`",
+        about.title,
+        _scheme(kind),
+        _dedup(kind),
+        _place(kind.type),
+        _handshakes(kind),
+        _rotation(kind),
+        about.verified or "its documentation",
+    ]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _scheme(kind: Provider) -> str:
+    """In words, from the scheme's own settings."""
+    made: Any = scheme_class(kind.scheme)(**kind.settings)
+    settings = {name: getattr(made, name) for name in getattr(made, "__dataclass_fields__", {})}
+    return _SCHEMES[kind.scheme](settings)
+
+
+def _signature(what: str, settings: Mapping[str, Any]) -> str:
+    parts = {"{body}": "the body", "{timestamp}": "time", "{id}": "id", "{url}": "URL", "{method}": "method"}
+    signed = [word for place, word in sorted(parts.items(), key=lambda item: settings["signed"].find(item[0]))
+              if place in settings["signed"]]  # fmt: skip
+    header = settings["header"] + ("-1, -2, …" if settings["numbered"] else "")
+    prefix = f", behind `{settings['prefix'].strip()}`" if settings["prefix"] else ""
+    within = f"; {settings['tolerance_seconds']} s" if settings["timestamp"] else ""
+    return f"{what} of {_and(signed)}, {settings['encoding']}, in `{header}`{prefix}{within}"
+
+
+_SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "hmac": lambda s: _signature(f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')}", s),
+    "standard-webhooks": lambda s: (
+        f"Standard Webhooks 1.0: HMAC-SHA-256 or Ed25519 of id, time and the body; {s['tolerance_seconds']} s"
+    ),
+    "ed25519": lambda s: _signature("Ed25519", s),
+    "ecdsa": lambda s: _signature("ECDSA (P-256, SHA-256)", s),
+    "token": lambda s: (
+        f"`{s['header']}` equals {'`' + s['prefix'].strip() + '` and ' if s['prefix'] else ''}the secret"
+    ),
+    "body-token": lambda s: f"`{s['field']}` in each of `{s['each']}` equals the secret",
+    "basic": lambda s: "HTTP Basic authentication",
+    "none": lambda s: "nothing",
+}
+
+
+def _dedup(kind: Provider) -> str:
+    made: Any = scheme_class(kind.scheme)(**kind.settings)
+    if kind.dedup is None:
+        if made.signs_id:
+            return "the signed id"
+        return "each delivery" if kind.dedup_by == "delivery" else "hash of the body"
+    unsigned = made.covers_body and kind.dedup.in_headers
+    return _place(kind.dedup) + (" (unsigned)" if unsigned else "")
+
+
+def _place(place: Place | None) -> str:
+    if place is None:
+        return "-"
+    return " + ".join(" or ".join(f"{at.where} `{at.path}`" for at in part) for part in place.parts)
+
+
+def _handshakes(kind: Provider) -> str:
+    said = [f"{h.get('method', 'POST')} {_when(h['when'])}: {_ANSWERS[h['reply']]}" for h in kind.handshakes]
+    return "; ".join(said) or "-"
+
+
+def _when(when: str) -> str:
+    where, _, what = when.partition(":")
+    return {"query": f"`?{what}=`", "header": f"with `{what}`", "form": f"form `{what}`", "body": f"`{what}`"}.get(
+        where, "alone"
+    )
+
+
+_ANSWERS = {
+    "ok": "empty answer",
+    "constant": "fixed answer",
+    "echo": "value back, as text",
+    "echo-json": "value back, in JSON",
+    "echo-header": "header back",
+    "subscribe": "challenge back, if the verify token is right",
+    "digest": "HMAC of the token",
+    "braintree": "HMAC of the challenge",
+    "pending": "empty answer, while there is no secret",
+    "confirm": "confirmed, at AWS's own hosts only",
+}
+
+
+def _rotation(kind: Provider) -> str:
+    several = kind.settings.get("separator") or kind.settings.get("numbered") or kind.settings.get("repeated")
+    if not kind.needs_secret:
+        return "-"
+    return "several signatures" if several or kind.scheme == "standard-webhooks" else "listed secrets"
+
+
+def _and(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _plain(markdown: str) -> str:
+    return markdown.replace("`", "")
+
+
+def _wrapped(label: str, text: str) -> str:
+    return textwrap.fill(text, 110, initial_indent=label, subsequent_indent=" " * len(label))
+
+
+def main() -> int:
+    """`--write FILE`, or `--check FILE`, which fails where the file is not what would be written."""
+    parser = argparse.ArgumentParser()
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--write", type=Path)
+    form.add_argument("--check", type=Path)
+    options = parser.parse_args()
+    if options.write:
+        options.write.write_text(page(), "utf-8")
+    elif options.check.read_text("utf-8") != page():
+        print(f"{options.check} is not what the catalogue says; `make providers` writes it.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
