@@ -2,7 +2,7 @@
 
 A provider's handshakes are data in the catalogue, a table each. `when` is one of
 
-- `query:NAME`, `header:NAME`: this parameter or header is there;
+- `query:NAME`, `header:NAME`, `header:NAME=VALUE`: this parameter or header is there (and is this);
 - `body:PATH=VALUE`: what stands at this path of the JSON body is this (as text); `body:PATH`: something is there;
 - `form:NAME`: the body is a form with this field;
 - `always`.
@@ -66,7 +66,9 @@ def _given(when: str, delivery: Delivery) -> str | None:
     if where == "query":
         return next((value for name, value in delivery.query if name == what), None)
     if where == "header":
-        return delivery.headers.get(what)
+        name, equals, wanted = what.partition("=")
+        value = delivery.headers.get(name)
+        return value if not equals or value == wanted else None
     if where == "form":
         return _form(delivery).get(what)
     if where == "body":

@@ -113,6 +113,7 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "token": lambda s: (
         f"`{s['header']}` equals {'`' + s['prefix'].strip() + '` and ' if s['prefix'] else ''}the secret"
     ),
+    "query-token": lambda s: f"the URL's parameter `{s['name']}` equals the secret",
     "body-token": lambda s: f"`{s['field']}` in each of `{s['each']}` equals the secret",
     "basic": lambda s: "HTTP Basic authentication",
     "none": lambda s: "nothing",

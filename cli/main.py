@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +200,8 @@ def _command() -> str:
 
 
 def _post(url: str, sample: samples.Sample) -> tuple[int, str]:
+    if sample.query:
+        url += "?" + urllib.parse.urlencode(sample.query)
     request = urllib.request.Request(url, sample.body, dict(sample.headers), method="POST")
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:

@@ -6,7 +6,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from string import Template
 from typing import Any
@@ -25,6 +25,7 @@ class Sample:
 
     body: bytes
     headers: Mapping[str, str]
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 def sample(source: Source, type: str, secret: str, now: datetime, body: bytes | None = None, url: str = "") -> Sample:
@@ -43,7 +44,7 @@ def sample(source: Source, type: str, secret: str, now: datetime, body: bytes | 
         body = _body(text, None if type in known.samples else source.type, type, event_id, now)
     draft = Draft(body, event_id, now, source.url or url, headers=headers)
     signed = source.scheme.sign(draft, secret)
-    return Sample(signed.body, {**headers, **signed.headers})
+    return Sample(signed.body, {**headers, **signed.headers}, signed.query)
 
 
 def _body(text: SampleText, renamed: Place | None, type: str, event_id: str, now: datetime) -> bytes:

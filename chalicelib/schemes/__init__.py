@@ -12,6 +12,7 @@ _MODULES = {
     "standard-webhooks": "hmacs:StandardWebhooks",
     "token": "shared:Token",
     "body-token": "shared:BodyToken",
+    "query-token": "shared:QueryToken",
     "basic": "shared:Basic",
     "none": "shared:Unverified",
     "ed25519": "public_keys:Ed25519",

@@ -60,10 +60,11 @@ class Draft:
 
 @dataclass(frozen=True)
 class Signed:
-    """The headers that a signature adds, and the body: some providers put the signature there."""
+    """The headers that a signature adds, and the body and the URL's parameters: some providers put it there."""
 
     headers: Mapping[str, str]
     body: bytes
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 # Gets what lies at a URL, which the scheme has checked; raises SecretUnavailable where nothing can be got now.

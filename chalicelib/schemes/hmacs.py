@@ -66,13 +66,13 @@ class StandardWebhooks(Scheme):
         failure = InvalidSignature("signature_mismatch")
         for position, secret in enumerate(secrets):
             try:
-                return replace(self._scheme(family, secret).verify(delivery, [secret]), secret=position)
+                return replace(self._scheme(family, secret).verify(delivery, [_shown(secret)]), secret=position)
             except InvalidSignature as exc:
                 failure = exc
         raise failure
 
     def sign(self, draft: Draft, secret: str) -> Signed:
-        return self._scheme("webhook", secret).sign(draft, secret)
+        return self._scheme("webhook", secret).sign(draft, _shown(secret))
 
     def _family(self, delivery: Delivery) -> str:
         for family in ("svix", "webhook"):
@@ -108,3 +108,8 @@ class StandardWebhooks(Scheme):
             id=common.id,
             key_encoding="base64",
         )
+
+
+def _shown(secret: str) -> str:
+    """Some dashboards show a secret with the version of the signatures that it makes."""
+    return secret.removeprefix("v1,")

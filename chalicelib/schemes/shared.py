@@ -51,6 +51,25 @@ class Token(_Uncovering):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryToken(_Uncovering):
+    """A shared secret in a parameter of the URL, for senders that have no other place for one.
+
+    It stands in the sender's settings and in every log on the way there; nothing of the query is logged or stored here.
+    """
+
+    name: str
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
+        given = [value for name, value in delivery.query if name == self.name]
+        if len(given) != 1 or not given[0]:
+            raise InvalidSignature("token_missing")
+        return Proof(matching([_as_wire(given[0])], [present(secret) for secret in secrets]))
+
+    def sign(self, draft: Draft, secret: str) -> Signed:
+        return Signed({}, draft.body, {self.name: present(secret)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class BodyToken(_Uncovering):
     """A shared secret in the body, once in every object of the list at `each`: Microsoft Graph's `clientState`."""
 

@@ -100,7 +100,7 @@ class Templated(Scheme):
     def _entries(self, delivery: Delivery) -> list[str]:
         headers = delivery.headers
         if self.numbered:
-            values = [value for n in range(1, 101) for value in headers.all(f"{self.header}-{n}")]
+            values = [value for n in range(1, 101) if (value := headers.get(f"{self.header}-{n}"))]
         elif self.repeated:
             values = headers.all(self.header)
         else:

@@ -67,7 +67,14 @@ def made(name: str, type: str, secrets: dict[str, str], now: datetime = NOW) -> 
 
 
 def delivery(name: str, sent: Sample, now: datetime = NOW) -> Delivery:
-    return Delivery(name, Headers(sent.headers.items()), sent.body, now, url=SOURCES[name].url or URL)
+    return Delivery(
+        name,
+        Headers(sent.headers.items()),
+        sent.body,
+        now,
+        url=SOURCES[name].url or URL,
+        query=tuple(sent.query.items()),
+    )
 
 
 def test_forty_and_more_are_there() -> None:
