@@ -115,6 +115,21 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "query-token": lambda s: f"the URL's parameter `{s['name']}` equals the secret",
     "body-token": lambda s: f"`{s['field']}` in each of `{s['each']}` equals the secret",
+    "url-and-form": lambda s: (
+        f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')} of URL and sorted fields, base64, in `{s['header']}`"
+    ),
+    "braintree": lambda s: "HMAC-SHA-1 of the field `bt_payload`, in the field `bt_signature`",
+    "mailgun": lambda s: f"HMAC-SHA-256 of time and token, in the body's `signature`; {s['tolerance_seconds']} s",
+    "adyen": lambda s: "HMAC-SHA-256 of eight members of each item, in `additionalData.hmacSignature`",
+    "sns": lambda s: f"RSA, by a certificate of SNS, of the message's members; {s['tolerance_seconds']} s",
+    "paypal": lambda s: f"RSA, by a certificate of PayPal, of id, time and a CRC32; {s['tolerance_seconds']} s",
+    "jwt": lambda s: (
+        f"{s['algorithm']} token in `{s['header']}`"
+        + (f" with the body's SHA-256 as `{s['body_claim']}`" if s["body_claim"] else ", not of the body")
+        + (f"; {s['tolerance_seconds']} s" if s["dated"] else "")
+    ),
+    "contentful": lambda s: f"HMAC-SHA-256 of a canonical request; {s['tolerance_seconds']} s",
+    "hook0": lambda s: f"HMAC-SHA-256 of time, named headers and the body, in `{s['header']}`",
     "basic": lambda s: "HTTP Basic authentication",
     "none": lambda s: "nothing",
 }

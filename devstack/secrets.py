@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chalicelib.config import VERIFY_TOKEN
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from jwt.algorithms import ECAlgorithm
+
+from chalicelib.config import SIGNING_KEY, VERIFY_TOKEN
 from chalicelib.schemes.hmacs import Hmac, StandardWebhooks
-from chalicelib.schemes.shared import Basic
+from chalicelib.schemes.shared import Basic, Token
 from chalicelib.sources import Source
 from devstack.errors import StartError
 from devstack.processes import write_atomically
@@ -56,11 +60,61 @@ def _development_secrets(source: Source) -> dict[str, str]:
             found = {"": secrets.token_hex(32)}
         case Basic():
             found = {"": f"postern:{secrets.token_urlsafe(24)}"}
-        case _ if source.provider == "stripe":
-            found = {"": f"whsec_{secrets.token_hex(24)}"}
+        case Hmac() | StandardWebhooks() | Token():
+            pass
+        case _:
+            found = _of_special(source)
+    if source.provider == "stripe":
+        found = {"": f"whsec_{secrets.token_hex(24)}"}
     if any(handshake["reply"] == "subscribe" for handshake in source.handshakes):
         found[VERIFY_TOKEN] = secrets.token_urlsafe(16)
     return found
+
+
+def _of_special(source: Source) -> dict[str, str]:
+    """For schemes whose modules are imported only where a source has one."""
+    match type(source.scheme).__name__:
+        case "Ed25519":
+            return _ed25519(getattr(source.scheme, "key_encoding", "hex"))
+        case "Ecdsa":
+            return _ecdsa()
+        case "Sns":
+            return _certified(f"arn:aws:sns:us-east-1:000000000000:orders-{secrets.token_hex(4)}")
+        case "PayPal":
+            return _certified(f"WH-{secrets.token_hex(8)}")
+        case "Adyen":
+            return {"": secrets.token_hex(32)}
+        case "Braintree":
+            return {"": f"{secrets.token_hex(8)}:{secrets.token_hex(16)}"}
+        case "Jwt" if getattr(source.scheme, "algorithm", "") == "ES256":
+            return _jwk()
+    return {"": secrets.token_urlsafe(32)}
+
+
+def _ed25519(encoding: str) -> dict[str, str]:
+    key = ed25519.Ed25519PrivateKey.generate()
+    write = bytes.hex if encoding == "hex" else _base64
+    return {"": write(key.public_key().public_bytes_raw()), SIGNING_KEY: write(key.private_bytes_raw())}
+
+
+def _ecdsa() -> dict[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return {"": _base64(public), SIGNING_KEY: _base64(private)}
+
+
+def _jwk() -> dict[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = {**ECAlgorithm.to_jwk(key, as_dict=True), "kid": secrets.token_hex(8), "alg": "ES256"}
+    public = {name: value for name, value in private.items() if name != "d"}
+    return {"": json.dumps(public), SIGNING_KEY: json.dumps(private)}
+
+
+def _certified(secret: str) -> dict[str, str]:
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return {"": secret, SIGNING_KEY: f"{secret}\n{pem}"}
 
 
 def _base64(data: bytes) -> str:

@@ -19,10 +19,13 @@ _TIMEOUT_SECONDS = 3.0
 # What was fetched stays good for as long as a container lives, and what failed is not asked for again at once.
 _MOST_KEPT = 32
 _FAILURE_SECONDS = 30.0
+# Nobody makes us a sender of floods: a few requests a minute, whoever asks for whatever.
+_MOST_A_MINUTE = 10
 
 _lock = Lock()
 _kept: dict[str, bytes] = {}
 _failed: dict[str, float] = {}
+_asked_at: list[float] = []
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -37,8 +40,13 @@ def fetch(url: str) -> bytes:
     with _lock:
         if url in _kept:
             return _kept[url]
-        if time.monotonic() - _failed.get(url, float("-inf")) < _FAILURE_SECONDS:
+        now = time.monotonic()
+        if now - _failed.get(url, float("-inf")) < _FAILURE_SECONDS:
             raise SecretUnavailable("fetch_failed_just_now")
+        _asked_at[:] = [at for at in _asked_at if now - at < 60]
+        if len(_asked_at) >= _MOST_A_MINUTE:
+            raise SecretUnavailable("too_many_fetches")
+        _asked_at.append(now)
         try:
             found = _get(url)
         except (OSError, HTTPException, ValueError) as exc:

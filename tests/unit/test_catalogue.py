@@ -9,18 +9,25 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 import chalicelib.providers as providers
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
-from chalicelib.deliveries import Delivery, Headers
+from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.envelope import from_message
-from chalicelib.errors import InvalidSignature, Refusal
+from chalicelib.errors import InvalidSignature, Refusal, SecretUnavailable
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.providers import provider, provider_names
+from chalicelib.schemes.base import Fetch
 from chalicelib.sources import Source, load_sources
 from cli import catalogue
 from cli.guides import guide
@@ -50,6 +57,10 @@ class Pipe:
     def __init__(self, secrets: dict[str, str]) -> None:
         self.messages: list[str] = []
         self.inbox = Inbox(SOURCES, lambda source: [secrets[source]], self, self)
+        self.secrets = secrets
+
+    def accept(self, sent: Delivery) -> Receipt | Greeting:
+        return accept(sent, replace(self.inbox, fetch=certificates(sent.source, self.secrets)))
 
     def send(self, message: str, *, group: str, trace: str | None) -> None:
         self.messages.append(message)
@@ -67,14 +78,40 @@ def made(name: str, type: str, secrets: dict[str, str], now: datetime = NOW) -> 
 
 
 def delivery(name: str, sent: Sample, now: datetime = NOW) -> Delivery:
-    return Delivery(
-        name,
-        Headers(sent.headers.items()),
-        sent.body,
-        now,
-        url=SOURCES[name].url or URL,
-        query=tuple(sent.query.items()),
-    )
+    url = URL + ("?" + urlencode(sent.query) if sent.query else "")
+    return Delivery(name, Headers(sent.headers.items()), sent.body, now, url=url, query=tuple(sent.query.items()))
+
+
+def certificates(name: str, secrets: dict[str, str]) -> Fetch:
+    """Gives the certificate of the key that samples of this provider are signed with, under its own URL only."""
+
+    def fetch(url: str) -> bytes:
+        assert url.startswith(CERTIFICATE_URLS[name]), f"a request to {url}"
+        if url not in CERTIFICATES:
+            raise SecretUnavailable("fetch_failed")
+        return certificate_of(secrets[name + SIGNING_KEY].partition("\n")[2])
+
+    return fetch
+
+
+CERTIFICATE_URLS = {
+    "sns": "https://sns.us-east-1.amazonaws.com/",
+    "paypal": "https://api.sandbox.paypal.com/v1/notifications/certs/",
+}
+CERTIFICATES = {
+    CERTIFICATE_URLS["sns"] + "SimpleNotificationService-0000.pem",
+    CERTIFICATE_URLS["paypal"] + "CERT-00000000-00000000",
+}
+
+
+@cache
+def certificate_of(pem: str) -> bytes:
+    key = load_pem_private_key(pem.encode(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sender.example.com")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(NOW - timedelta(days=1)).not_valid_after(NOW + timedelta(days=1))
+    return made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def test_forty_and_more_are_there() -> None:
@@ -91,7 +128,7 @@ def test_a_sample_is_accepted_and_has_its_type_and_a_key_of_its_own(
 ) -> None:
     pipe = Pipe(secrets)
     for _ in range(2):
-        receipt = accept(delivery(name, made(name, type, secrets)), pipe.inbox)
+        receipt = pipe.accept(delivery(name, made(name, type, secrets)))
         assert isinstance(receipt, Receipt)
     events = [from_message(message) for message in pipe.messages]
     keys = {event.claim or event.dedup_key for event in events}
@@ -106,7 +143,7 @@ def test_a_sample_that_comes_twice_is_one_event(name: str, secrets: dict[str, st
     pipe = Pipe(secrets)
     sent = delivery(name, made(name, guide(name).default_type, secrets))
     for seconds in (0, 1):
-        accept(replace(sent, received_at=NOW + timedelta(seconds=seconds)), pipe.inbox)
+        pipe.accept(replace(sent, received_at=NOW + timedelta(seconds=seconds)))
     events = [from_message(message) for message in pipe.messages]
     keys = [event.claim or event.dedup_key for event in events]
     assert keys[: len(keys) // 2] == keys[len(keys) // 2 :]
@@ -119,7 +156,7 @@ def test_another_secret_verifies_nothing(name: str, secrets: dict[str, str], tmp
     other = read_secrets(others)[name]
     sent = delivery(name, made(name, guide(name).default_type, secrets))
     with pytest.raises(InvalidSignature):
-        SOURCES[name].scheme.verify(sent, [str(other)])
+        SOURCES[name].scheme.verify(sent, [str(other)], certificates(name, secrets))
 
 
 @each_provider
@@ -130,9 +167,9 @@ def test_every_altered_byte_of_a_covered_body_is_refused(name: str, secrets: dic
     sent = delivery(name, made(name, guide(name).default_type, secrets))
     for at in range(len(sent.body)):
         altered = sent.body[:at] + bytes([sent.body[at] ^ 1]) + sent.body[at + 1 :]
-        assert not verifies(source, replace(sent, body=altered), secrets[name]), at
+        assert not verifies(source, replace(sent, body=altered), secrets), at
     for altered in (sent.body + b"\n", sent.body[:-1], b" " + sent.body, b""):
-        assert not verifies(source, replace(sent, body=altered), secrets[name])
+        assert not verifies(source, replace(sent, body=altered), secrets)
 
 
 @each_provider
@@ -149,7 +186,7 @@ def test_every_altered_character_of_a_header_that_proves_something_is_refused(
         for at, character in enumerate(value):
             other = chr(ord(character) ^ 1)
             altered = Sample(sent.body, {**sent.headers, header: value[:at] + other + value[at + 1 :]})
-            assert not verifies(source, delivery(name, altered), secrets[name]), (header, at)
+            assert not verifies(source, delivery(name, altered), secrets), (header, at)
 
 
 @each_provider
@@ -159,7 +196,7 @@ def test_a_repeated_header_is_refused_unless_the_provider_repeats_it(name: str, 
     for header in set(sent.headers) - {"Content-Type", "User-Agent"} - unsigned_headers(source):
         headers = Headers([*sent.headers.items(), (header, sent.headers[header])])
         if not getattr(source.scheme, "repeated", False):
-            assert not verifies(source, replace(delivery(name, sent), headers=headers), secrets[name])
+            assert not verifies(source, replace(delivery(name, sent), headers=headers), secrets)
 
 
 HOSTILE = [
@@ -196,16 +233,12 @@ def test_a_hostile_header_is_refused_with_a_401_and_asks_for_nothing(
 ) -> None:
     source = SOURCES[name]
     sent = made(name, guide(name).default_type, secrets)
-
-    def fetch(url: str) -> bytes:
-        raise AssertionError(f"an outgoing request: {url}")
-
     for header in set(sent.headers) - {"Content-Type", "User-Agent"} - unsigned_headers(source):
         if text == sent.headers[header]:
             continue
         hostile = delivery(name, Sample(sent.body, {**sent.headers, header: text}))
         with pytest.raises(InvalidSignature):
-            source.scheme.verify(hostile, [secrets[name]], fetch)
+            source.scheme.verify(hostile, [secrets[name]], certificates(name, secrets))
 
 
 @each_provider
@@ -217,7 +250,7 @@ def test_a_hostile_body_never_raises_anything_but_a_refusal(name: str, body: byt
     for headers in (sent.headers, {}):
         hostile = delivery(name, Sample(body, headers))
         try:
-            SOURCES[name].scheme.verify(hostile, [secrets[name]])
+            SOURCES[name].scheme.verify(hostile, [secrets[name]], certificates(name, secrets))
         except Refusal:
             continue
 
@@ -264,6 +297,7 @@ import json, sys
 from pathlib import Path
 import app
 from chalicelib.providers import provider
+from chalicelib.schemes.base import Fetch
 from chalicelib.sources import Sources
 sources = Sources(Path({str(SHIPPED_SOURCES)!r}))
 sources["github"]
@@ -276,10 +310,10 @@ print(json.dumps([sorted(m for m in sys.modules if "schemes." in m or m in ("cry
     assert read == 1
 
 
-def verifies(source: Source, sent: Delivery, secret: str) -> bool:
+def verifies(source: Source, sent: Delivery, secrets: dict[str, str]) -> bool:
     try:
-        source.scheme.verify(sent, [secret])
-    except InvalidSignature:
+        source.scheme.verify(sent, [secrets[source.name]], certificates(source.name, secrets))
+    except (InvalidSignature, SecretUnavailable):
         return False
     return True
 
