@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import chalicelib
 from chalicelib.errors import ConfigurationError
 
-SHIPPED_SOURCES = Path(__file__).parent / "sources.toml"
+# What a team edits lies in the package's first folder.
+TEAM_FOLDER = Path(chalicelib.__path__[0])
+SHIPPED_SOURCES = TEAM_FOLDER / "sources.toml"
 
 # The sources' secret holds a source's own secrets under its name, and under its name with these what a handshake asks
 # for, and, in a local run, what only a sender has. No source's name has a dot.

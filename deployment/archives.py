@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deployment.errors import DeploymentError
@@ -38,30 +38,22 @@ def _is_used(path: Path) -> bool:
     return path.suffix not in _UNUSED_SUFFIXES and path.name not in _UNUSED_NAMES and not path.name.endswith("~")
 
 
-def pack(root: Path, target: Path, *, mounted_at: str, keeps_source: Callable[[Path], bool]) -> int:
+def pack(root: Path, target: Path, *, mounted_at: str) -> int:
     """Compiles what lies in `root` and writes it to `target`; returns the size in bytes.
 
-    `mounted_at` is where Lambda unpacks it, for the paths in tracebacks. Of the modules that `keeps_source` does not
-    name (it is given their path within `root`), the bytecode alone goes along.
+    `mounted_at` is where Lambda unpacks it, for the paths in tracebacks.
     """
-    modules = sorted(root.rglob("*.py"))
-    kept = [module for module in modules if keeps_source(module.relative_to(root))]
-    left_out = [module for module in modules if module not in set(kept)]
-    _compile(root, kept, mounted_at)
-    # Beside the source, where Python looks for bytecode without one; docstrings and asserts are left out, too.
-    _compile(root, left_out, mounted_at, "-b", "-o", "2")
-    for module in left_out:
-        module.unlink()
+    _compile(root, sorted(root.rglob("*.py")), mounted_at)
     _write(root, target)
     return target.stat().st_size
 
 
-def _compile(root: Path, modules: Sequence[Path], mounted_at: str, *options: str) -> None:
+def _compile(root: Path, modules: Sequence[Path], mounted_at: str) -> None:
     """By a process of its own: what bytecode looks like depends on the hash seed, and a little on what ran before."""
     if not modules:
         return
     done = subprocess.run(
-        [sys.executable, "-X", "no_debug_ranges", "-m", "compileall", "-q", "-f", "-j", "1", *options,
+        [sys.executable, "-X", "no_debug_ranges", "-m", "compileall", "-q", "-f", "-j", "1",
          "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", mounted_at, "-i", "-"],
         input="\n".join(map(str, modules)),
         env={**os.environ, "PYTHONHASHSEED": "0"},

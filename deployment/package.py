@@ -20,6 +20,33 @@ from deployment.errors import DeploymentError
 from deployment.project import FUNCTIONS, Stage
 from deployment.template import Template
 
+# What of chalicelib/ is Postern's. Everything else is the team's: handlers, sources, and whatever modules it adds.
+POSTERNS_OWN = (
+    "adapters",
+    "config.py",
+    "consume.py",
+    "deliveries.py",
+    "envelope.py",
+    "errors.py",
+    "handling.py",
+    "handshakes.py",
+    "http.py",
+    "ingest.py",
+    "logs.py",
+    "metrics.py",
+    "naming.py",
+    "operate.py",
+    "payloads.py",
+    "process.py",
+    "providers",
+    "retries.py",
+    "schemes",
+    "sources.py",
+    "sql",
+    "tracing.py",
+    "wiring.py",
+)
+
 
 @dataclass(frozen=True)
 class Package:
@@ -66,28 +93,26 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
         made.template_file.write_text(templates.dump(template), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         made.folder.rename(folder)
-    say(f"  function.zip   {function_bytes / 1000:8.1f} KB   the app, with bytecode")
+    say(f"  function.zip   {function_bytes / 1000:8.1f} KB   your code, with bytecode")
     say(f"  layer.zip      {layer_bytes / 1000:8.1f} KB   what it stands on, with bytecode")
     say("  template.yaml")
     return Package(folder, template)
 
 
 def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int, int]:
-    """The app alone is the function; what it stands on, Chalice included, is the layer. Their sizes in bytes."""
+    """The team's own code is the function; what it stands on, Chalice and Postern, is the layer. Sizes in bytes."""
     function, layer = scratch / "function", scratch / "layer"
     unpack(by_chalice / "deployment.zip", function)
     unpack(by_chalice / "layer-deployment.zip", layer)
     (site_packages,) = layer.glob("python/lib/python*/site-packages")
     (function / "chalice").rename(site_packages / "chalice")
+    (site_packages / "chalicelib").mkdir()
+    for name in POSTERNS_OWN:
+        (function / "chalicelib" / name).rename(site_packages / "chalicelib" / name)
     return (
-        # Tracebacks quote the team's own modules; of the others they give file and line.
-        pack(function, made.function, mounted_at="/var/task", keeps_source=_is_the_teams_own),
-        pack(layer, made.layer, mounted_at="/opt", keeps_source=lambda _: True),
+        pack(function, made.function, mounted_at="/var/task"),
+        pack(layer, made.layer, mounted_at="/opt"),
     )
-
-
-def _is_the_teams_own(module: Path) -> bool:
-    return module.parts[:2] == ("chalicelib", "handlers")
 
 
 def _place_code(template: Template, function: str, layer: str) -> None:

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import psycopg2
 
+from chalicelib.config import TEAM_FOLDER
 from chalicelib.errors import DatabaseUnavailable, MigrationError
-
-_CHALICELIB = Path(__file__).parent.parent
 
 # Owner -> folder; Postern's come first, because the team's may refer to them.
 FOLDERS = {
-    "postern": _CHALICELIB / "sql" / "migrations",
-    "handlers": _CHALICELIB / "handlers" / "migrations",
+    "postern": Path(__file__).parent.parent / "sql" / "migrations",
+    "handlers": TEAM_FOLDER / "handlers" / "migrations",
 }
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql", re.ASCII)

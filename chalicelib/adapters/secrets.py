@@ -9,13 +9,14 @@ from threading import Lock
 from typing import Any
 
 from chalicelib.adapters import aws
+from chalicelib.config import TEAM_FOLDER
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, SecretUnavailable
 
 # A new secret takes effect within this time, and no traffic, forged or real, asks more often.
 _FRESH_SECONDS = 45.0
 
 # Not in the repository: who has a database on RDS puts RDS's bundle there (docs/database.md).
-SHIPPED_AUTHORITIES = Path(__file__).parent.parent / "certificates" / "database-ca.pem"
+SHIPPED_AUTHORITIES = TEAM_FOLDER / "certificates" / "database-ca.pem"
 
 
 class SourceSecrets:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 
-from chalicelib.config import SHIPPED_SOURCES
+from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
 from chalicelib.sources import load_sources
-from cli.samples import sample
+from cli.samples import default_type, sample
 from tests.deployment.cloud import Cloud
 from tests.support import eventually
 
@@ -50,12 +51,14 @@ class Installation:
         return f"{self.cloud.endpoint_url}/restapis/{self.outputs['RestAPIId']}/{self.stage}/_user_request_/"
 
     def post(
-        self, source: str, body: bytes | None = None, *, type: str = "order.created", secret: str | None = None
+        self, source: str, body: bytes | None = None, *, type: str | None = "order.created", secret: str | None = None
     ) -> Answer:
         """Sends a signed sample of this source."""
         declared = load_sources(SHIPPED_SOURCES)[source]
-        made = sample(declared, type, secret or self.secrets[source], datetime.now(UTC), body)
-        return fetch(f"{self.address}webhooks/{source}", made.body, made.headers, self.cloud.trust())
+        signs_with = secret or self.secrets.get(source + SIGNING_KEY, self.secrets[source])
+        made = sample(declared, type or default_type(source), signs_with, datetime.now(UTC), body)
+        query = "?" + urllib.parse.urlencode(made.query) if made.query else ""
+        return fetch(f"{self.address}webhooks/{source}{query}", made.body, made.headers, self.cloud.trust())
 
     def rows(self, ids: list[str]) -> list[dict[str, Any]]:
         with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:

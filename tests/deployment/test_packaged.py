@@ -8,15 +8,17 @@ import random
 
 import pytest
 
-from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.sources import load_sources
 from tests.deployment.installation import Installation, fetch
 from tests.support import eventually
 
+# One at least of each scheme whose samples an account can take that is not the provider's own.
+SOURCES = ["github", "stripe", "standard-webhooks", "hmac", "token", "basic", "discord", "sendgrid", "plaid", "adyen"]
+SOURCES += ["mailgun", "mailchimp", "microsoft-graph", "braintree", "twitch"]
 
-@pytest.mark.parametrize("source", load_sources(SHIPPED_SOURCES))
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_signed_delivery_to_its_url_becomes_a_row(installation: Installation, source: str) -> None:
-    answer = installation.post(source)
+    answer = installation.post(source, type=None)
 
     assert answer.status == 202, answer
     row = installation.row_of(answer.body["id"])
