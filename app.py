@@ -37,6 +37,7 @@ def receive(source: str) -> Response:
     started = time.perf_counter()
     outcome: dict[str, Any] = {"source": source, "bytes": None}
     counted, number = "rejected", 1
+    counts: dict[str, int] = {}
     try:
         delivery = _delivery(source, request)
         outcome["bytes"] = len(delivery.body)
@@ -52,10 +53,13 @@ def receive(source: str) -> Response:
             "dedup_key": result.dedup_key,
             "secret": result.secret,
         }
+        if result.fingerprint is not None:
+            outcome["secret_used"] = f"{source}/{result.fingerprint}"
+            counts = {"secret_matches": 1}
         counted, number = "accepted", len(result.ids)
         answer = http.accepted(result)
     except Refusal as refusal:
-        outcome |= {"reason": refusal.code, "detail": refusal.reason}
+        outcome |= {"reason": refusal.code, "detail": refusal.reason, "kept": refusal.kept and str(refusal.kept)}
         answer = http.refused(refusal)
     except Exception:
         # Chalice would answer it with a 500 as well, and log it as lines of text that no metric can be taken from.
@@ -66,7 +70,7 @@ def receive(source: str) -> Response:
     logs.line(
         f"delivery.{counted}",
         failed=counted == "rejected",
-        metrics={counted: number, "ack_ms": logs.ms_since(started)},
+        metrics={counted: number, **counts, "ack_ms": logs.ms_since(started)},
         status=answer.status,
         **outcome,
     )

@@ -14,13 +14,15 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from chalicelib.envelope import from_message
+from chalicelib.envelope import Rejected, from_message
 from chalicelib.errors import (
     BodyUnavailable,
     ConfigurationError,
+    DatabaseUnavailable,
     MalformedMessage,
     PosternError,
     QueueUnavailable,
+    StatementFailed,
 )
 from chalicelib.metrics import UNKNOWN_SOURCE
 from chalicelib.process import Kind, Outcome, Processor, Work
@@ -95,6 +97,7 @@ class Consumer:
     """
 
     processor: Callable[[], Processor]
+    keep: Callable[[Sequence[Rejected]], None]
     queue: Queue
     dead_letters: Queue
     bodies: Bodies
@@ -133,9 +136,14 @@ class Consumer:
         """By message id: what could be read, and the outcome of every message."""
         outcomes: dict[str, Outcome] = {}
         works: dict[str, Work] = {}
+        refused: dict[str, Rejected] = {}
         for message in messages:
             try:
-                works[message.id] = self._read(message)
+                found = self._read(message)
+                if isinstance(found, Rejected):
+                    refused[message.id] = found
+                else:
+                    works[message.id] = found
             except MalformedMessage as exc:
                 # It has no row to count attempts in; what is counted are receives, and no redrive continues them.
                 spent = self.policy.is_last(message.receives)
@@ -148,10 +156,24 @@ class Consumer:
                 outcomes[message.id] = Outcome(Kind.RETRY, reason=f"body: {exc}")
         processed = self._process(list(works.values()))
         outcomes |= {id: processed[work.event.id] for id, work in works.items()}
+        outcomes |= self._keep(refused)
         return works, outcomes
 
-    def _read(self, message: Message) -> Work:
+    def _keep(self, refused: Mapping[str, Rejected]) -> dict[str, Outcome]:
+        """Nobody misses a forgery: one that the database does not take is let go, unless it is the database's fault."""
+        try:
+            if refused:
+                self.keep(list(refused.values()))
+        except (DatabaseUnavailable, ConfigurationError) as exc:
+            return {id: Outcome(Kind.RETRY, reason=f"database: {exc}") for id in refused}
+        except StatementFailed:
+            self.log("rejected.lost", failed=True, number=len(refused))
+        return {id: Outcome(Kind.KEPT) for id in refused}
+
+    def _read(self, message: Message) -> Work | Rejected:
         event = from_message(message.text)
+        if isinstance(event, Rejected):
+            return event
         body = self.bodies.get(event.body_key) if event.body_key else event.body
         assert body is not None  # from_message allows exactly one of the two
         if event.delivery_body_key:

@@ -74,11 +74,15 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Greeting:
-    """The answer to a delivery that is no event, a handshake: a status, a text or JSON object, and headers."""
+    """The answer to a delivery that is no event, a handshake: a status, a text or JSON object, and headers.
+
+    `kept_as`: it holds what the operator has to see, and is kept under this reason.
+    """
 
     status: int = 200
     body: str | Mapping[str, Any] = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    kept_as: str | None = None
 
 
 @dataclass(frozen=True)

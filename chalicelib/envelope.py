@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -34,10 +34,11 @@ _LARGEST_UNPACKED_BYTES = 10_000_000
 class Accepted:
     """An event between the two functions. `body` is None while the bytes lie in the bucket under `body_key`.
 
-    `claim` is what deliveries of the same event share where the dedup key cannot be relied on for it: a header that
-    nobody signed. `delivery` is the id of the delivery that the event is one of several of: its first event's;
-    `delivery_body` comes with that one,
-    or lies in the bucket under `delivery_body_key`.
+    - `secret`: the fingerprint of the secret that verified it.
+    - `claim`: what deliveries of the same event share, where the dedup key cannot be relied on for it: a header that
+      nobody signed.
+    - `delivery`: the id of the delivery that it is one event of several of: the first one's. That one has the
+      `delivery_body`, or where it lies in the bucket.
     """
 
     id: UUID
@@ -50,6 +51,7 @@ class Accepted:
     body_key: str | None = None
     form_field: str | None = None
     request_id: str | None = None
+    secret: str | None = None
     format: str = "json"
     claim: str | None = None
     delivery: UUID | None = None
@@ -57,8 +59,26 @@ class Accepted:
     delivery_body_key: str | None = None
 
 
-def to_message(event: Accepted) -> str:
+@dataclass(frozen=True)
+class Rejected:
+    """A delivery that was refused and is kept to be explained, between the two functions."""
+
+    id: UUID
+    source: str
+    received_at: datetime
+    reason: str
+    method: str
+    url: str
+    query: Sequence[tuple[str, str]]
+    headers: Mapping[str, str | list[str]]
+    body: bytes
+    request_id: str | None = None
+
+
+def to_message(event: Accepted | Rejected) -> str:
     """The message's text. Its length in bytes is its length."""
+    if isinstance(event, Rejected):
+        return _rejected_to_message(event)
     envelope: dict[str, Any] = {
         "v": VERSION,
         "id": str(event.id),
@@ -72,6 +92,8 @@ def to_message(event: Accepted) -> str:
         envelope["form_field"] = event.form_field
     if event.request_id is not None:
         envelope["request"] = event.request_id
+    if event.secret is not None:
+        envelope["secret"] = event.secret
     if event.format != "json":
         envelope["format"] = event.format
     if event.claim is not None:
@@ -91,11 +113,30 @@ def to_message(event: Accepted) -> str:
     return json.dumps(envelope, separators=(",", ":"))
 
 
-def from_message(text: str) -> Accepted:
+def _rejected_to_message(rejected: Rejected) -> str:
+    envelope = {
+        "v": VERSION,
+        "rejected": rejected.reason,
+        "id": str(rejected.id),
+        "source": rejected.source,
+        "at": rejected.received_at.astimezone(UTC).isoformat(),
+        "method": rejected.method,
+        "url": rejected.url,
+        "query": [list(pair) for pair in rejected.query],
+        "headers": dict(rejected.headers),
+        "zbody": base64.b64encode(zlib.compress(rejected.body, 1)).decode(),
+    }
+    if rejected.request_id is not None:
+        envelope["request"] = rejected.request_id
+    return json.dumps(envelope, separators=(",", ":"))
+
+
+def from_message(text: str) -> Accepted | Rejected:
     """Raises MalformedMessage for whatever `to_message` did not write."""
     try:
-        # A fresh schema costs more than the check; one instance serves every message.
-        event: Accepted = _ENVELOPE.loads(text)
+        # A fresh schema costs more than the check; one instance of each serves every message.
+        schema = _REJECTED if text.startswith(_REJECTED_START) else _ENVELOPE
+        event: Accepted | Rejected = schema.loads(text)
     except ValidationError as exc:
         raise MalformedMessage(f"not an envelope: {_keys(exc)}") from None
     except (ValueError, RecursionError) as exc:
@@ -153,6 +194,7 @@ class _EnvelopeSchema(Schema):
     headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
     form_field = fields.String(load_default=None)
     request = fields.String(load_default=None, validate=_storable)
+    secret = fields.String(load_default=None, validate=_storable)
     format = fields.String(load_default="json", validate=validate.OneOf(["json", "form", "bytes"]))
     claim = fields.String(load_default=None, validate=_storable)
     delivery = fields.UUID(load_default=None)
@@ -178,6 +220,7 @@ class _EnvelopeSchema(Schema):
             body_key=data.get("body_key"),
             form_field=data["form_field"],
             request_id=data["request"],
+            secret=data["secret"],
             format=data["format"],
             claim=data["claim"],
             delivery=data["delivery"],
@@ -186,7 +229,41 @@ class _EnvelopeSchema(Schema):
         )
 
 
+class _RejectedSchema(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    v = fields.Integer(required=True, strict=True, validate=validate.Equal(VERSION))
+    rejected = fields.String(required=True, validate=_storable)
+    id = fields.UUID(required=True)
+    source = fields.String(required=True, validate=_storable)
+    at = fields.AwareDateTime(required=True, format="iso")
+    method = fields.String(required=True)
+    url = fields.String(required=True)
+    query = fields.List(fields.Tuple((fields.String(), fields.String())), required=True)
+    headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
+    request = fields.String(load_default=None, validate=_storable)
+    zbody = _CompressedBytes(required=True)
+
+    @post_load
+    def _to_rejected(self, data: dict[str, Any], **kwargs: Any) -> Rejected:
+        return Rejected(
+            id=data["id"],
+            source=data["source"],
+            received_at=data["at"],
+            reason=data["rejected"],
+            method=data["method"],
+            url=data["url"],
+            query=data["query"],
+            headers=data["headers"],
+            body=data["zbody"],
+            request_id=data["request"],
+        )
+
+
 _ENVELOPE = _EnvelopeSchema()
+_REJECTED = _RejectedSchema()
+_REJECTED_START = f'{{"v":{VERSION},"rejected":'
 
 
 def _keys(error: ValidationError) -> str:

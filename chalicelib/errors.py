@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from uuid import UUID
 
 
 class PosternError(Exception):
@@ -39,6 +40,8 @@ class Refusal(PosternError):
         self.reason = reason
         self.message = message or type(self).message
         self.details: Mapping[str, Any] = details or {}
+        # Where it was kept to be explained: the id that `postern explain` takes. Not told to the sender.
+        self.kept: UUID | None = None
 
 
 class UnknownSource(Refusal):

@@ -165,7 +165,7 @@ def _pending(asked: Asked) -> Greeting:
     try:
         asked.secrets_of(asked.source.name)
     except SecretUnavailable:
-        return Greeting(200, "", {})
+        return Greeting(200, kept_as="verification_token")
     raise InvalidSignature("already_verified")
 
 

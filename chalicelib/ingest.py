@@ -15,15 +15,18 @@ from marshmallow import Schema, ValidationError
 from chalicelib import naming, payloads
 from chalicelib.config import LARGEST_BODY_BYTES
 from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
-from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
+from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, Rejected, to_message
 from chalicelib.errors import (
     InvalidPayload,
+    InvalidSignature,
     MethodNotAllowed,
     PayloadTooLarge,
+    QueueUnavailable,
     UnknownSource,
     UnsupportedMediaType,
 )
 from chalicelib.payloads import Format
+from chalicelib.quarantine import LARGEST_KEPT_BYTES
 from chalicelib.schemes.base import Fetch, Proof, fetch_nothing
 from chalicelib.sources import Source
 
@@ -52,7 +55,8 @@ class Bodies(Protocol):
 class Inbox:
     """What accepting a delivery needs.
 
-    `secrets_of` gives a source's valid secrets, or raises SecretUnavailable; `fetch` gets certificates.
+    `secrets_of` gives a source's valid secrets, or raises SecretUnavailable; `fetch` gets certificates; `may_keep` says
+    whether one more refused delivery of a source is kept.
     """
 
     sources: Mapping[str, Source]
@@ -60,6 +64,7 @@ class Inbox:
     queue: Queue
     bodies: Bodies
     fetch: Fetch = fetch_nothing
+    may_keep: Callable[[str], bool] = lambda source: False
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Receipt:
     type: str
     dedup_key: str
     secret: int | None
+    fingerprint: str | None = None
     answer: int | None = None
 
     @property
@@ -80,10 +86,11 @@ class Receipt:
         return self.ids[0]
 
 
-def accept(delivery: Delivery, inbox: Inbox) -> Receipt | Greeting:
+def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt | Greeting:
     """Verifies, validates and queues a delivery; returns only when each of its events is durable.
 
-    A handshake is answered instead. Raises a Refusal, whose class says what the sender is answered.
+    A handshake is answered instead. `id` is the event's, where it has one already. Raises a Refusal, whose class says
+    what the sender is answered.
     """
     source = inbox.sources.get(delivery.source)
     if source is None:
@@ -97,17 +104,49 @@ def accept(delivery: Delivery, inbox: Inbox) -> Receipt | Greeting:
     if delivery.method != "POST":
         raise MethodNotAllowed("method")
     format, form_field = _reading(delivery, source)
-    proof = _verify(delivery, source, inbox)
-    if greeting := _greet(delivery, source, inbox, signed=True):
+    try:
+        proof, fingerprint = _verify(delivery, source, inbox)
+        greeting = _greet(delivery, source, inbox, signed=True)
+    except InvalidSignature as refusal:
+        if source.quarantine:
+            refusal.kept = _keep(delivery, source, refusal.reason, inbox)
+        raise
+    if greeting:
         return greeting
 
     text = payloads.text_of(delivery.body, form_field, format)
     events = _events(delivery, source, proof, text, format, form_field)
     if not events:
         return Greeting(200)
-    _enqueue(events, inbox, delivery.trace)
-    first = events[0]
-    return Receipt([event.id for event in events], first.type, first.dedup_key, proof.secret, source.answer)
+    if id is not None and len(events) == 1:
+        events = [replace(events[0], id=id, delivery=events[0].delivery and id)]
+    _enqueue([replace(event, secret=fingerprint) for event in events], inbox, delivery.trace)
+    first, ids = events[0], [event.id for event in events]
+    return Receipt(ids, first.type, first.dedup_key, proof.secret, fingerprint, source.answer)
+
+
+def _keep(delivery: Delivery, source: Source, reason: str, inbox: Inbox) -> UUID | None:
+    """Keeps a delivery to be explained, if it may; whether that works changes nothing for the sender."""
+    if len(delivery.body) > LARGEST_KEPT_BYTES or not inbox.may_keep(source.name):
+        return None
+    rejected = Rejected(
+        id=new_event_id(delivery.received_at),
+        source=source.name,
+        received_at=delivery.received_at,
+        reason=reason,
+        method=delivery.method,
+        url=delivery.url,
+        query=delivery.query,
+        headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
+        body=delivery.body,
+        request_id=delivery.request_id,
+    )
+    try:
+        # A group of its own: forgeries delay no event of the source.
+        inbox.queue.send(to_message(rejected), group=f"{source.name}.rejected", trace=delivery.trace)
+    except QueueUnavailable:
+        return None
+    return rejected.id
 
 
 def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) -> Greeting | None:
@@ -115,7 +154,10 @@ def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) ->
         return None
     from chalicelib import handshakes
 
-    return handshakes.greet(delivery, source, signed=signed, secrets_of=inbox.secrets_of, fetch=inbox.fetch)
+    greeting = handshakes.greet(delivery, source, signed=signed, secrets_of=inbox.secrets_of, fetch=inbox.fetch)
+    if greeting is not None and greeting.kept_as is not None:
+        _keep(delivery, source, greeting.kept_as, inbox)
+    return greeting
 
 
 def _reading(delivery: Delivery, source: Source) -> tuple[Format, str | None]:
@@ -136,9 +178,11 @@ def _content_type(headers: Headers) -> str:
     return values[0].partition(";")[0].strip().lower() if len(values) == 1 else "repeated"
 
 
-def _verify(delivery: Delivery, source: Source, inbox: Inbox) -> Proof:
+def _verify(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, str | None]:
+    """The proof, and the fingerprint of the secret that gave it."""
     secrets = inbox.secrets_of(source.name) if source.needs_secret else []
-    return source.scheme.verify(delivery, secrets, inbox.fetch)
+    proof = source.scheme.verify(delivery, secrets, inbox.fetch)
+    return proof, None if proof.secret is None else naming.fingerprint(source.name, secrets[proof.secret])
 
 
 def _validate(payload: object, schema: Schema) -> None:

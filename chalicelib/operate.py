@@ -31,6 +31,10 @@ class Reports(Protocol):
         limit: int,
     ) -> list[dict[str, Any]]: ...
     def event(self, id: UUID) -> dict[str, Any] | None: ...
+    def rejected(self, *, source: str | None, pending: bool, limit: int) -> dict[str, list[dict[str, Any]]]: ...
+    def rejected_delivery(self, id: UUID) -> dict[str, Any] | None: ...
+    def resolve_rejected(self, id: UUID, event_id: UUID) -> bool: ...
+    def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
     def ensure_partitions(self, days_ahead: int) -> int: ...
 
 
@@ -49,6 +53,10 @@ class Operator:
             "migrate": (Schema(), self._migrate),
             "events": (_EventsArguments(), self._events),
             "show": (_ShowArguments(), self._show),
+            "rejected": (_RejectedArguments(), self._rejected),
+            "show_rejected": (_ShowArguments(), self._show_rejected),
+            "resolve_rejected": (_ResolveArguments(), self._resolve_rejected),
+            "secrets_used": (_DaysArguments(), self._secrets_used),
         }
         if action not in actions:
             raise UnknownAction(f"There is no action {action!r}; there are {', '.join(actions)}.")
@@ -72,6 +80,35 @@ class Operator:
     def _show(self, id: UUID) -> dict[str, Any]:
         event = self.reports.event(id)
         return {"event": _presentable(event) if event else None}
+
+    def _rejected(self, **filters: Any) -> dict[str, Any]:
+        found: dict[str, Any] = _presentable(self.reports.rejected(**filters))
+        return found
+
+    def _show_rejected(self, id: UUID) -> dict[str, Any]:
+        found = self.reports.rejected_delivery(id)
+        return {"rejected": _presentable(found) if found else None}
+
+    def _resolve_rejected(self, id: UUID, event_id: UUID) -> dict[str, Any]:
+        return {"resolved": self.reports.resolve_rejected(id, event_id)}
+
+    def _secrets_used(self, days: int) -> dict[str, Any]:
+        return {"secrets": _presentable(self.reports.secrets_used(days))}
+
+
+class _RejectedArguments(Schema):
+    source = fields.String(load_default=None, allow_none=True)
+    pending = fields.Boolean(load_default=False)
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+
+
+class _ResolveArguments(Schema):
+    id = fields.UUID(required=True)
+    event_id = fields.UUID(required=True)
+
+
+class _DaysArguments(Schema):
+    days = fields.Integer(load_default=30, validate=validate.Range(1, 366))
 
 
 class _EventsArguments(Schema):

@@ -62,6 +62,7 @@ class Kind(StrEnum):
     PROCESSED = "processed"
     DUPLICATE = "duplicate"
     ALREADY_PROCESSED = "already_processed"
+    KEPT = "kept"  # no event: a refused delivery
     RETRY = "retry"
     DEAD = "dead"
 

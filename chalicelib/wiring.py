@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from random import random
@@ -19,6 +19,7 @@ from chalicelib.config import Config
 if TYPE_CHECKING:
     from chalicelib.adapters.postgres import Database
     from chalicelib.consume import Consumer
+    from chalicelib.envelope import Rejected
     from chalicelib.ingest import Inbox
     from chalicelib.operate import Operator
     from chalicelib.process import Processor
@@ -48,6 +49,7 @@ def inbox() -> Inbox:
     from chalicelib.adapters.secrets import SourceSecrets
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.ingest import Inbox
+    from chalicelib.quarantine import RateCap
     from chalicelib.sources import Sources
 
     return Inbox(
@@ -56,6 +58,7 @@ def inbox() -> Inbox:
         queue=SqsQueue(config().need("queue_url")),
         bodies=S3Bodies(config().need("bodies_bucket")),
         fetch=fetch,
+        may_keep=RateCap(time.monotonic).allows,
     )
 
 
@@ -105,8 +108,14 @@ def consumer() -> Consumer:
 
         return Processor(EventStore(database()), handling.discover(), policy, utc_now)
 
+    def keep(rejected: Sequence[Rejected]) -> None:
+        from chalicelib.adapters.event_store import EventStore
+
+        EventStore(database()).keep(rejected)
+
     return Consumer(
         processor=processor,
+        keep=keep,
         queue=SqsQueue(config().need("queue_url")),
         dead_letters=SqsQueue(config().need("dead_letter_queue_url")),
         bodies=S3Bodies(config().need("bodies_bucket")),

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chalicelib import wiring
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
+from chalicelib.operate import Operator
 
 _STATE = Path(__file__).parent.parent / ".local"
 
@@ -23,6 +25,8 @@ class LocalRun:
     database_url: str
     sources_file: Path
     secrets_file: Path
+    queue_url: str
+    aws_endpoint_url: str
 
     @classmethod
     def find(cls) -> LocalRun:
@@ -37,13 +41,26 @@ class LocalRun:
             database_url=run["database_url"],
             sources_file=Path(run.get("sources_file") or SHIPPED_SOURCES),
             secrets_file=Path(run.get("secrets_file") or state / "secrets.json"),
+            queue_url=run["queue_url"],
+            aws_endpoint_url=run["aws_endpoint_url"],
         )
+
+    def secrets(self) -> dict[str, list[str]]:
+        """The secrets of each source, by its name."""
+        try:
+            found = json.loads(self.secrets_file.read_text("utf-8"))
+        except FileNotFoundError:
+            found = {}
+        return {name: known if isinstance(known, list) else [known] for name, known in found.items()}
 
     def secret(self, source: str) -> str:
         """What the source's sender signs with: its first secret, mostly; empty when it has none."""
-        try:
-            secrets = json.loads(self.secrets_file.read_text("utf-8"))
-        except FileNotFoundError:
-            secrets = {}
-        found = secrets.get(source + SIGNING_KEY) or secrets.get(source, "")
-        return str(found[0] if isinstance(found, list) and found else found or "")
+        known = self.secrets()
+        return (known.get(source + SIGNING_KEY) or known.get(source) or [""])[0]
+
+
+def operator(run: LocalRun | None = None) -> Operator:
+    """On the database that the environment names, or else on the local run's."""
+    if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
+        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
+    return wiring.operator()

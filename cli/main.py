@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from chalicelib import wiring
 from chalicelib.errors import PosternError
 from chalicelib.operate import Operator
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
-from cli import catalogue, output, samples
-from cli.local import LocalRun, NotRunning
+from cli import catalogue, output, refusals, samples
+from cli.local import LocalRun, NotRunning, operator
 
 _STORED_WITHIN_SECONDS = 10.0
 
@@ -77,6 +76,26 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--body", action="store_true", help="print the body, byte for byte as it came")
     show.set_defaults(run=_show)
 
+    sources = commands.add_parser("sources", help="list the sources, and which of their secrets are in use")
+    sources.add_argument("--days", type=_count, default=30, metavar="N", help="look at so many days (30)")
+    sources.set_defaults(run=refusals.sources)
+
+    rejected = commands.add_parser("rejected", help="list refused deliveries that were kept, newest first")
+    rejected.add_argument("--source", help="only of this source")
+    rejected.add_argument("--pending", action="store_true", help="only those that have become no event")
+    rejected.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
+    rejected.add_argument("--json", action="store_true", help="print JSON")
+    rejected.set_defaults(run=refusals.rejected)
+
+    explain = commands.add_parser("explain", help="say why a delivery was refused")
+    explain.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
+    explain.set_defaults(run=refusals.explain)
+
+    reverify = commands.add_parser("reverify", help="verify kept deliveries again, and let the good ones through, once")
+    reverify.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
+    reverify.add_argument("--source", help="only of this source")
+    reverify.set_defaults(run=refusals.reverify)
+
     migrate = commands.add_parser("migrate", help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
     return parser
@@ -107,13 +126,13 @@ def _send(options: argparse.Namespace) -> int:
         ids.append(json.loads(answer)["id"])
     if options.no_wait:
         return 0
-    return _report_stored(ids[0], _operator(run))
+    return _report_stored(ids[0], operator(run))
 
 
-def _report_stored(id: str, operator: Operator) -> int:
+def _report_stored(id: str, on: Operator) -> int:
     deadline = time.monotonic() + _STORED_WITHIN_SECONDS
     while time.monotonic() < deadline:
-        event = operator.perform({"action": "show", "id": id})["event"]
+        event = on.perform({"action": "show", "id": id})["event"]
         if event is not None:
             print(f"{event['status']}: {_command()} show {event['id']}")
             return 0
@@ -147,7 +166,7 @@ def _events(options: argparse.Namespace) -> int:
         "before": str(options.before) if options.before else None,
         "limit": options.limit,
     }
-    events = _operator().perform({"action": "events", **filters})["events"]
+    events = operator().perform({"action": "events", **filters})["events"]
     if options.json:
         print(output.as_json(events))
     elif events:
@@ -169,7 +188,7 @@ def _events(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    event = _operator().perform({"action": "show", "id": str(options.id)})["event"]
+    event = operator().perform({"action": "show", "id": str(options.id)})["event"]
     if event is None:
         raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
     if options.body:
@@ -182,16 +201,9 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    applied = _operator().perform({"action": "migrate"})["applied"]
+    applied = operator().perform({"action": "migrate"})["applied"]
     print(f"Migrated: {', '.join(applied)}." if applied else "The database is up to date.")
     return 0
-
-
-def _operator(run: LocalRun | None = None) -> Operator:
-    """On the database that the environment names, or else on the local run's."""
-    if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
-        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
-    return wiring.operator()
 
 
 def _command() -> str:

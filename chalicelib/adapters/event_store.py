@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg2
 
 from chalicelib.adapters.postgres import Database, Session
-from chalicelib.envelope import Accepted
+from chalicelib.envelope import Accepted, Rejected
 from chalicelib.errors import HandlerFailed, InvalidPayload, StatementFailed
 from chalicelib.payloads import jsonb_text, text_of
 from chalicelib.process import Result, Work
@@ -27,6 +27,26 @@ class EventStore:
     def transaction(self) -> Iterator[EventTransaction]:
         with self._database.transaction() as session:
             yield EventTransaction(session)
+
+    def keep(self, rejected: Sequence[Rejected]) -> None:
+        """Keeps refused deliveries, each once. Raises DatabaseUnavailable and StatementFailed."""
+        rows = [
+            (
+                each.id,
+                each.source,
+                each.received_at,
+                each.reason,
+                each.method,
+                each.url,
+                jsonb_text(json.dumps(each.query)),
+                jsonb_text(json.dumps(dict(each.headers))),
+                psycopg2.Binary(each.body),
+                each.request_id,
+            )
+            for each in rejected
+        ]
+        with self._database.transaction() as session:
+            session.run_many("insert_rejected", rows)
 
 
 class EventTransaction:
@@ -126,6 +146,7 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         psycopg2.Binary(work.body),
         event.request_id,
         event.delivery,
+        event.secret,
     )
 
 

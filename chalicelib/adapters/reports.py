@@ -42,6 +42,29 @@ class Reports:
             event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
             return event
 
+    def rejected(self, *, source: str | None, pending: bool, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """What was refused and kept, the newest first, and how often for which reason."""
+        with self._database.transaction() as session:
+            return {
+                "rejected": session.run("list_rejected", {"source": source, "pending": pending, "limit": limit}),
+                "reasons": session.run("count_rejected", {"source": source}),
+            }
+
+    def rejected_delivery(self, id: UUID) -> dict[str, Any] | None:
+        with self._database.transaction() as session:
+            found = session.run("show_rejected", {"id": id})
+            return {**found[0], "body": bytes(found[0]["body"])} if found else None
+
+    def resolve_rejected(self, id: UUID, event_id: UUID) -> bool:
+        """Notes the event that it became."""
+        with self._database.transaction() as session:
+            return bool(session.run("resolve_rejected", {"id": id, "event_id": event_id}))
+
+    def secrets_used(self, days: int) -> list[dict[str, Any]]:
+        """For each source and fingerprint: how many events it verified in these days, the first and the last."""
+        with self._database.transaction() as session:
+            return session.run("secrets_used", {"days": days})
+
     def ensure_partitions(self, days_ahead: int) -> int:
         """How many partitions it made."""
         with self._database.transaction() as session:

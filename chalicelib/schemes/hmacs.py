@@ -91,7 +91,7 @@ class StandardWebhooks(Scheme):
             tolerance_seconds=self.tolerance_seconds,
             id=f"{family}-id",
             secret_encoding=self.secret_encoding,
-            secret_prefix="whsec_",
+            secret_prefix="whsec_" if self.secret_encoding == "base64" else "",
         )
         if not secret.startswith(("whpk_", "whsk_")):
             return common

@@ -35,8 +35,13 @@ FOR UPDATE
 -- name: insert_events
 INSERT INTO postern.events
   (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id,
-   delivery_id)
+   delivery_id, secret)
 VALUES %s
+
+-- name: insert_rejected
+INSERT INTO postern.rejected (id, source, received_at, reason, method, url, query, headers, body, request_id)
+VALUES %s
+ON CONFLICT (id) DO NOTHING
 
 -- name: insert_deliveries
 INSERT INTO postern.deliveries (id, source, received_at, headers, body)
@@ -83,6 +88,35 @@ SELECT event_id FROM postern.duplicates WHERE id = %(id)s
 
 -- name: duplicates_of_event
 SELECT id, received_at FROM postern.duplicates WHERE event_id = %(id)s ORDER BY id LIMIT 100
+
+-- name: list_rejected
+SELECT id, source, received_at, reason, method, octet_length(body) AS bytes, event_id
+FROM postern.rejected
+WHERE (%(source)s::text IS NULL OR source = %(source)s) AND (%(pending)s::boolean IS FALSE OR event_id IS NULL)
+ORDER BY id DESC
+LIMIT %(limit)s
+
+-- name: count_rejected
+SELECT source, reason, count(*) AS count, max(received_at) AS last
+FROM postern.rejected
+WHERE (%(source)s::text IS NULL OR source = %(source)s) AND event_id IS NULL
+GROUP BY source, reason
+ORDER BY count DESC, source, reason
+
+-- name: show_rejected
+SELECT id, source, received_at, reason, method, url, query, headers, body, request_id, event_id
+FROM postern.rejected
+WHERE id = %(id)s
+
+-- name: resolve_rejected
+UPDATE postern.rejected SET event_id = %(event_id)s WHERE id = %(id)s RETURNING id
+
+-- name: secrets_used
+SELECT source, secret, count(*) AS events, min(received_at) AS first, max(received_at) AS last
+FROM postern.events
+WHERE id >= postern.uuid7_floor(now() - make_interval(days => %(days)s))
+GROUP BY source, secret
+ORDER BY source, last DESC
 
 -- name: ensure_partitions
 SELECT postern.ensure_partitions(%(days_ahead)s)

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib import handling
 from chalicelib.adapters import aws as aws_clients
+from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.consume import BatchIncomplete, Consumer
@@ -116,6 +117,7 @@ def function(
 
     def make(processor: Processor | None = None, *, partial: bool = True, **changes: Any) -> Lambda:
         consumer = Consumer(
+            keep=EventStore(world.database()).keep,
             processor=lambda: processor or world.processor(effect),
             queue=SqsQueue(resources.queue_url),
             dead_letters=SqsQueue(resources.dead_letter_queue_url),

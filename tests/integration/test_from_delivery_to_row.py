@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from chalicelib import naming
+from chalicelib.adapters.event_store import EventStore
 from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.envelope import from_message
+from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
+from chalicelib.envelope import Accepted, Rejected, from_message
 from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable
 from chalicelib.handling import Handler
 from chalicelib.ingest import Inbox, Receipt, accept
@@ -88,6 +90,7 @@ class Pipe:
         works = []
         for message in self.messages:
             event = from_message(message)
+            assert isinstance(event, Accepted)
             body = self.bodies[event.body_key] if event.body_key else event.body
             if event.delivery_body_key:
                 event = replace(event, delivery_body=self.bodies[event.delivery_body_key])
@@ -242,3 +245,61 @@ def test_other_bytes_are_kept_as_they_came_and_have_no_payload(pipe: Pipe, sent:
     assert pipe.process() == [Kind.PROCESSED]
     [(payload, kept, type)] = pipe.rows("payload, body, type")
     assert (payload, bytes(kept), type) == (None, sent, "unknown")
+
+
+# What was refused and kept
+
+
+def rejected(**changes: Any) -> Rejected:
+    made = Rejected(
+        id=new_event_id(now()),
+        source="shop",
+        received_at=now(),
+        reason="signature_mismatch",
+        method="POST",
+        url="https://x/y",
+        query=[("a", "\0")],
+        headers={"x-a": ["1", "\ud800"]},
+        body=b"\xff\0",
+    )
+    return replace(made, **changes)
+
+
+def test_what_was_refused_is_kept_once_apart_from_the_events(pipe: Pipe) -> None:
+    each = rejected()
+    store = EventStore(pipe.world.database())
+    for _ in range(2):
+        store.keep([each])
+    found = pipe.world.query("SELECT id::text, source, reason, method, url, query, headers, body FROM postern.rejected")
+    assert [(*row[:-1], bytes(row[-1])) for row in found] == [
+        (
+            str(each.id),
+            "shop",
+            "signature_mismatch",
+            "POST",
+            "https://x/y",
+            [["a", "\ufffd"]],
+            {"x-a": ["1", "\ufffd"]},
+            b"\xff\0",
+        )
+    ]
+    assert pipe.rows("id") == []
+
+
+def test_what_is_verified_later_becomes_one_event_however_often_that_is_done(pipe: Pipe) -> None:
+    sent = body(order=1)
+    signed = hmac.digest(SECRET.encode(), sent, "sha256").hex()
+    delivery = Delivery("shop", Headers([("X-Signature", signed), ("X-Id", "evt-1")]), sent, now())
+    id = new_event_id(delivery.received_at)
+    for _ in range(2):
+        accept(delivery, pipe.inbox, id=id)
+    assert pipe.process() == [Kind.PROCESSED] * 2  # the two copies of one event are worked on once
+    accept(delivery, pipe.inbox, id=id)
+    assert pipe.process() == [Kind.ALREADY_PROCESSED]
+    assert (pipe.rows("id"), pipe.world.effects()) == ([str(id)], 1)
+
+
+def test_an_event_says_which_secret_verified_it(pipe: Pipe) -> None:
+    pipe.deliver("shop", body(order=1))
+    pipe.process()
+    assert pipe.rows("secret") == [naming.fingerprint("shop", SECRET)]

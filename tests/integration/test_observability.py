@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,7 +124,8 @@ def test_one_id_leads_from_the_request_to_the_row(environ: dict[str, str], recei
 
 def test_an_accepted_delivery_is_counted_by_its_source_in_its_one_line(environ: dict[str, str]) -> None:
     _, [line] = invoke(environ, request(b"{}"))
-    assert names_in(line) == {"accepted", "ack_ms"}
+    assert names_in(line) == {"accepted", "secret_matches", "ack_ms"}
+    assert re.fullmatch(r"[a-z-]+/[0-9a-f]{8}", line["secret_used"])
     assert counted(line) == counted(line, source="token") == 1
     assert line["ack_ms"] > 0
 

@@ -27,7 +27,7 @@ def by_powertools(line: dict[str, str], name: str, field: str | None) -> dict[st
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_declared_as_powertools_would(name: str) -> None:
-    line = {"stage": "prod", "source": "github", "reason": "invalid_signature"}
+    line = {"stage": "prod", "source": "github", "reason": "invalid_signature", "secret_used": "github/0a1b2c3d"}
     assert embedded(line, {name: 1}, 1_700_000_000_000) == by_powertools(line, name, METRICS[name].by)
 
 

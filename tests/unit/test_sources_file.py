@@ -159,7 +159,7 @@ def test_a_place_in_a_header_that_no_request_can_have_is_a_mistake(tmp_path: Pat
 
 
 def test_the_first_mistake_is_told_and_not_a_later_one(tmp_path: Path) -> None:
-    text = '[good]\nprovider = "github"\n[bad]\nprovider = "x"\n[worse]\nprovider = "y"'
+    text = '[good]\nprovider = "github"\n[bad]\nprovider = "nobody"\n[worse]\nprovider = "y"'
     with pytest.raises(SourcesFileError, match="Source 'bad'"):
         load(tmp_path, text)
 

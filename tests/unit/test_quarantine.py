@@ -1,0 +1,148 @@
+"""A few refused deliveries are kept, if their source asks for it, and nothing about that is the sender's to notice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
+from chalicelib.envelope import Rejected, from_message, to_message
+from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable, SecretUnavailable
+from chalicelib.ingest import Inbox, accept
+from chalicelib.quarantine import LARGEST_KEPT_BYTES, RateCap
+from chalicelib.sources import load_sources
+from tests.schemes import hmac_body, signature
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+@dataclass
+class Sent:
+    messages: list[Rejected] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    away: bool = False
+
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
+        if self.away:
+            raise QueueUnavailable("away")
+        found = from_message(message)
+        assert isinstance(found, Rejected)
+        self.messages.append(found)
+        self.groups.append(group)
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        raise AssertionError
+
+    def put(self, key: str, body: bytes) -> None:
+        raise AssertionError
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+def inbox(sent: Sent, tmp_path: Path) -> Inbox:
+    file = tmp_path / "sources.toml"
+    file.write_text(
+        """
+        [keeps]
+        provider = "hmac"
+        quarantine = true
+        [keeps-tokens]
+        provider = "token"
+        quarantine = true
+        [keeps-nothing]
+        provider = "hmac"
+        [notion]
+        provider = "notion"
+        """,
+        "utf-8",
+    )
+
+    def secrets_of(source: str) -> list[str]:
+        if source == "notion":
+            raise SecretUnavailable("secret_missing")
+        return ["s3cret"]
+
+    return Inbox(load_sources(file), secrets_of, sent, sent, may_keep=RateCap(lambda: 0.0, most=3).allows)
+
+
+def refuse(inbox: Inbox, source: str, body: bytes = b"{}", **headers: str) -> InvalidSignature:
+    given = {name.replace("_", "-"): value for name, value in headers.items()} or {"X-Signature": "00"}
+    delivery = Delivery(source, Headers(given.items()), body, NOW, "req-1", url="https://x/y", query=[("a", "b")])
+    with pytest.raises(InvalidSignature) as caught:
+        accept(delivery, inbox)
+    return caught.value
+
+
+def test_what_is_kept_is_the_whole_delivery_and_the_reason(inbox: Inbox, sent: Sent) -> None:
+    refusal = refuse(inbox, "keeps", b'\x00{"a":\xff', X_Signature="00")
+    [kept] = sent.messages
+    assert kept.id == refusal.kept
+    assert (kept.source, kept.reason, kept.method, kept.url) == ("keeps", "signature_mismatch", "POST", "https://x/y")
+    assert (kept.body, kept.query, kept.request_id) == (b'\x00{"a":\xff', [("a", "b")], "req-1")
+    assert kept.headers == {"x-signature": "00"}
+    assert kept.received_at == NOW
+
+
+def test_a_source_that_does_not_ask_for_it_keeps_nothing(inbox: Inbox, sent: Sent) -> None:
+    assert refuse(inbox, "keeps-nothing").kept is None
+    assert sent.messages == []
+
+
+def test_a_flood_is_kept_in_small_part_and_delays_no_event(inbox: Inbox, sent: Sent) -> None:
+    kept = [refuse(inbox, "keeps").kept for _ in range(100)]
+    assert len([id for id in kept if id]) == len(sent.messages) == 3
+    assert set(sent.groups) == {"keeps.rejected"}
+
+
+def test_each_source_has_a_share_of_its_own(inbox: Inbox, sent: Sent) -> None:
+    for _ in range(10):
+        refuse(inbox, "keeps")
+    assert refuse(inbox, "keeps-tokens", X_Webhook_Token="wrong").kept is not None
+
+
+def test_credentials_are_not_kept(inbox: Inbox, sent: Sent) -> None:
+    refuse(inbox, "keeps-tokens", X_Webhook_Token="canary", Authorization="Bearer canary")
+    assert sent.messages[0].headers == {"x-webhook-token": REDACTED, "authorization": REDACTED}
+    assert "canary" not in to_message(sent.messages[0])
+
+
+def test_a_large_one_is_not_kept(inbox: Inbox, sent: Sent) -> None:
+    assert refuse(inbox, "keeps", b"x" * (LARGEST_KEPT_BYTES + 1)).kept is None
+    assert refuse(inbox, "keeps", b"x" * LARGEST_KEPT_BYTES).kept is not None
+
+
+def test_that_it_cannot_be_kept_changes_nothing_for_the_sender(inbox: Inbox, sent: Sent) -> None:
+    sent.away = True
+    assert refuse(inbox, "keeps").kept is None
+
+
+def test_a_verified_delivery_that_is_no_good_is_not_kept(inbox: Inbox, sent: Sent) -> None:
+    """It is the sender's own, and told what is wrong with it."""
+    headers = signature(hmac_body("X-Signature"), b"{", "s3cret", now=NOW)
+    with pytest.raises(InvalidPayload):
+        accept(Delivery("keeps", Headers(headers.items()), b"{", NOW), inbox)
+    assert sent.messages == []
+
+
+def test_the_token_that_notion_sends_is_kept_for_the_operator_to_read(inbox: Inbox, sent: Sent) -> None:
+    body = b'{"verification_token": "secret_abc"}'
+    assert accept(Delivery("notion", Headers([]), body, NOW), inbox) == Greeting(200, kept_as="verification_token")
+    assert [(kept.reason, kept.body) for kept in sent.messages] == [("verification_token", body)]
+
+
+def test_the_cap_fills_again_with_time() -> None:
+    now = 0.0
+    cap = RateCap(lambda: now, most=2, seconds=60)
+    assert [cap.allows("a") for _ in range(3)] == [True, True, False]
+    now = 30.0
+    assert [cap.allows("a") for _ in range(2)] == [True, False]
+    now = 10_000.0
+    assert [cap.allows("a") for _ in range(3)] == [True, True, False]
