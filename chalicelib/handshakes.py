@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,16 +141,30 @@ def _subscribe(asked: Asked) -> Greeting:
 def _digest(asked: Asked) -> Greeting:
     """X's and Zoom's: a HMAC-SHA256 of the token, as member `name`, behind `prefix`; the token too where `token` is.
 
-    With the first secret, which is the current one.
+    With the first secret, which is the current one. X signs its events in the same way, and this is asked by anybody:
+    so the token must not be what could be an event, or we would sign it for him.
     """
     settings = asked.settings
     token = _echoed(asked)
+    if not _TOKEN.fullmatch(token) or _is_json(token):
+        raise InvalidSignature("challenge_malformed")
     secret = asked.secrets_of(asked.source.name)[0]
     digest = hmac.digest(key_of(secret, settings.get("secret_encoding", "text")), token.encode(), "sha256")
     body = {settings["name"]: settings.get("prefix", "") + encode(digest, settings.get("encoding", "hex"))}
     if "token" in settings:
         body = {settings["token"]: token, **body}
     return Greeting(200, body)
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9+/=_.~-]{1,512}", re.ASCII)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidPayload:
+        return False
+    return True
 
 
 def _braintree(asked: Asked) -> Greeting:
