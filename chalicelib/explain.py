@@ -46,8 +46,10 @@ def explain(
         return [Finding("no_secret", "The source has no secret: put one into the sources' secret.")]
     if _verifies(source.scheme, delivery, secrets):
         return [Finding("verifies_now", "It verifies with today's secrets: `postern reverify` lets it through.")]
-    found = list(_findings(delivery, source.scheme, secrets, others))
-    return found or [*_hints(delivery, source.scheme), _UNKNOWN]
+    found: dict[str, Finding] = {}
+    for finding in _findings(delivery, source.scheme, secrets, others):
+        found.setdefault(finding.cause, finding)
+    return list(found.values()) or [*_hints(delivery, source.scheme), _UNKNOWN]
 
 
 _UNKNOWN = Finding(

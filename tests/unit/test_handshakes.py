@@ -172,7 +172,7 @@ def test_xs_token_is_answered_with_its_digest(pipe: Pipe) -> None:
     "token", ['{"for_user_id":"1","tweet_create_events":[]}', "[]", "123", "true", "null", '"a"', " 1"]
 )
 def test_xs_digest_signs_no_event_for_who_asks(pipe: Pipe, token: str) -> None:
-    """Anybody may ask, and X signs its events with the same digest: a token that could be one would come back signed."""
+    """Anybody may ask, and X signs its events with the same digest: what could be one would come back signed."""
     with pytest.raises(InvalidSignature):
         ask(pipe, "x", "GET", query={"crc_token": token})
 
