@@ -45,6 +45,10 @@ partial-responses: $(STAMP) ## After `chalice deploy`: retry only the failed eve
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest
 
+.PHONY: bench
+bench: $(STAMP) ## Run every benchmark; each prints ratios
+	$(BIN)/python -m bench.providers
+
 .PHONY: check
 check: $(STAMP) ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .
