@@ -130,7 +130,7 @@ class Templated(Scheme):
         except (ValueError, RecursionError):
             raise InvalidSignature("timestamp_missing") from None
         found = payload.get(name) if isinstance(payload, dict) else None
-        if isinstance(found, bool) or not isinstance(found, int | str):
+        if isinstance(found, bool) or not isinstance(found, int):
             raise InvalidSignature("timestamp_missing")
         check_age(str(found), self.unit, delivery.received_at, self.tolerance_seconds)
 
