@@ -117,6 +117,12 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "body-token": lambda s: f"`{s['field']}` in each of `{s['each']}` equals the secret",
     "basic": lambda s: "HTTP Basic authentication",
     "none": lambda s: "nothing",
+    "sns": lambda s: (
+        f"RSA of the message's fields, by a certificate of AWS's; the topic is the secret; {s['tolerance_seconds']} s"
+    ),
+    "paypal": lambda s: (
+        f"RSA of id, time, webhook and the body's CRC-32, by a certificate of PayPal's; {s['tolerance_seconds']} s"
+    ),
 }
 
 

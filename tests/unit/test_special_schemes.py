@@ -1,0 +1,545 @@
+"""The schemes that serve one provider or two: what each signs it verifies, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from binascii import crc32
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chalicelib.deliveries import Delivery, Greeting, Headers
+from chalicelib.envelope import from_message
+from chalicelib.errors import InvalidSignature, SecretUnavailable
+from chalicelib.ingest import Inbox, Receipt, accept
+from chalicelib.schemes import Scheme
+from chalicelib.schemes.base import Draft, Fetch, Proof, encode, fetch_nothing
+from chalicelib.schemes.certificates import checked_sns_url
+from chalicelib.sources import load_sources
+from tests.certificates import certificate, fetching
+from tests.schemes import URL, scheme_of
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+SECONDS = int(NOW.timestamp())
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+
+def never(url: str) -> bytes:
+    raise AssertionError(f"an outgoing request: {url}")
+
+
+@dataclass(frozen=True)
+class Sender:
+    """A provider's scheme with keys: `signing` is what the sender has, `secret` what the source has."""
+
+    name: str
+    secret: str
+    body: bytes
+    signing: str = ""
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> Scheme:
+        return scheme_of(self.name)
+
+    def delivery(self, body: bytes | None = None, now: datetime = NOW, url: str = URL) -> Delivery:
+        headers = {"Content-Type": self.content_type, **self.headers}
+        content = self.body if body is None else body
+        signed = self.scheme.sign(Draft(content, "msg_1", now, url, headers=headers), self.signing or self.secret)
+        return Delivery(
+            "shop", Headers({**headers, **signed.headers}.items()), signed.body, now, url=url,
+            query=tuple(signed.query.items()),
+        )  # fmt: skip
+
+    def verify(self, delivery: Delivery, *secrets: str, fetch: Fetch = never) -> Proof:
+        return self.scheme.verify(delivery, list(secrets) or [self.secret], fetch)
+
+    def refusal(self, delivery: Delivery, *secrets: str, fetch: Fetch = never) -> str:
+        with pytest.raises(InvalidSignature) as caught:
+            self.verify(delivery, *secrets, fetch=fetch)
+        return caught.value.reason
+
+    def verifies(self, delivery: Delivery) -> bool:
+        try:
+            self.verify(delivery)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def with_header(delivery: Delivery, name: str, *values: str) -> Delivery:
+    others = [
+        (each, value) for each in delivery.headers for value in delivery.headers.all(each) if each != name.lower()
+    ]
+    return replace(delivery, headers=Headers([*others, *((name.lower(), value) for value in values)]))
+
+
+def with_fields(delivery: Delivery, **fields: Any) -> Delivery:
+    """The JSON body with other values; one that is None is taken out."""
+    body = {**json.loads(delivery.body), **fields}
+    return replace(delivery, body=json.dumps({name: v for name, v in body.items() if v is not None}).encode())
+
+
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:orders"
+SNS_CERTIFICATE = certificate("https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem", NOW)
+PAYPAL_CERTIFICATE = certificate("https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594", NOW)
+NOTIFICATION = {"Message": '{"order": "Ärger"}', "Subject": "Order paid"}
+
+SENDERS = {
+    "sns": Sender(
+        "sns", SNS_CERTIFICATE.pinned(TOPIC), json.dumps(NOTIFICATION).encode(), SNS_CERTIFICATE.signing(TOPIC)
+    ),
+    "paypal": Sender(
+        "paypal",
+        PAYPAL_CERTIFICATE.pinned("8PT597110X687430LKGECATA"),
+        b'{"id": "WH-1", "event_type": "PAYMENT.CAPTURE.COMPLETED"}',
+        PAYPAL_CERTIFICATE.signing("8PT597110X687430LKGECATA"),
+    ),
+}
+OTHER_SECRETS = {
+    "sns": SNS_CERTIFICATE.pinned(TOPIC + "2"),
+    "paypal": PAYPAL_CERTIFICATE.pinned("1JE4291016473214C"),
+}
+
+each_sender = pytest.mark.parametrize("name", SENDERS)
+
+
+@each_sender
+def test_what_is_signed_is_verified_and_it_is_said_with_which_secret(name: str) -> None:
+    sender = SENDERS[name]
+    assert sender.verify(sender.delivery()).secret == 0
+    assert sender.verify(sender.delivery(), OTHER_SECRETS[name], sender.secret).secret == 1
+
+
+@each_sender
+def test_another_secret_and_none_verify_nothing(name: str) -> None:
+    sender = SENDERS[name]
+    sender.refusal(sender.delivery(), OTHER_SECRETS[name])
+    with pytest.raises(InvalidSignature):
+        sender.scheme.verify(sender.delivery(), [], never)
+
+
+@each_sender
+@pytest.mark.parametrize("empty", ["", " ", "\n\n", "\ud800"])
+def test_an_empty_secret_is_a_missing_one(name: str, empty: str) -> None:
+    with pytest.raises(SecretUnavailable):
+        SENDERS[name].verify(SENDERS[name].delivery(), empty)
+
+
+@each_sender
+def test_every_altered_character_of_a_header_is_refused(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for header in set(sent.headers) - {"content-type", *map(str.lower, sender.headers)}:
+        value = sent.headers[header]
+        for at in range(len(value)):
+            altered = value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
+            assert not sender.verifies(with_header(sent, header, altered)), (header, at)
+        for altered in (value + " ", value + "=", value[:-1], value + "," + value):
+            assert not sender.verifies(with_header(sent, header, altered)), (header, altered)
+
+
+@each_sender
+def test_a_header_that_is_missing_or_repeated_is_refused(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for header in set(sent.headers) - {"content-type", *map(str.lower, sender.headers)}:
+        assert sender.refusal(with_header(sent, header)) == "header_missing"
+        assert (
+            sender.refusal(with_header(sent, header, sent.headers[header], sent.headers[header])) == "header_repeated"
+        )
+
+
+HOSTILE_BODIES = [b"", b"{}", b"[]", b"null", b"7", b"\xff", b"[" * 100_000, b'{"a":' * 5_000, b"a=b&a", b"%ff=%ff",
+                  b'"\\ud800"', b"9" * 5_000, b"&" * 5_000]  # fmt: skip
+
+
+@each_sender
+@pytest.mark.parametrize("body", HOSTILE_BODIES, ids=range(len(HOSTILE_BODIES)))
+def test_a_hostile_body_is_refused(name: str, body: bytes) -> None:
+    sender = SENDERS[name]
+    for content_type in (JSON, FORM, "text/plain", ""):
+        sent = replace(sender.delivery(), body=body)
+        sender.refusal(with_header(sent, "content-type", content_type))
+        sender.refusal(replace(sent, headers=Headers([])))
+
+
+@each_sender
+@settings(max_examples=60)
+@given(words=st.text(), data=st.data())
+def test_no_text_in_a_header_raises_anything_but_a_refusal(name: str, words: str, data: st.DataObject) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    headers = sorted(set(sent.headers) - {"content-type", *map(str.lower, sender.headers)})
+    if headers:
+        header = data.draw(st.sampled_from(headers))
+        assert words == sent.headers[header] or not sender.verifies(with_header(sent, header, words))
+        assert not sender.verifies(with_header(sent, header, sent.headers[header] + words + "\0"))
+
+
+# SNS
+
+
+SNS = SENDERS["sns"]
+
+
+def resigned(delivery: Delivery, **fields: Any) -> Delivery:
+    """With other fields, and AWS's signature over them."""
+    body = {**json.loads(delivery.body), **fields}
+    signed = SNS.scheme.sign(Draft(json.dumps(body).encode(), "msg_1", NOW), SNS.signing)
+    return replace(delivery, body=signed.body)
+
+
+def signed_by_hand(fields: dict[str, Any], names: Sequence[str], algorithm: hashes.HashAlgorithm) -> Delivery:
+    text = "".join(f"{name}\n{fields[name]}\n" for name in names)
+    signature = encode(SNS_CERTIFICATE.key.sign(text.encode(), padding.PKCS1v15(), algorithm), "base64")
+    body = {**fields, "Signature": signature, "SigningCertURL": SNS_CERTIFICATE.url}
+    return Delivery("shop", Headers([("Content-Type", "text/plain; charset=UTF-8")]), json.dumps(body).encode(), NOW)
+
+
+SHA1 = hashes.SHA1()  # noqa: S303 -- what version 1 is
+ENVELOPE = {
+    "Type": "Notification",
+    "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+    "TopicArn": TOPIC,
+    "Message": "Hello\nSubject\nworld",
+    "Timestamp": "2026-11-23T12:00:00.000Z",
+    "SignatureVersion": "1",
+}
+
+
+def test_an_sns_message_of_version_1_is_signed_with_sha1() -> None:
+    delivery = signed_by_hand(ENVELOPE, ["Message", "MessageId", "Timestamp", "TopicArn", "Type"], SHA1)
+    assert SNS.verify(delivery).signed_id == ENVELOPE["MessageId"]
+    assert SNS.refusal(with_fields(delivery, SignatureVersion="2")) == "signature_mismatch"
+
+
+def test_a_subject_is_signed_where_there_is_one_and_null_is_none() -> None:
+    names = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"]
+    delivery = signed_by_hand({**ENVELOPE, "Subject": "Hi"}, names, SHA1)
+    assert SNS.verify(delivery).secret == 0
+    assert SNS.refusal(with_fields(delivery, Subject=None)) == "signature_mismatch"
+    names.remove("Subject")
+    assert SNS.verify(signed_by_hand({**ENVELOPE, "Subject": None}, names, SHA1)).secret == 0
+
+
+def test_a_subject_that_was_moved_into_the_message_is_refused() -> None:
+    """The lines run together: where a field ends is told by the fields that there are."""
+    delivery = signed_by_hand(ENVELOPE, ["Message", "MessageId", "Timestamp", "TopicArn", "Type"], SHA1)
+    assert not SNS.verifies(with_fields(delivery, Message="Hello", Subject="world"))
+
+
+@pytest.mark.parametrize("version", ["0", "3", "", 1, 2, None, ["1"], "SHA256"])
+def test_a_signature_version_that_sns_does_not_have_is_refused(version: Any) -> None:
+    assert SNS.refusal(with_fields(SNS.delivery(), SignatureVersion=version)) == "signature_version"
+
+
+@pytest.mark.parametrize("name", ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"])
+def test_every_altered_character_of_what_sns_signs_is_refused(name: str) -> None:
+    sent = SNS.delivery()
+    value = json.loads(sent.body)[name]
+    for at in range(len(value)):
+        altered = value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
+        assert not SNS.verifies(with_fields(sent, **{name: altered})), at
+    for altered in (None, "", 7, [value], value + "\n", value + "\ud800"):
+        assert not SNS.verifies(with_fields(sent, **{name: altered}))
+
+
+def test_every_altered_character_of_an_sns_signature_is_refused() -> None:
+    sent = SNS.delivery()
+    value = json.loads(sent.body)["Signature"]
+    for at in range(len(value)):
+        altered = value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
+        assert not SNS.verifies(with_fields(sent, Signature=altered)), at
+    for wrong in (None, "", 7, "é", value + "\n", value + "====", " " + value):
+        assert not SNS.verifies(with_fields(sent, Signature=wrong))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://sns.eu-central-1.amazonaws.com/a.pem",
+        "https://sns.eu-central-1.amazonaws.com.example.com/a.pem",
+        "https://example.com/a.pem",
+        "https://example.com/https://sns.eu-central-1.amazonaws.com/a.pem",
+        "https://sns.eu-central-1.amazonaws.com@example.com/a.pem",
+        "https://user@sns.eu-central-1.amazonaws.com/a.pem",
+        "https://sns.eu-central-1.amazonaws.com:444/a.pem",
+        "https://sns.eu-central-1.amazonaws.com/a.pem?x",
+        "https://sns.eu-central-1.amazonaws.com/a.pem#x",
+        "https://sns.eu-central-1.amazonaws.com/a.pem\n",
+        "https://sns.eu-central-1.amazonaws.com/a.txt",
+        "https://sns.eu-central-1.amazonaws.com/%2e%2e/a.pem",
+        "https://sns.eu-central-1.amazonaws.com/../a.pem",
+        "https://sns.eu-central-1.amazonaws.com\\.example.com/a.pem",
+        "https://sns.eu-central-1.amazonaws.com\t/a.pem",
+        "https://sns.EU-CENTRAL-1.amazonaws.com/a.pem",
+        "https://sns.x.y.amazonaws.com/a.pem",
+        "https://s3.eu-central-1.amazonaws.com/a.pem",
+        "https://snsx.eu-central-1.amazonaws.com/a.pem",
+        "https://sns.eu-central-1.amazonaws.co/a.pem",
+        "https://sns.eu-central-1xamazonaws.com/a.pem",
+        "https://sns.éu-central-1.amazonaws.com/a.pem",
+        "//sns.eu-central-1.amazonaws.com/a.pem",
+        "",
+        7,
+        None,
+    ],
+)
+def test_an_sns_certificate_url_on_a_foreign_host_is_refused_with_no_outgoing_request(url: Any) -> None:
+    assert SNS.refusal(with_fields(SNS.delivery(), SigningCertURL=url), TOPIC) == "certificate_url"
+
+
+@pytest.mark.parametrize("host", ["sns.eu-central-1.amazonaws.com", "sns.cn-north-1.amazonaws.com.cn"])
+def test_the_certificate_is_fetched_from_awss_own_hosts(host: str) -> None:
+    found = replace(
+        SNS_CERTIFICATE, url=f"https://{host}/SimpleNotificationService-9c6465fa7f48f5cacd23014631ec1136.pem"
+    )
+    sender = replace(SNS, signing=found.signing(TOPIC))
+    assert sender.verify(sender.delivery(), TOPIC, fetch=fetching(found)).secret == 0
+    with pytest.raises(SecretUnavailable):
+        sender.verify(sender.delivery(), TOPIC, fetch=fetch_nothing)
+
+
+def test_a_foreign_topic_is_refused_before_anything_is_fetched() -> None:
+    """AWS signs for everybody."""
+    foreign = replace(SNS, signing=SNS_CERTIFICATE.signing("arn:aws:sns:eu-central-1:666666666666:evil")).delivery()
+    assert SNS.refusal(foreign, TOPIC, TOPIC + "2") == "signature_mismatch"
+    assert SNS.refusal(with_fields(foreign, TopicArn="é\ud800"), TOPIC) == "signature_mismatch"
+
+
+def test_an_old_or_early_sns_message_is_refused_before_anything_is_fetched() -> None:
+    for seconds, reason in ((3601, "timestamp_stale"), (-3601, "timestamp_in_future")):
+        sent = replace(SNS.delivery(), received_at=NOW + timedelta(seconds=seconds))
+        assert SNS.refusal(sent, TOPIC) == reason
+        assert SNS.verify(replace(sent, received_at=NOW + timedelta(seconds=seconds // 2))).secret == 0
+
+
+def test_what_is_at_the_certificates_url_must_be_one() -> None:
+    for content in (b"", b"<Error/>", b"-----BEGIN CERTIFICATE-----\n", b"\xff"):
+        assert SNS.refusal(SNS.delivery(), TOPIC, fetch=lambda _, found=content: found) == "certificate_malformed"
+    with pytest.raises(SecretUnavailable):
+        SNS.verify(SNS.delivery(), f"{TOPIC}\n{SNS_CERTIFICATE.url}\nnone")
+
+
+@pytest.mark.parametrize("days", [-2, 400])
+def test_a_certificate_out_of_its_dates_is_refused(days: int) -> None:
+    now = NOW + timedelta(days=days)
+    assert SNS.refusal(SNS.delivery(now=now), TOPIC, fetch=fetching(SNS_CERTIFICATE)) == "certificate_out_of_date"
+    assert SNS.refusal(SNS.delivery(now=now)) == "certificate_out_of_date"
+
+
+def test_a_certificate_of_somebody_elses_verifies_nothing() -> None:
+    other = certificate(SNS_CERTIFICATE.url, NOW)
+    assert SNS.refusal(SNS.delivery(), TOPIC, fetch=fetching(other)) == "signature_mismatch"
+    assert SNS.verify(SNS.delivery(), other.pinned(TOPIC), SNS.secret).secret == 1
+
+
+def test_with_a_certificate_in_the_secret_no_other_is_asked_for() -> None:
+    sent = with_fields(SNS.delivery(), SigningCertURL="https://sns.eu-central-1.amazonaws.com/other.pem")
+    assert SNS.refusal(sent) == "certificate_unknown"
+
+
+@dataclass
+class Pipe:
+    """An inbox with one source of this sender's kind."""
+
+    sender: Sender
+    folder: Path
+    fetch: Fetch = never
+    messages: list[str] = field(default_factory=list)
+
+    def accept(self, delivery: Delivery) -> Receipt | Greeting:
+        file = self.folder / "sources.toml"
+        file.write_text(f'[shop]\nprovider = "{self.sender.name}"\n')
+        return accept(delivery, Inbox(load_sources(file), lambda _: [self.sender.secret], self, self, self.fetch))
+
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
+        self.messages.append(message)
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        self.messages += messages
+
+    def put(self, key: str, body: bytes) -> None:
+        raise AssertionError("no delivery is that large")
+
+    def keys(self) -> list[str]:
+        """What makes each event the same as another."""
+        events = [from_message(message) for message in self.messages]
+        return [event.claim or event.dedup_key for event in events]
+
+
+CONFIRM = "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=x&Token=2336412f37fb"
+
+
+def confirmation(type: str, url: str = CONFIRM) -> Sender:
+    fields = {"Type": type, "Message": "You have chosen", "SubscribeURL": url, "Token": "2336412f37fb"}
+    return replace(SNS, body=json.dumps(fields).encode(), content_type="text/plain; charset=UTF-8")
+
+
+def test_a_subscription_is_confirmed_by_a_visit_and_is_no_event(tmp_path: Path) -> None:
+    visited: list[str] = []
+    pipe = Pipe(SNS, tmp_path, lambda url: visited.append(url) or b"")
+    assert pipe.accept(confirmation("SubscriptionConfirmation").delivery()) == Greeting()
+    assert (visited, pipe.messages) == ([CONFIRM], [])
+
+
+def test_an_unsubscription_is_answered_and_is_no_event(tmp_path: Path) -> None:
+    pipe = Pipe(SNS, tmp_path)
+    assert pipe.accept(confirmation("UnsubscribeConfirmation").delivery()) == Greeting()
+    assert pipe.messages == []
+
+
+def test_a_confirmation_is_visited_at_awss_own_hosts_only_and_after_its_signature(tmp_path: Path) -> None:
+    pipe = Pipe(SNS, tmp_path)
+    foreign = confirmation("SubscriptionConfirmation", "https://169.254.169.254/latest/meta-data").delivery()
+    forged = with_fields(confirmation("SubscriptionConfirmation").delivery(), Token="0")
+    elsewhere = replace(
+        confirmation("SubscriptionConfirmation"), signing=SNS_CERTIFICATE.signing(TOPIC + "2")
+    ).delivery()
+    for delivery in (foreign, forged, elsewhere):
+        with pytest.raises(InvalidSignature):
+            pipe.accept(delivery)
+
+
+def test_a_copy_of_an_sns_message_with_other_attributes_is_the_same_event(tmp_path: Path) -> None:
+    pipe = Pipe(SNS, tmp_path)
+    sent = SNS.delivery()
+    pipe.accept(sent)
+    pipe.accept(with_fields(sent, MessageAttributes={"kind": {"Type": "String", "Value": "evil"}}))
+    assert pipe.keys() == [json.loads(sent.body)["MessageId"]] * 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=arn:aws:sns:x&Token=2336412f",
+        "https://sns.cn-north-1.amazonaws.com.cn/?Action=ConfirmSubscription",
+        "https://sns.us-east-1.amazonaws.com/",
+    ],
+)
+def test_awss_own_addresses_confirm_a_subscription(url: str) -> None:
+    assert checked_sns_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://sns.us-east-1.amazonaws.com/?Action=ConfirmSubscription",
+        "https://sns.us-east-1.amazonaws.com.evil.example/?Action=ConfirmSubscription",
+        "https://sns.us-east-1.amazonaws.com@evil.example/",
+        "https://sns.us-east-1.amazonaws.com:8080/",
+        "https://sns.us-east-1.amazonaws.com/path?x",
+        "https://sns.us-east-1.amazonaws.com/?x#y",
+        "https://sns.us-east-1.amazonaws.com/?x\r\nHost: evil",
+        "https://169.254.169.254/latest/meta-data",
+        "https://sqs.us-east-1.amazonaws.com/?x",
+        "file:///etc/passwd",
+        "",
+        None,
+        7,
+        ["https://sns.us-east-1.amazonaws.com/"],
+    ],
+)
+def test_no_other_address_confirms_a_subscription(url: Any) -> None:
+    with pytest.raises(InvalidSignature):
+        checked_sns_url(url)
+
+
+# PayPal
+
+
+PAYPAL = SENDERS["paypal"]
+
+
+def with_crc(body: bytes, wanted: int) -> bytes:
+    """The body with four bytes behind it that give it this CRC-32."""
+    table = [crc32(bytes([n]), 0xFFFFFFFF) ^ 0xFFFFFFFF for n in range(256)]
+    register = wanted ^ 0xFFFFFFFF
+    for _ in range(4):
+        at = next(n for n in range(256) if table[n] >> 24 == register >> 24)
+        register = ((register ^ table[at]) << 8 | at) & 0xFFFFFFFF
+    patch = register ^ crc32(body) ^ 0xFFFFFFFF
+    return body + patch.to_bytes(4, "little")
+
+
+def test_the_text_that_paypal_signs_is_this() -> None:
+    sent = PAYPAL.delivery(now=NOW)
+    text = f"msg_1|2026-11-23T12:00:00.000Z|8PT597110X687430LKGECATA|{crc32(PAYPAL.body)}"
+    signature = PAYPAL_CERTIFICATE.key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    assert sent.headers["PAYPAL-TRANSMISSION-SIG"] == encode(signature, "base64")
+    assert PAYPAL.verify(sent).signed_id == "msg_1"
+
+
+def test_every_altered_byte_of_a_paypal_body_is_refused() -> None:
+    sent = PAYPAL.delivery()
+    for at in range(len(sent.body)):
+        altered = sent.body[:at] + bytes([sent.body[at] ^ 1]) + sent.body[at + 1 :]
+        assert PAYPAL.refusal(replace(sent, body=altered)) == "signature_mismatch"
+
+
+def test_a_body_with_the_same_crc_has_no_effect_beside_the_one_it_was_made_from() -> None:
+    """PayPal's signature cannot tell them apart; the signed transmission id makes them one event."""
+    sent = PAYPAL.delivery()
+    forged = replace(
+        sent, body=with_crc(b'{"id": "WH-2", "event_type": "PAYMENT.CAPTURE.REFUNDED"} ', crc32(sent.body))
+    )
+    assert PAYPAL.verify(forged).signed_id == PAYPAL.verify(sent).signed_id == "msg_1"
+    assert not PAYPAL.scheme.covers_body
+
+
+@pytest.mark.parametrize("algorithm", ["SHA1withRSA", "sha256", "SHA256withrsa", "none", "SHA256withRSA "])
+def test_a_delivery_does_not_choose_paypals_algorithm(algorithm: str) -> None:
+    assert PAYPAL.refusal(with_header(PAYPAL.delivery(), "PAYPAL-AUTH-ALGO", algorithm)) == "signature_version"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com.example.com/v1/notifications/certs/CERT-1",
+        "https://apixpaypal.com/v1/notifications/certs/CERT-1",
+        "https://www.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com/v1/notifications/certs/../../oauth2/CERT-1",
+        "https://api.paypal.com/v1/notifications/certs/..",
+        "https://api.paypal.com/v1/notifications/certs/",
+        "https://api.paypal.com/v1/notifications/certs/CERT-1?x=y",
+        "https://api.paypal.com:8443/v1/notifications/certs/CERT-1",
+        "https://x@api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com@example.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com/CERT-1",
+        "é",
+    ],
+)
+def test_a_paypal_certificate_url_on_a_foreign_host_is_refused_with_no_outgoing_request(url: str) -> None:
+    assert PAYPAL.refusal(with_header(PAYPAL.delivery(), "PAYPAL-CERT-URL", url), "8PT597110X687430LKGECATA") == (
+        "certificate_url"
+    )
+
+
+@pytest.mark.parametrize("host", ["api.paypal.com", "api.sandbox.paypal.com"])
+def test_the_certificate_is_fetched_from_paypals_own_hosts(host: str) -> None:
+    found = replace(PAYPAL_CERTIFICATE, url=f"https://{host}/v1/notifications/certs/CERT-1")
+    sender = replace(PAYPAL, signing=found.signing("WH"))
+    assert sender.verify(sender.delivery(), "other", "WH", fetch=fetching(found)).secret == 1
+
+
+def test_a_paypal_delivery_is_good_for_the_three_days_that_paypal_tries_and_no_longer() -> None:
+    for days, reason in ((3, ""), (-3, ""), (3.1, "timestamp_stale"), (-3.1, "timestamp_in_future")):
+        sent = replace(PAYPAL.delivery(), received_at=NOW + timedelta(days=days))
+        if reason:
+            assert PAYPAL.refusal(sent) == reason
+        else:
+            found = certificate(PAYPAL_CERTIFICATE.url, NOW, before=timedelta(days=30))
+            sender = replace(PAYPAL, signing=found.signing("WH"), secret=found.pinned("WH"))
+            assert sender.verify(replace(sender.delivery(), received_at=sent.received_at)).secret == 0
