@@ -117,6 +117,11 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "body-token": lambda s: f"`{s['field']}` in each of `{s['each']}` equals the secret",
     "basic": lambda s: "HTTP Basic authentication",
     "none": lambda s: "nothing",
+    "url-and-form": lambda s: (
+        f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')} of the URL and the sorted form,"
+        f" {s['encoding']}, in `{s['header']}`"
+    ),
+    "braintree": lambda s: "HMAC-SHA-1 of `bt_payload`, hex, in `bt_signature`, both in the form",
     "sns": lambda s: (
         f"RSA of the message's fields, by a certificate of AWS's; the topic is the secret; {s['tolerance_seconds']} s"
     ),

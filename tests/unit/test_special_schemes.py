@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from binascii import crc32
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -105,8 +107,20 @@ SENDERS = {
         b'{"id": "WH-1", "event_type": "PAYMENT.CAPTURE.COMPLETED"}',
         PAYPAL_CERTIFICATE.signing("8PT597110X687430LKGECATA"),
     ),
+    "twilio": Sender(
+        "twilio", "12345", b"CallSid=CA1&Caller=%2B14158675309&Digits=1234&Note=&Body=\xc3\x84+%26", "", FORM
+    ),
+    "twilio-json": Sender("twilio", "12345", b'{"EventType": "onMessageAdded"}'),
+    "mandrill": Sender("mandrill", "kAZm4c9", urlencode({"mandrill_events": '[{"event":"send"}]'}).encode(), "", FORM),
+    "braintree": Sender(
+        "braintree", "pub:priv", b"bt_payload=<notification><kind>check</kind></notification>", "", FORM
+    ),
 }
 OTHER_SECRETS = {
+    "twilio": "12346",
+    "twilio-json": "12346",
+    "mandrill": "kAZm4c8",
+    "braintree": "pub:priw",
     "sns": SNS_CERTIFICATE.pinned(TOPIC + "2"),
     "paypal": PAYPAL_CERTIFICATE.pinned("1JE4291016473214C"),
 }
@@ -543,3 +557,192 @@ def test_a_paypal_delivery_is_good_for_the_three_days_that_paypal_tries_and_no_l
             found = certificate(PAYPAL_CERTIFICATE.url, NOW, before=timedelta(days=30))
             sender = replace(PAYPAL, signing=found.signing("WH"), secret=found.pinned("WH"))
             assert sender.verify(replace(sender.delivery(), received_at=sent.received_at)).secret == 0
+
+
+# Twilio, Mandrill
+
+
+TWILIO, MANDRILL = SENDERS["twilio"], SENDERS["mandrill"]
+
+each_signer_of_urls = pytest.mark.parametrize("name", ["twilio", "twilio-json", "mandrill"])
+
+
+def test_twilios_own_example_verifies() -> None:
+    """From its documentation of the security of webhooks."""
+    url = "https://mycompany.com/myapp.php?foo=1&bar=2"
+    fields = {"CallSid": "CA1234567890ABCDE", "Caller": "+14158675309", "Digits": "1234", "From": "+14158675309",
+              "To": "+18005551212"}  # fmt: skip
+    headers = [("Content-Type", FORM), ("X-Twilio-Signature", "RSOYDt4T1cUTdK1PDd93/VVr8B8=")]
+    delivery = Delivery("shop", Headers(headers), urlencode(fields).encode(), NOW, url=url)
+    assert TWILIO.verify(delivery).secret == 0
+
+
+@each_signer_of_urls
+def test_every_altered_character_of_a_signed_url_is_refused(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for at in range(len(URL)):
+        assert not sender.verifies(replace(sent, url=URL[:at] + chr(ord(URL[at]) ^ 1) + URL[at + 1 :])), at
+    for altered in (URL + "/", URL + "?", URL + "?a=b", URL + "#x", URL.upper(), "", "http" + URL[5:]):
+        assert not sender.verifies(replace(sent, url=altered)), altered
+
+
+@each_signer_of_urls
+def test_every_altered_byte_of_a_body_that_is_signed_with_the_url_is_refused(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for at in range(len(sent.body)):
+        altered = sent.body[:at] + bytes([sent.body[at] ^ 1]) + sent.body[at + 1 :]
+        assert not sender.verifies(replace(sent, body=altered)), at
+    for altered in (sent.body + b"\n", sent.body[:-1], b" " + sent.body, b""):
+        assert not sender.verifies(replace(sent, body=altered))
+
+
+@each_signer_of_urls
+@pytest.mark.parametrize(
+    ("signed", "seen"),
+    [
+        ("https://example.com:443/x", "https://example.com/x"),
+        ("https://example.com/x", "https://example.com:443/x"),
+        ("http://localhost:8000/x?a=b", "http://localhost:8000/x?a=b"),
+        ("https://example.com/x", "https://example.com:8443/x"),
+    ],
+)
+def test_a_url_is_signed_with_its_port_or_without(name: str, signed: str, seen: str) -> None:
+    sender = SENDERS[name]
+    assert sender.verifies(replace(sender.delivery(url=signed), url=seen))
+
+
+def test_a_blank_field_and_a_repeated_one_are_signed() -> None:
+    sender = replace(TWILIO, body=b"b=2&a=&b=1&b=2&B=0")
+    assert sender.verify(replace(sender.delivery(), body=b"B=0&a=&b=1&b=2")).secret == 0
+    assert not sender.verifies(replace(sender.delivery(), body=b"B=0&b=1&b=2"))
+    assert not sender.verifies(replace(sender.delivery(), body=b"B=0&a=&b=2"))
+
+
+def test_another_spelling_of_a_signed_form_is_the_same_event(tmp_path: Path) -> None:
+    """Names and values run together under the signature, so that a captured form can be written as others."""
+    pipe = Pipe(TWILIO, tmp_path)
+    sent = TWILIO.delivery()
+    for body in (sent.body, sent.body.replace(b"Digits=1234", b"Digits1=234"), sent.body.replace(b"+", b"%20"),
+                 b"&".join(reversed(sent.body.split(b"&")))):  # fmt: skip
+        pipe.accept(replace(sent, body=body))
+    assert len(pipe.messages) == 4
+    assert len(set(pipe.keys())) == 1
+
+
+def test_twilios_json_needs_its_hash_in_the_url_and_the_signature_of_that() -> None:
+    sender = SENDERS["twilio-json"]
+    sent = sender.delivery()
+    [(name, value)] = sent.query
+    assert sender.verify(replace(sent, url=f"{URL}?{name}={value}")).secret == 0
+    assert sender.refusal(replace(sent, query=())) == "body_hash_missing"
+    assert sender.refusal(replace(sent, query=((name, value), (name, value)))) == "body_hash_missing"
+    other = encode(hashlib.sha256(b"{}").digest(), "hex")
+    assert sender.refusal(replace(sent, body=b"{}", query=((name, other),))) == "signature_mismatch"
+    assert sender.refusal(replace(sent, query=((name, value.upper()),))) == "signature_mismatch"
+    assert sender.refusal(replace(sent, query=((name, "é\ud800"),))) == "signature_mismatch"
+
+
+def test_the_source_says_which_algorithm_twilio_signs_with() -> None:
+    shared = scheme_of("twilio", algorithm="sha256")
+    settings_header = {"X-Twilio-Webhooks-Signature-Settings": "key=k,algorithm=HMAC_SHA256"}
+    downgraded = replace(TWILIO, headers=settings_header).delivery()
+    with pytest.raises(InvalidSignature):
+        shared.verify(downgraded, ["12345"])
+    assert TWILIO.verifies(downgraded)  # the header is not asked
+
+
+def test_a_form_with_too_many_fields_is_refused() -> None:
+    assert TWILIO.refusal(replace(TWILIO.delivery(), body=b"a=b&" * 2000)) == "form_malformed"
+
+
+def test_mandrills_events_become_events_by_their_own_ids(tmp_path: Path) -> None:
+    events = [{"event": "send", "_id": "e1", "ts": 1}, {"event": "open", "_id": "e2", "ts": 2}]
+    sender = replace(MANDRILL, body=urlencode({"mandrill_events": json.dumps(events)}).encode())
+    pipe = Pipe(sender, tmp_path)
+    receipt = pipe.accept(sender.delivery(url="https://x.example/webhooks/shop"))
+    assert isinstance(receipt, Receipt)
+    assert (len(receipt.ids), receipt.answer) == (2, 200)
+    assert pipe.keys() == ["e1:send:1", "e2:open:2"]
+
+
+def test_mandrill_asks_first_and_sends_nothing_but_forms(tmp_path: Path) -> None:
+    asked = Delivery("shop", Headers([]), b"", NOW, method="HEAD")
+    assert Pipe(MANDRILL, tmp_path).accept(asked) == Greeting()
+    json_delivery = replace(MANDRILL.delivery(), headers=Headers([("X-Mandrill-Signature", "AAAA")]))
+    assert MANDRILL.refusal(json_delivery) == "not_a_form"
+
+
+# Braintree
+
+
+BRAINTREE = SENDERS["braintree"]
+
+
+def braintree_form(signature: str, payload: str, *more: tuple[str, str]) -> Delivery:
+    body = urlencode([("bt_signature", signature), ("bt_payload", payload), *more]).encode()
+    return Delivery("shop", Headers([("Content-Type", FORM)]), body, NOW)
+
+
+def braintree_fields() -> tuple[str, str]:
+    fields = dict(parse_qsl(BRAINTREE.delivery().body.decode()))
+    return fields["bt_signature"], fields["bt_payload"]
+
+
+def test_every_altered_character_of_braintrees_two_fields_is_refused() -> None:
+    signature, payload = braintree_fields()
+    assert BRAINTREE.verifies(braintree_form(signature, payload))
+    for at in range(len(signature)):
+        altered = signature[:at] + chr(ord(signature[at]) ^ 1) + signature[at + 1 :]
+        assert not BRAINTREE.verifies(braintree_form(altered, payload)), at
+    for at in range(len(payload)):
+        altered = payload[:at] + chr(ord(payload[at]) ^ 1) + payload[at + 1 :]
+        assert not BRAINTREE.verifies(braintree_form(signature, altered)), at
+    for altered in (payload + "\n", payload + " ", "\r\n" + payload, payload + "é", "", payload * 2):
+        assert not BRAINTREE.verifies(braintree_form(signature, altered))
+
+
+def test_of_several_pairs_ours_is_the_one_that_counts() -> None:
+    signature, payload = braintree_fields()
+    assert BRAINTREE.verifies(braintree_form(f"other|{'0' * 40}&junk&{signature}&|", payload))
+    assert not BRAINTREE.verifies(braintree_form(f"other|{signature.split('|')[1]}", payload))
+    assert BRAINTREE.refusal(braintree_form("&".join([signature] * 20), payload)) == "too_many_signatures"
+
+
+def test_a_payload_with_or_without_its_last_line_break_is_one_event() -> None:
+    signature, payload = braintree_fields()
+    assert payload.endswith("\n")
+    whole, cut = (BRAINTREE.verify(braintree_form(signature, text)) for text in (payload, payload[:-1]))
+    assert whole.signed_id == cut.signed_id is not None
+
+
+def test_a_field_that_comes_twice_is_refused() -> None:
+    signature, payload = braintree_fields()
+    for more in (("bt_payload", "AAAA"), ("bt_signature", signature)):
+        assert BRAINTREE.refusal(braintree_form(signature, payload, more)) == "signature_missing"
+
+
+def test_another_field_beside_braintrees_is_no_other_event(tmp_path: Path) -> None:
+    pipe = Pipe(BRAINTREE, tmp_path)
+    signature, payload = braintree_fields()
+    for more in ([], [("x", "y")]):
+        pipe.accept(braintree_form(signature, payload, *more))
+    assert len(pipe.messages) == 2
+    assert len(set(pipe.keys())) == 1
+
+
+@pytest.mark.parametrize("secret", ["public", "public:", ":private", " : "])
+def test_braintrees_secret_has_both_keys(secret: str) -> None:
+    with pytest.raises(SecretUnavailable):
+        BRAINTREE.verify(BRAINTREE.delivery(), secret)
+
+
+def test_braintrees_challenge_is_answered(tmp_path: Path) -> None:
+    challenge = "20f9f8ed05f77439fe955c977e4c8a53"
+    asked = Delivery("shop", Headers([]), b"", NOW, method="GET", query=(("bt_challenge", challenge),))
+    sender = replace(BRAINTREE, secret="integration_public_key:integration_private_key")
+    greeting = Pipe(sender, tmp_path).accept(asked)
+    assert isinstance(greeting, Greeting)
+    # From the library's own tests.
+    assert greeting.body == "integration_public_key|d9b899556c966b3f06945ec21311865d35df3ce4"

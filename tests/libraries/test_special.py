@@ -1,0 +1,310 @@
+"""Schemes of one provider's own agree with its library, both ways; where the library is laxer, ours is strict."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import braintree
+import pytest
+from braintree.exceptions.invalid_signature_error import InvalidSignatureError
+from braintree.util.crypto import Crypto
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from paypalrestsdk.notifications import WebhookEvent
+from sns_message_validator import SNSMessageValidator
+from twilio.request_validator import RequestValidator
+
+from chalicelib.deliveries import Delivery, Headers
+from chalicelib.errors import InvalidSignature
+from chalicelib.schemes import Scheme
+from chalicelib.schemes.base import Draft, Fetch, fetch_nothing
+from tests.certificates import certificate, fetching
+from tests.schemes import URL, scheme_of
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+texts = st.text(st.characters(codec="utf-8"), max_size=60)
+secrets = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", min_size=1, max_size=64)
+bodies = st.binary(max_size=300)
+LARGE = b"\x00\xff{}\n" * 200_000
+
+some = settings(max_examples=25, deadline=None)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def delivery(
+    headers: Mapping[str, str], body: bytes, url: str = URL, query: Mapping[str, str] | None = None
+) -> Delivery:
+    return Delivery("shop", Headers(headers.items()), body, now(), url=url, query=tuple((query or {}).items()))
+
+
+def verifies(scheme: Scheme, sent: Delivery, secret: str, fetch: Fetch = fetch_nothing) -> bool:
+    try:
+        scheme.verify(sent, [secret], fetch)
+    except InvalidSignature:
+        return False
+    return True
+
+
+# Twilio
+
+TWILIO = scheme_of("twilio")
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+forms = st.lists(st.tuples(names, texts), max_size=8)
+urls = st.sampled_from(
+    [URL, URL + "?a=b&c=%C3%84", "https://x.example:443/w", "https://x.example:8443/w", "http://x.example/"]
+)
+
+
+class Fields(dict[str, str]):
+    """A form as the frameworks that the library knows give it."""
+
+    def __init__(self, fields: list[tuple[str, str]]) -> None:
+        super().__init__(fields)
+        self.fields = fields
+
+    def getlist(self, name: str) -> list[str]:
+        return [value for each, value in self.fields if each == name]
+
+
+def twilio_delivery(signature: str, fields: list[tuple[str, str]], url: str) -> Delivery:
+    return delivery({"Content-Type": FORM, "X-Twilio-Signature": signature}, urlencode(fields).encode(), url)
+
+
+@some
+@given(secret=secrets, fields=forms, url=urls)
+@example(secret="12345", fields=[("Body", "ä" * 500_000)], url=URL)
+def test_twilio_and_we_accept_what_the_other_signs(secret: str, fields: list[tuple[str, str]], url: str) -> None:
+    validator = RequestValidator(secret)
+    body = urlencode(fields).encode()
+    ours = TWILIO.sign(Draft(body, "", now(), url, headers={"Content-Type": FORM}), secret).headers[
+        "X-Twilio-Signature"
+    ]
+    theirs = validator.compute_signature(url, Fields(fields))
+    assert validator.validate(url, Fields(fields), ours)
+    assert verifies(TWILIO, twilio_delivery(theirs, fields, url), secret)
+    assert not verifies(TWILIO, twilio_delivery(theirs, [*fields, ("zz", "x")], url), secret)
+    assert not verifies(TWILIO, twilio_delivery(theirs, fields, url + "x"), secret)
+
+
+@some
+@given(secret=secrets, body=texts)
+@example(secret="12345", body="ä" * 500_000)
+def test_twilio_and_we_accept_the_others_json(secret: str, body: str) -> None:
+    validator = RequestValidator(secret)
+    signed = TWILIO.sign(Draft(body.encode(), "", now(), URL, headers={"Content-Type": JSON}), secret)
+    url = f"{URL}?{urlencode(signed.query)}"
+    signature = signed.headers["X-Twilio-Signature"]
+    assert validator.validate(url, body, signature)
+    assert not validator.validate(url, body + " ", signature)
+    theirs = validator.compute_signature(url, {})
+    headers = {"Content-Type": JSON, "X-Twilio-Signature": theirs}
+    assert verifies(TWILIO, delivery(headers, body.encode(), url, signed.query), secret)
+    assert not verifies(TWILIO, delivery(headers, body.encode() + b" ", url, signed.query), secret)
+
+
+@some
+@given(secret=secrets, fields=forms)
+def test_twilios_shared_keys_sign_with_sha256(secret: str, fields: list[tuple[str, str]]) -> None:
+    scheme = scheme_of("twilio", algorithm="sha256")
+    validator = RequestValidator(secret)
+    theirs = validator.compute_signature(URL, Fields(fields), "HMAC_SHA256")
+    assert verifies(scheme, twilio_delivery(theirs, fields, URL), secret)
+    assert not verifies(TWILIO, twilio_delivery(theirs, fields, URL), secret)
+
+
+def test_twilio_takes_any_body_where_the_url_has_no_hash_and_we_do_not() -> None:
+    """A text in the place of a form: the library signs its characters as if they were names, or fails."""
+    validator = RequestValidator("12345")
+    headers = {"Content-Type": JSON, "X-Twilio-Signature": validator.compute_signature(URL, {})}
+    assert validator.validate(URL, "", headers["X-Twilio-Signature"])
+    assert not verifies(TWILIO, delivery(headers, b""), "12345")
+
+
+def test_twilio_takes_the_first_of_two_body_hashes_and_we_take_neither() -> None:
+    validator = RequestValidator("12345")
+    digest = validator.compute_hash("{}")
+    url = f"{URL}?bodySHA256={digest}&bodySHA256=00"
+    headers = {"Content-Type": JSON, "X-Twilio-Signature": validator.compute_signature(url, {})}
+    assert validator.validate(url, "{}", headers["X-Twilio-Signature"])
+    sent = delivery(headers, b"{}", url)
+    object.__setattr__(sent, "query", (("bodySHA256", digest), ("bodySHA256", "00")))
+    assert not verifies(TWILIO, sent, "12345")
+
+
+# Braintree
+
+BRAINTREE = scheme_of("braintree")
+
+
+def gateway(public: str, private: str) -> Any:
+    configuration = braintree.Configuration(braintree.Environment.Sandbox, "merchant", public, private)
+    return braintree.BraintreeGateway(configuration).webhook_notification
+
+
+XML = (
+    "<notification><kind>check</kind><timestamp type='datetime'>2026-11-23T12:00:00Z</timestamp>"
+    "<subject><check type='boolean'>true</check></subject>%s</notification>"
+)
+
+
+@some
+@given(public=secrets, private=secrets, note=st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=300))
+@example(public="pub", private="priv", note="a" * 1_000_000)
+def test_braintree_and_we_accept_what_the_other_signs(public: str, private: str, note: str) -> None:
+    payload = base64.encodebytes((XML % f"<note>{note}</note>").encode()).decode()
+    secret = f"{public}:{private}"
+    signed = BRAINTREE.sign(Draft(urlencode({"bt_payload": payload}).encode(), "", now()), secret).body.decode()
+    fields = dict(pair.split("=", 1) for pair in signed.split("&"))
+    ours = f"{public}|{Crypto.sha1_hmac_hash(private, payload)}"
+    assert fields["bt_signature"] == urlencode({"": ours})[1:]
+    assert gateway(public, private).parse(ours, payload).kind == "check"
+    for text in (payload, payload[:-1]):
+        form = urlencode({"bt_signature": f"x|y&{ours}", "bt_payload": text}).encode()
+        assert gateway(public, private).parse(f"x|y&{ours}", text).kind == "check"
+        assert verifies(BRAINTREE, delivery({"Content-Type": FORM}, form), secret)
+        altered = urlencode({"bt_signature": ours, "bt_payload": "A" + text}).encode()
+        assert not verifies(BRAINTREE, delivery({"Content-Type": FORM}, altered), secret)
+        with pytest.raises(InvalidSignatureError):
+            gateway(public, private).parse(ours, "A" + text)
+
+
+def test_braintree_fails_on_a_payload_beyond_ascii_and_we_refuse_it() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        gateway("pub", "priv").parse("pub|00", "é")
+    form = urlencode({"bt_signature": "pub|00", "bt_payload": "é"}).encode()
+    assert not verifies(BRAINTREE, delivery({"Content-Type": FORM}, form), "pub:priv")
+
+
+def test_braintree_fails_on_a_pair_of_three_and_we_pass_over_it() -> None:
+    payload = base64.encodebytes((XML % "").encode()).decode()
+    signature = f"a|b|c&pub|{Crypto.sha1_hmac_hash('priv', payload)}"
+    with pytest.raises(ValueError, match="too many values"):
+        gateway("pub", "priv").parse(signature, payload)
+    form = urlencode({"bt_signature": signature, "bt_payload": payload}).encode()
+    assert verifies(BRAINTREE, delivery({"Content-Type": FORM}, form), "pub:priv")
+
+
+# AWS SNS
+
+SNS = scheme_of("sns")
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:orders"
+SNS_CERTIFICATE = certificate("https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem", now())
+sns_messages = st.fixed_dictionaries({"Message": texts}, optional={"Subject": texts.filter(bool)})
+
+
+@some
+@given(fields=sns_messages, type=sns_types)
+@example(fields={"Message": "ä" * 500_000}, type="Notification")
+def test_sns_is_signed_over_the_text_that_the_library_makes(fields: dict[str, str], type: str) -> None:
+    """Its own verification fetches the certificate, so the text is what is compared."""
+    message: dict[str, Any] = {
+        **fields,
+        "Type": type,
+        "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn": TOPIC,
+        "Timestamp": now().strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        "SubscribeURL": "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription",
+        "Token": "2336412f37fb",
+        "SignatureVersion": "1",
+        "SigningCertURL": SNS_CERTIFICATE.url,
+    }
+    if type != "Notification":
+        message.pop("Subject", None)
+    validator = SNSMessageValidator()
+    text = validator._get_plaintext_to_sign(message).encode()
+    signature = SNS_CERTIFICATE.key.sign(text, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 -- version 1
+    message["Signature"] = base64.b64encode(signature).decode()
+    sent = delivery({}, json.dumps(message).encode())
+    assert verifies(SNS, sent, TOPIC, fetching(SNS_CERTIFICATE))
+    other = {**message, "Message": message["Message"] + "x"}
+    assert not verifies(SNS, delivery({}, json.dumps(other).encode()), TOPIC, fetching(SNS_CERTIFICATE))
+
+    ours = json.loads(SNS.sign(Draft(json.dumps(message).encode(), "", now()), SNS_CERTIFICATE.signing(TOPIC)).body)
+    text = validator._get_plaintext_to_sign(ours).encode()
+    SNS_CERTIFICATE.key.public_key().verify(
+        base64.b64decode(ours["Signature"]), text, padding.PKCS1v15(), hashes.SHA256()
+    )
+
+
+def test_sns_message_validator_looks_at_no_time_and_no_topic_and_we_do() -> None:
+    old = SNS.sign(Draft(b'{"Timestamp": "2016-01-01T00:00:00Z"}', "1", now()), SNS_CERTIFICATE.signing(TOPIC))
+    foreign = SNS.sign(Draft(b"{}", "1", now()), SNS_CERTIFICATE.signing(TOPIC + "2"))
+    for signed in (old, foreign):
+        SNSMessageValidator()._validate_cert_url(json.loads(signed.body))
+        assert not verifies(SNS, delivery({}, signed.body), TOPIC, fetching(SNS_CERTIFICATE))
+
+
+def test_sns_message_validator_takes_any_path_on_awss_host_and_we_want_a_certificates() -> None:
+    message = {"SigningCertURL": "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription"}
+    SNSMessageValidator()._validate_cert_url(message)
+    signed = json.loads(SNS.sign(Draft(b"{}", "1", now()), SNS_CERTIFICATE.signing(TOPIC)).body)
+    sent = delivery({}, json.dumps({**signed, **message}).encode())
+    assert not verifies(SNS, sent, TOPIC, fetching(SNS_CERTIFICATE))
+
+
+# PayPal
+
+PAYPAL = scheme_of("paypal")
+PAYPAL_CERTIFICATE = certificate("https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594", now())
+
+
+@some
+@given(webhook=secrets, body=texts, id=st.uuids().map(str), age=st.integers(-3600, 3600))
+@example(webhook="8PT597110X687430LKGECATA", body="ä" * 500_000, id="1", age=0)
+def test_paypal_and_we_sign_the_same_text(webhook: str, body: str, id: str, age: int) -> None:
+    """The library's verification fetches the certificate, and wants PayPal's chain; the text is what is compared."""
+    at = now() - timedelta(seconds=age)
+    signed = PAYPAL.sign(Draft(body.encode(), id, at), PAYPAL_CERTIFICATE.signing(webhook))
+    headers = dict(signed.headers)
+    text = WebhookEvent._get_expected_sig(id, headers["PAYPAL-TRANSMISSION-TIME"], webhook, body)
+    signature = PAYPAL_CERTIFICATE.key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    assert headers["PAYPAL-TRANSMISSION-SIG"] == base64.b64encode(signature).decode()
+    fetch = fetching(PAYPAL_CERTIFICATE)
+    assert verifies(PAYPAL, delivery(headers, body.encode()), webhook, fetch)
+    assert not verifies(PAYPAL, delivery(headers, body.encode() + b" "), webhook, fetch)
+
+
+@some
+@given(body=bodies)
+@example(body=LARGE)
+def test_paypals_sum_is_taken_over_bytes_that_are_no_text_too(body: bytes) -> None:
+    signed = PAYPAL.sign(Draft(body, "1", now()), PAYPAL_CERTIFICATE.signing("WH"))
+    assert verifies(PAYPAL, delivery(signed.headers, body), "WH", fetching(PAYPAL_CERTIFICATE))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "hash", "days", "accepted"),
+    [
+        ("SHA256withRSA", hashes.SHA256(), 0, True),
+        ("SHA1withRSA", hashes.SHA1(), 0, False),  # noqa: S303
+        ("SHA256withRSA", hashes.SHA256(), 4, False),
+        ("SHA256withRSA", hashes.SHA256(), -4, False),
+    ],
+)
+def test_paypalrestsdk_lets_the_request_choose_sha1_and_looks_at_no_time_and_we_do(
+    algorithm: str, hash: hashes.HashAlgorithm, days: int, accepted: bool
+) -> None:
+    """Its table of algorithms has both of these, and the header chooses."""
+    found = certificate(PAYPAL_CERTIFICATE.url, now(), before=timedelta(days=30))
+    time = (now() - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = WebhookEvent._get_expected_sig("1", time, "WH", "{}")
+    headers = {
+        "PAYPAL-TRANSMISSION-ID": "1",
+        "PAYPAL-TRANSMISSION-TIME": time,
+        "PAYPAL-CERT-URL": found.url,
+        "PAYPAL-AUTH-ALGO": algorithm,
+        "PAYPAL-TRANSMISSION-SIG": base64.b64encode(found.key.sign(text.encode(), padding.PKCS1v15(), hash)).decode(),
+    }
+    assert verifies(PAYPAL, delivery(headers, b"{}"), "WH", fetching(found)) is accepted
