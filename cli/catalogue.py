@@ -122,6 +122,11 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f" {s['encoding']}, in `{s['header']}`"
     ),
     "braintree": lambda s: "HMAC-SHA-1 of `bt_payload`, hex, in `bt_signature`, both in the form",
+    "body-fields": lambda s: (
+        f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')} of time and token, all three in the body;"
+        f" {s['tolerance_seconds']} s"
+    ),
+    "adyen": lambda s: "HMAC-SHA-256 of eight fields of each item, base64, in the item",
     "sns": lambda s: (
         f"RSA of the message's fields, by a certificate of AWS's; the topic is the secret; {s['tolerance_seconds']} s"
     ),

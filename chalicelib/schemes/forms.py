@@ -47,6 +47,10 @@ def fields_of(body: bytes) -> list[tuple[str, str]]:
         raise InvalidSignature("form_malformed") from None
 
 
+def written_form(fields: Sequence[tuple[str, str]]) -> bytes:
+    return urlencode(fields).encode()
+
+
 def sent_as_form(headers: Headers) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == FORM_TYPE
 
@@ -170,7 +174,7 @@ class Braintree(Scheme):
         if payload.startswith("<"):
             payload = base64.encodebytes(payload.encode()).decode()
         signed = {**fields, "bt_signature": self._pair(payload, secret), "bt_payload": payload}
-        return Signed({}, urlencode(signed).encode())
+        return Signed({}, written_form(list(signed.items())))
 
     def _pair(self, text: str, secret: str) -> str:
         public, _, private = present(secret).partition(":")

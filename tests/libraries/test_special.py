@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
+import Adyen.util as adyen
 import braintree
 import pytest
 from braintree.exceptions.invalid_signature_error import InvalidSignatureError
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from mailgun.security import SecurityGuard
 from paypalrestsdk.notifications import WebhookEvent
 from sns_message_validator import SNSMessageValidator
 from twilio.request_validator import RequestValidator
@@ -202,6 +205,7 @@ SNS = scheme_of("sns")
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:orders"
 SNS_CERTIFICATE = certificate("https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem", now())
 sns_messages = st.fixed_dictionaries({"Message": texts}, optional={"Subject": texts.filter(bool)})
+sns_types = st.sampled_from(["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"])
 
 
 @some
@@ -308,3 +312,132 @@ def test_paypalrestsdk_lets_the_request_choose_sha1_and_looks_at_no_time_and_we_
         "PAYPAL-TRANSMISSION-SIG": base64.b64encode(found.key.sign(text.encode(), padding.PKCS1v15(), hash)).decode(),
     }
     assert verifies(PAYPAL, delivery(headers, b"{}"), "WH", fetching(found)) is accepted
+
+
+# Mailgun
+
+MAILGUN = scheme_of("mailgun")
+
+
+@some
+@given(secret=secrets, token=texts.filter(bool), age=st.integers(-890, 890), form=st.booleans())
+@example(secret="key", token="ä" * 500_000, age=0, form=False)
+def test_mailgun_and_we_accept_what_the_other_signs(secret: str, token: str, age: int, form: bool) -> None:
+    headers = {"Content-Type": FORM if form else JSON}
+    draft = Draft(b"" if form else b"{}", token, now() - timedelta(seconds=age), headers=headers)
+    signed = MAILGUN.sign(draft, secret)
+    fields = dict(parse_qsl(signed.body.decode())) if form else json.loads(signed.body)["signature"]
+    assert SecurityGuard.verify_webhook(secret, fields["token"], fields["timestamp"], fields["signature"])
+    assert verifies(MAILGUN, delivery(headers, signed.body), secret)
+    for name in ("token", "timestamp", "signature"):
+        altered = {**fields, name: fields[name] + "1"}
+        body = urlencode(altered).encode() if form else json.dumps({"signature": altered}).encode()
+        assert not SecurityGuard.verify_webhook(secret, altered["token"], altered["timestamp"], altered["signature"])
+        assert not verifies(MAILGUN, delivery(headers, body), secret)
+
+
+@pytest.mark.parametrize("spelling", ["+{}", " {}", "{}_0"])
+def test_mailgun_takes_a_time_in_any_spelling_of_python_and_we_do_not(spelling: str) -> None:
+    seconds = int(now().timestamp())
+    timestamp = spelling.format(seconds if spelling != "{}_0" else seconds // 10)
+    signature = hmac.new(b"key", f"{timestamp}token".encode(), "sha256").hexdigest()
+    assert SecurityGuard.verify_webhook("key", "token", timestamp, signature)
+    body = json.dumps({"signature": {"timestamp": timestamp, "token": "token", "signature": signature}}).encode()
+    assert not verifies(MAILGUN, delivery({"Content-Type": JSON}, body), "key")
+
+
+def test_mailgun_fails_on_a_signature_beyond_ascii_and_we_refuse_it() -> None:
+    timestamp = str(int(now().timestamp()))
+    with pytest.raises(TypeError):
+        SecurityGuard.verify_webhook("key", "token", timestamp, "é")
+    body = json.dumps({"signature": {"timestamp": timestamp, "token": "token", "signature": "é"}}).encode()
+    assert not verifies(MAILGUN, delivery({"Content-Type": JSON}, body), "key")
+
+
+# Adyen
+
+ADYEN = scheme_of("adyen")
+ADYEN_KEY = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056"
+plain = st.text(st.characters(codec="utf-8", exclude_characters=":"), max_size=20)
+adyen_items = st.fixed_dictionaries(
+    {
+        "pspReference": plain,
+        "merchantAccountCode": plain,
+        "merchantReference": texts,
+        "amount": st.fixed_dictionaries({"value": st.integers(0, 10**12), "currency": plain}),
+        "eventCode": plain,
+        "success": st.sampled_from(["true", "false"]),
+    },
+    optional={"originalReference": plain, "reason": texts},
+)
+
+
+@some
+@given(key=st.binary(min_size=1, max_size=64).map(bytes.hex), items=st.lists(adyen_items, min_size=1, max_size=4))
+@example(
+    key=ADYEN_KEY,
+    items=[
+        {
+            "pspReference": "1",
+            "merchantAccountCode": "m",
+            "merchantReference": "ä" * 500_000,
+            "amount": {"value": 0, "currency": "EUR"},
+            "eventCode": "CAPTURE",
+            "success": "true",
+        }
+    ],
+)
+def test_adyen_and_we_accept_what_the_other_signs(key: str, items: list[dict[str, Any]]) -> None:
+    body = json.dumps({"notificationItems": [{"NotificationRequestItem": item} for item in items]}).encode()
+    ours = json.loads(ADYEN.sign(Draft(body, "", now()), key).body)
+    for each in ours["notificationItems"]:
+        assert adyen.is_valid_hmac_notification(each["NotificationRequestItem"], key)
+    theirs = [
+        {**item, "additionalData": {"hmacSignature": adyen.generate_notification_sig(item, key).decode()}}
+        for item in items
+    ]
+    for at, item in [(-1, None), *enumerate(theirs)]:
+        altered = [
+            {**each, "pspReference": each["pspReference"] + "x"} if at == n else each for n, each in enumerate(theirs)
+        ]
+        sent = json.dumps({"notificationItems": [{"NotificationRequestItem": each} for each in altered]}).encode()
+        assert verifies(ADYEN, delivery({}, sent), key) is (item is None)
+
+
+def test_adyens_library_looks_at_the_first_item_alone_and_we_at_each() -> None:
+    body = json.dumps({"notificationItems": [{"NotificationRequestItem": ADYEN_ITEM}] * 2}).encode()
+    payload = json.loads(ADYEN.sign(Draft(body, "", now()), ADYEN_KEY).body)
+    payload["notificationItems"][1]["NotificationRequestItem"]["pspReference"] = "evil"
+    assert adyen.is_valid_hmac_notification(payload, ADYEN_KEY)
+    assert not verifies(ADYEN, delivery({}, json.dumps(payload).encode()), ADYEN_KEY)
+
+
+def test_adyens_library_takes_a_colon_for_the_one_between_two_fields_and_we_do_not() -> None:
+    signed = json.loads(
+        ADYEN.sign(Draft(adyen_body({**ADYEN_ITEM, "merchantReference": "a:b"}), "", now()), ADYEN_KEY).body
+    )
+    item = signed["notificationItems"][0]["NotificationRequestItem"]
+    item |= {"merchantAccountCode": "m:a", "merchantReference": "b"}
+    assert adyen.is_valid_hmac_notification(signed, ADYEN_KEY)
+    assert not verifies(ADYEN, delivery({}, json.dumps(signed).encode()), ADYEN_KEY)
+
+
+def test_adyens_library_fails_on_an_item_without_a_signature_and_we_refuse_it() -> None:
+    unsigned = {"notificationItems": [{"NotificationRequestItem": {**ADYEN_ITEM, "additionalData": {}}}]}
+    with pytest.raises(KeyError):
+        adyen.is_valid_hmac_notification(unsigned, ADYEN_KEY)
+    assert not verifies(ADYEN, delivery({}, json.dumps(unsigned).encode()), ADYEN_KEY)
+
+
+ADYEN_ITEM = {
+    "pspReference": "1",
+    "merchantAccountCode": "m",
+    "merchantReference": "r",
+    "amount": {"value": 1, "currency": "EUR"},
+    "eventCode": "CAPTURE",
+    "success": "true",
+}
+
+
+def adyen_body(item: dict[str, Any]) -> bytes:
+    return json.dumps({"notificationItems": [{"NotificationRequestItem": item}]}).encode()

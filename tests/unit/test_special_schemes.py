@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from binascii import crc32
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,20 @@ SNS_CERTIFICATE = certificate("https://sns.eu-central-1.amazonaws.com/SimpleNoti
 PAYPAL_CERTIFICATE = certificate("https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594", NOW)
 NOTIFICATION = {"Message": '{"order": "Ärger"}', "Subject": "Order paid"}
 
+
+def adyen_body(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """An item for each of the changes to it; one, unchanged, where there are none."""
+    item = {
+        "pspReference": "7914073381342284",
+        "merchantAccountCode": "TestMerchant",
+        "merchantReference": "TestPayment-1407325143704",
+        "amount": {"value": 1130, "currency": "EUR"},
+        "eventCode": "AUTHORISATION",
+        "success": "true",
+    }
+    return {"notificationItems": [{"NotificationRequestItem": {**item, **change}} for change in changes or [{}]]}
+
+
 SENDERS = {
     "sns": Sender(
         "sns", SNS_CERTIFICATE.pinned(TOPIC), json.dumps(NOTIFICATION).encode(), SNS_CERTIFICATE.signing(TOPIC)
@@ -115,8 +130,14 @@ SENDERS = {
     "braintree": Sender(
         "braintree", "pub:priv", b"bt_payload=<notification><kind>check</kind></notification>", "", FORM
     ),
+    "mailgun": Sender("mailgun", "key-1", b'{"event-data": {"event": "delivered"}}'),
+    "mailgun-form": Sender("mailgun", "key-1", b"event=opened&recipient=%C3%84", "", FORM),
+    "adyen": Sender("adyen", "44782DEF547AAA06C910C43932B1EB0C", json.dumps(adyen_body()).encode()),
 }
 OTHER_SECRETS = {
+    "mailgun": "key-2",
+    "mailgun-form": "key-2",
+    "adyen": "44782DEF547AAA06C910C43932B1EB0D",
     "twilio": "12346",
     "twilio-json": "12346",
     "mandrill": "kAZm4c8",
@@ -746,3 +767,160 @@ def test_braintrees_challenge_is_answered(tmp_path: Path) -> None:
     assert isinstance(greeting, Greeting)
     # From the library's own tests.
     assert greeting.body == "integration_public_key|d9b899556c966b3f06945ec21311865d35df3ce4"
+
+
+# Mailgun
+
+
+MAILGUN = SENDERS["mailgun"]
+
+
+def mailgun(**fields: Any) -> Delivery:
+    sent = MAILGUN.delivery()
+    body = json.loads(sent.body)
+    return replace(sent, body=json.dumps({**body, "signature": {**body["signature"], **fields}}).encode())
+
+
+@pytest.mark.parametrize("name", ["timestamp", "token", "signature"])
+def test_every_altered_character_of_mailguns_three_fields_is_refused(name: str) -> None:
+    value = json.loads(MAILGUN.delivery().body)["signature"][name]
+    for at in range(len(value)):
+        assert not MAILGUN.verifies(mailgun(**{name: value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]})), at
+    for altered in (None, "", 7, True, [value], {}, value + " ", value.upper() + "\n", "é\ud800", 1e300, -1):
+        assert not MAILGUN.verifies(mailgun(**{name: altered}))
+
+
+def test_mailguns_time_may_be_a_number() -> None:
+    assert MAILGUN.verify(mailgun(timestamp=SECONDS)).signed_id == "msg_1"
+
+
+@pytest.mark.parametrize("name", ["mailgun", "mailgun-form"])
+def test_mailguns_time_may_lie_fifteen_minutes_back_or_ahead(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for seconds, reason in ((901, "timestamp_stale"), (-901, "timestamp_in_future")):
+        assert sender.refusal(replace(sent, received_at=NOW + timedelta(seconds=seconds))) == reason
+        assert sender.verifies(replace(sent, received_at=NOW + timedelta(seconds=seconds * 899 // 901)))
+
+
+def test_a_captured_token_under_another_body_is_no_other_event(tmp_path: Path) -> None:
+    """Mailgun signs no more than a time and a token."""
+    pipe = Pipe(MAILGUN, tmp_path)
+    sent = MAILGUN.delivery()
+    pipe.accept(sent)
+    pipe.accept(with_fields(sent, **{"event-data": {"event": "complained", "id": "another"}}))
+    assert pipe.keys() == ["msg_1", "msg_1"]
+
+
+def test_the_border_between_time_and_token_cannot_be_moved() -> None:
+    """They run together under the signature; the tolerance leaves one length for the time."""
+    for timestamp, token in ((f"{SECONDS}1", "2"), (f"{SECONDS}"[:-1], f"{SECONDS}"[-1] + "12")):
+        sender = replace(MAILGUN, body=MAILGUN.body)
+        signature = hmac.new(b"key-1", f"{SECONDS}12".encode(), "sha256").hexdigest()
+        assert not sender.verifies(mailgun(timestamp=timestamp, token=token, signature=signature))
+
+
+def test_a_form_field_of_mailguns_that_comes_twice_is_refused() -> None:
+    sender = SENDERS["mailgun-form"]
+    sent = sender.delivery()
+    for name in ("timestamp", "token", "signature"):
+        assert sender.refusal(replace(sent, body=sent.body + f"&{name}=1".encode())) == "signature_repeated"
+
+
+# Adyen
+
+
+ADYEN = SENDERS["adyen"]
+
+
+def adyen(*changes: Mapping[str, Any]) -> Delivery:
+    return replace(ADYEN, body=json.dumps(adyen_body(*changes)).encode()).delivery()
+
+
+def altered_item(delivery: Delivery, at: int, **fields: Any) -> Delivery:
+    body = json.loads(delivery.body)
+    body["notificationItems"][at]["NotificationRequestItem"] |= fields
+    return replace(delivery, body=json.dumps(body).encode())
+
+
+def test_adyens_own_example_verifies() -> None:
+    """From the tests of its libraries."""
+    example = {"additionalData": {"hmacSignature": "coqCmt/IZ4E3CzPvMY8zTjQVL5hYJUiBRg8UU+iCWo0="}}
+    body = json.dumps(adyen_body(example)).encode()
+    delivery = Delivery("shop", Headers([]), body, NOW)
+    assert ADYEN.verify(delivery, "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056").secret == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pspReference": "7914073381342285"},
+        {"originalReference": "x"},
+        {"merchantAccountCode": "TestMerchant2"},
+        {"merchantReference": "TestPayment"},
+        {"amount": {"value": 1131, "currency": "EUR"}},
+        {"amount": {"value": 1130, "currency": "USD"}},
+        {"amount": {"value": 1130.0, "currency": "EUR"}},
+        {"amount": None},
+        {"amount": []},
+        {"eventCode": "REFUND"},
+        {"success": "false"},
+        {"success": ["true"]},
+        {"additionalData": {}},
+        {"additionalData": {"hmacSignature": ""}},
+        {"additionalData": {"hmacSignature": 7}},
+        {"additionalData": {"hmacSignature": "é\ud800"}},
+        {"merchantReference": "\ud800"},
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_every_item_of_adyens_is_checked(at: int, fields: dict[str, Any]) -> None:
+    sent = adyen({}, {"pspReference": "2"})
+    assert ADYEN.verifies(sent)
+    assert not ADYEN.verifies(altered_item(sent, at, **fields))
+
+
+@pytest.mark.parametrize("text", ["pspReference", "merchantReference", "hmacSignature"])
+def test_every_altered_character_of_adyens_fields_is_refused(text: str) -> None:
+    sent = ADYEN.delivery()
+    item = json.loads(sent.body)["notificationItems"][0]["NotificationRequestItem"]
+    value = {**item, **item["additionalData"]}[text]
+    for at in range(len(value)):
+        altered = sent.body.replace(value.encode(), (value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]).encode())
+        assert not ADYEN.verifies(replace(sent, body=altered)), at
+
+
+def test_missing_and_null_and_empty_are_the_same_to_adyen_and_zero_is_not() -> None:
+    sent = adyen({"amount": {"value": 0, "currency": "EUR"}})
+    assert ADYEN.verifies(altered_item(sent, 0, originalReference=None))
+    assert ADYEN.verifies(altered_item(sent, 0, originalReference="", success=True))
+    assert not ADYEN.verifies(altered_item(sent, 0, amount={"currency": "EUR"}))
+
+
+def test_a_colon_cannot_move_between_adyens_fields(tmp_path: Path) -> None:
+    """With it, a captured delivery would be another event under the same signature."""
+    sent = adyen({"merchantReference": "order:7"})
+    assert ADYEN.verifies(sent)
+    moved = {"merchantAccountCode": "TestMerchant:order", "merchantReference": "7"}
+    assert ADYEN.refusal(altered_item(sent, 0, **moved)) == "body_malformed"
+    shifted = {"pspReference": "7914073381342284:", "originalReference": "TestMerchant", "merchantAccountCode": "order"}
+    assert ADYEN.refusal(altered_item(sent, 0, **shifted, merchantReference="7")) == "body_malformed"
+
+
+def test_adyens_items_become_events(tmp_path: Path) -> None:
+    pipe = Pipe(ADYEN, tmp_path)
+    receipt = pipe.accept(adyen({}, {"pspReference": "2", "eventCode": "CAPTURE"}))
+    assert isinstance(receipt, Receipt)
+    assert pipe.keys() == ["7914073381342284:AUTHORISATION:true", "2:CAPTURE:true"]
+
+
+def test_adyens_list_is_neither_empty_nor_endless() -> None:
+    for items, reason in (([], "signature_missing"), ([{}] * 101, "too_many_signatures"), ({}, "signature_missing")):
+        delivery = Delivery("shop", Headers([]), json.dumps({"notificationItems": items}).encode(), NOW)
+        assert ADYEN.refusal(delivery) == reason
+
+
+@pytest.mark.parametrize("secret", ["not hex", "abc", " "])
+def test_adyens_key_is_hex(secret: str) -> None:
+    with pytest.raises(SecretUnavailable):
+        ADYEN.verify(ADYEN.delivery(), secret)
