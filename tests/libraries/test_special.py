@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -15,12 +15,14 @@ import braintree
 import pytest
 from braintree.exceptions.invalid_signature_error import InvalidSignatureError
 from braintree.util.crypto import Crypto
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
+from discord_interactions import verify_key
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mailgun.security import SecurityGuard
 from paypalrestsdk.notifications import WebhookEvent
+from sendgrid.helpers.eventwebhook import EventWebhook
 from sns_message_validator import SNSMessageValidator
 from twilio.request_validator import RequestValidator
 
@@ -174,8 +176,8 @@ def test_braintree_and_we_accept_what_the_other_signs(public: str, private: str,
     assert fields["bt_signature"] == urlencode({"": ours})[1:]
     assert gateway(public, private).parse(ours, payload).kind == "check"
     for text in (payload, payload[:-1]):
-        form = urlencode({"bt_signature": f"x|y&{ours}", "bt_payload": text}).encode()
-        assert gateway(public, private).parse(f"x|y&{ours}", text).kind == "check"
+        form = urlencode({"bt_signature": f"!|y&{ours}", "bt_payload": text}).encode()
+        assert gateway(public, private).parse(f"!|y&{ours}", text).kind == "check"
         assert verifies(BRAINTREE, delivery({"Content-Type": FORM}, form), secret)
         altered = urlencode({"bt_signature": ours, "bt_payload": "A" + text}).encode()
         assert not verifies(BRAINTREE, delivery({"Content-Type": FORM}, altered), secret)
@@ -441,3 +443,113 @@ ADYEN_ITEM = {
 
 def adyen_body(item: dict[str, Any]) -> bytes:
     return json.dumps({"notificationItems": [{"NotificationRequestItem": item}]}).encode()
+
+
+# Discord
+
+DISCORD = scheme_of("discord")
+DISCORD_SIGNATURE, DISCORD_TIME = "X-Signature-Ed25519", "X-Signature-Timestamp"
+
+
+@some
+@given(seed=st.binary(min_size=32, max_size=32), body=bodies, age=st.integers(-290, 290))
+@example(seed=b"s" * 32, body=LARGE, age=0)
+@example(seed=b"s" * 32, body=b"", age=0)
+def test_discord_and_we_accept_what_the_other_signs(seed: bytes, body: bytes, age: int) -> None:
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+    public = key.public_key().public_bytes_raw().hex()
+    headers = dict(DISCORD.sign(Draft(body, "", now() - timedelta(seconds=age)), seed.hex()).headers)
+    signature, time = headers[DISCORD_SIGNATURE], headers[DISCORD_TIME]
+    assert signature == key.sign(time.encode() + body).hex()
+    assert verify_key(body, signature, time, public)
+    assert verifies(DISCORD, delivery(headers, body), public)
+    for altered in (body + b"\n", b" " + body):
+        assert not verify_key(altered, signature, time, public)
+        assert not verifies(DISCORD, delivery(headers, altered), public)
+
+
+@pytest.mark.parametrize("time", ["1451606400", "4102444800", "soon", ""])
+def test_discord_interactions_looks_at_no_time_and_we_do(time: str) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw().hex()
+    signature = key.sign(time.encode() + b"{}").hex()
+    assert verify_key(b"{}", signature, time, public)
+    assert not verifies(DISCORD, delivery({DISCORD_SIGNATURE: signature, DISCORD_TIME: time}, b"{}"), public)
+
+
+@pytest.mark.parametrize("spelling", [str.upper, lambda text: " ".join([text[:64], text[64:]]), "{} ".format])
+def test_discord_interactions_takes_hex_in_any_spelling_and_we_one(spelling: Callable[[str], str]) -> None:
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+    public = key.public_key().public_bytes_raw().hex()
+    headers = dict(DISCORD.sign(Draft(b"{}", "", now()), (b"s" * 32).hex()).headers)
+    signature = spelling(headers[DISCORD_SIGNATURE])
+    assert verify_key(b"{}", signature, headers[DISCORD_TIME], public)
+    assert not verifies(DISCORD, delivery({**headers, DISCORD_SIGNATURE: signature}, b"{}"), public)
+
+
+# SendGrid
+
+SENDGRID = scheme_of("sendgrid")
+SENDGRID_SIGNATURE = "X-Twilio-Email-Event-Webhook-Signature"
+SENDGRID_TIME = "X-Twilio-Email-Event-Webhook-Timestamp"
+
+
+def sendgrid_keys(number: int) -> tuple[str, str]:
+    """What the source has, and what SendGrid has."""
+    key = ec.derive_private_key(number, ec.SECP256R1())
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return base64.b64encode(public).decode(), base64.b64encode(private).decode()
+
+
+@some
+@given(number=st.integers(1, 2**250), body=texts, age=st.integers(-290, 290))
+@example(number=7, body="ä\r\n" * 300_000, age=0)
+@example(number=7, body="", age=0)
+def test_sendgrid_and_we_accept_what_the_other_signs(number: int, body: str, age: int) -> None:
+    public, private = sendgrid_keys(number)
+    headers = dict(SENDGRID.sign(Draft(body.encode(), "", now() - timedelta(seconds=age)), private).headers)
+    library = EventWebhook(public)
+    signature, time = headers[SENDGRID_SIGNATURE], headers[SENDGRID_TIME]
+    assert library.verify_signature(body, signature, time)
+    assert verifies(SENDGRID, delivery(headers, body.encode()), public)
+    for altered in (body + "\n", " " + body):
+        assert not library.verify_signature(altered, signature, time)
+        assert not verifies(SENDGRID, delivery(headers, altered.encode()), public)
+
+
+def test_sendgrids_own_example_verifies() -> None:
+    """From the library's tests, whose body ends with a line break; it is of 2020, so its time is ours for once."""
+    public = (
+        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8kF9m"
+        "N1flpVKS3GRqe62gw+2fNNRaINXvVpiglSI8eNEc6wEA3F+g=="
+    )
+    body = (
+        b'[{"email":"hello@world.com","event":"dropped","reason":"Bounced Address",'
+        b'"sg_event_id":"ZHJvcC0xMDk5NDkxOS1MUnpYbF9OSFN0T0doUTRrb2ZTbV9BLTA",'
+        b'"sg_message_id":"LRzXl_NHStOGhQ4kofSm_A.filterdrecv-p3mdw1-756b745b58-kmzbl-18-5F5FC76C-9.0",'
+        b'"smtp-id":"<LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net>","timestamp":1600112492}]\r\n'
+    )
+    headers = {
+        SENDGRID_SIGNATURE: "MEUCIGHQVtGj+Y3LkG9fLcxf3qfI10QysgDWmMOVmxG0u6ZUAiEAyBiXDWzM+uOe"
+        "5W0JuG+luQAbPIqHh89M15TluLtEZtM=",
+        SENDGRID_TIME: "1600112502",
+    }
+    assert EventWebhook(public).verify_signature(body.decode(), *headers.values())
+    at = datetime.fromtimestamp(1600112502, UTC)
+    assert SENDGRID.verify(Delivery("shop", Headers(headers.items()), body, at), [public]).secret == 0
+
+
+def test_sendgrid_looks_at_no_time_and_skips_what_is_no_base64_and_we_do_not() -> None:
+    public, private = sendgrid_keys(7)
+    old = dict(SENDGRID.sign(Draft(b"[]", "", now() - timedelta(days=400)), private).headers)
+    fresh = dict(SENDGRID.sign(Draft(b"[]", "", now()), private).headers)
+    junk = {**fresh, SENDGRID_SIGNATURE: f"!{fresh[SENDGRID_SIGNATURE]}"}
+    for headers in (old, junk):
+        assert EventWebhook(public).verify_signature("[]", headers[SENDGRID_SIGNATURE], headers[SENDGRID_TIME])
+        assert not verifies(SENDGRID, delivery(headers, b"[]"), public)
+    with pytest.raises(ValueError, match="base64"):
+        EventWebhook(public).verify_signature("[]", "A", "1")
+    assert not verifies(SENDGRID, delivery({**fresh, SENDGRID_SIGNATURE: "A"}, b"[]"), public)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -14,8 +15,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +113,29 @@ def adyen_body(*changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"notificationItems": [{"NotificationRequestItem": {**item, **change}} for change in changes or [{}]]}
 
 
+ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+ED25519_PUBLIC = ED25519.public_key().public_bytes_raw()
+OTHER_PUBLIC = ed25519.Ed25519PrivateKey.from_private_bytes(b"t" * 32).public_key().public_bytes_raw()
+ECDSA = ec.derive_private_key(7, ec.SECP256R1())
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def spki(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:
+    return base64_of(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
+
+
+def pkcs8(key: ec.EllipticCurvePrivateKey) -> str:
+    return base64_of(
+        key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+ECDSA_SECRET, ECDSA_SIGNING = spki(ECDSA.public_key()), pkcs8(ECDSA)
+OTHER_ECDSA_SECRET = spki(ec.derive_private_key(8, ec.SECP256R1()).public_key())
+
 SENDERS = {
     "sns": Sender(
         "sns", SNS_CERTIFICATE.pinned(TOPIC), json.dumps(NOTIFICATION).encode(), SNS_CERTIFICATE.signing(TOPIC)
@@ -133,8 +157,18 @@ SENDERS = {
     "mailgun": Sender("mailgun", "key-1", b'{"event-data": {"event": "delivered"}}'),
     "mailgun-form": Sender("mailgun", "key-1", b"event=opened&recipient=%C3%84", "", FORM),
     "adyen": Sender("adyen", "44782DEF547AAA06C910C43932B1EB0C", json.dumps(adyen_body()).encode()),
+    "discord": Sender("discord", ED25519_PUBLIC.hex(), b'{"id": "1", "type": 2}', (b"s" * 32).hex()),
+    "discord-events": Sender(
+        "discord-events", ED25519_PUBLIC.hex(), b'{"type": 1, "event": {"type": "X"}}', (b"s" * 32).hex()
+    ),
+    "telnyx": Sender("telnyx", base64_of(ED25519_PUBLIC), b'{"data": {"id": "1"}}', base64_of(b"s" * 32)),
+    "sendgrid": Sender("sendgrid", ECDSA_SECRET, b'[{"sg_event_id": "1", "event": "open"}]\r\n', ECDSA_SIGNING),
 }
 OTHER_SECRETS = {
+    "discord": OTHER_PUBLIC.hex(),
+    "discord-events": OTHER_PUBLIC.hex(),
+    "telnyx": base64_of(OTHER_PUBLIC),
+    "sendgrid": OTHER_ECDSA_SECRET,
     "mailgun": "key-2",
     "mailgun-form": "key-2",
     "adyen": "44782DEF547AAA06C910C43932B1EB0D",
@@ -924,3 +958,135 @@ def test_adyens_list_is_neither_empty_nor_endless() -> None:
 def test_adyens_key_is_hex(secret: str) -> None:
     with pytest.raises(SecretUnavailable):
         ADYEN.verify(ADYEN.delivery(), secret)
+
+
+# Public keys: Discord, Telnyx, SendGrid, Standard Webhooks v1a
+
+
+TIMES = {
+    "discord": "X-Signature-Timestamp",
+    "discord-events": "X-Signature-Timestamp",
+    "telnyx": "telnyx-timestamp",
+    "sendgrid": "X-Twilio-Email-Event-Webhook-Timestamp",
+    "standard-webhooks-v1a": "webhook-timestamp",
+}
+SIGNATURES = {
+    "discord": "X-Signature-Ed25519",
+    "discord-events": "X-Signature-Ed25519",
+    "telnyx": "telnyx-signature-ed25519",
+    "sendgrid": "X-Twilio-Email-Event-Webhook-Signature",
+    "standard-webhooks-v1a": "webhook-signature",
+}
+
+V1A = Sender("standard-webhooks", "whpk_" + base64_of(ED25519_PUBLIC), b'{"type": "x"}', "whsk_" + base64_of(b"s" * 32))
+KEYED = {name: SENDERS.get(name, V1A) for name in TIMES}
+
+each_public_key = pytest.mark.parametrize("name", TIMES)
+
+
+@each_public_key
+def test_every_altered_byte_of_a_body_under_a_public_key_is_refused(name: str) -> None:
+    sender = KEYED[name]
+    sent = sender.delivery()
+    for at in range(len(sent.body)):
+        altered = sent.body[:at] + bytes([sent.body[at] ^ 1]) + sent.body[at + 1 :]
+        assert sender.refusal(replace(sent, body=altered)) == "signature_mismatch"
+    for altered in (sent.body + b"\n", sent.body[:-1], sent.body.strip() + b" ", b" " + sent.body, b""):
+        assert sender.refusal(replace(sent, body=altered)) == "signature_mismatch"
+
+
+@each_public_key
+def test_a_signed_time_may_lie_five_minutes_back_or_ahead(name: str) -> None:
+    sender = KEYED[name]
+    for seconds, reason in ((300, ""), (-300, ""), (301, "timestamp_stale"), (-301, "timestamp_in_future")):
+        sent = replace(sender.delivery(), received_at=NOW + timedelta(seconds=seconds))
+        if reason:
+            assert sender.refusal(sent) == reason
+        else:
+            assert sender.verifies(sent)
+
+
+@each_public_key
+@pytest.mark.parametrize(
+    "time", ["", "0", "-1", "1e9", "+1795435200", " 1795435200", "4291747200", "１７９５４３５２００", "nan"]
+)
+def test_a_time_that_is_none_is_refused(name: str, time: str) -> None:
+    assert not KEYED[name].verifies(with_header(KEYED[name].delivery(), TIMES[name], time))
+
+
+@each_public_key
+def test_a_signature_in_another_spelling_is_refused(name: str) -> None:
+    sender = KEYED[name]
+    sent = sender.delivery()
+    value = sent.headers[SIGNATURES[name]]
+    for altered in (value + "\n", value.swapcase(), value + "==", "0x" + value, value + "é", value[:-1], value * 2):
+        assert not sender.verifies(with_header(sent, SIGNATURES[name], altered))
+
+
+@each_public_key
+@pytest.mark.parametrize("secret", ["none", "00", "AAAA", "é", "whpk_", "-----BEGIN PUBLIC KEY-----"])
+def test_a_secret_that_is_no_public_key_is_our_mistake(name: str, secret: str) -> None:
+    with pytest.raises(SecretUnavailable):
+        KEYED[name].verify(KEYED[name].delivery(), secret if KEYED[name] is not V1A else "whpk_" + secret)
+
+
+def test_sendgrids_key_is_on_its_own_curve() -> None:
+    for key in (ec.derive_private_key(7, ec.SECP384R1()).public_key(), SNS_CERTIFICATE.key.public_key()):
+        with pytest.raises(SecretUnavailable):
+            SENDERS["sendgrid"].verify(SENDERS["sendgrid"].delivery(), spki(key))
+
+
+def test_a_public_key_does_not_verify_what_was_signed_with_it_as_a_shared_secret() -> None:
+    """The public key is no secret: an HMAC with it is anybody's."""
+    sender = V1A
+    sent = sender.delivery()
+    message = f"msg_1.{SECONDS}.".encode() + sent.body
+    mac = base64_of(hmac.digest(ED25519_PUBLIC, message, "sha256"))
+    assert not sender.verifies(with_header(sent, "webhook-signature", f"v1,{mac}"))
+    assert not sender.verifies(with_header(sent, "webhook-signature", f"v1a,{mac}"))
+
+
+def test_a_v1a_signature_stands_among_others() -> None:
+    sender = V1A
+    sent = sender.delivery()
+    listed = f"v1,AAAA junk v1a, v1a,AAAA {sent.headers['webhook-signature']} v2,x"
+    assert sender.verify(with_header(sent, "webhook-signature", listed)).signed_id == "msg_1"
+    many = " ".join(["v1a,AAAA"] * 20)
+    assert sender.refusal(with_header(sent, "webhook-signature", many)) == "too_many_signatures"
+
+
+@pytest.mark.parametrize("name", ["discord", "discord-events"])
+def test_discords_ping_is_answered_and_one_with_a_wrong_signature_refused(name: str, tmp_path: Path) -> None:
+    body, answer = {
+        "discord": (b'{"type": 1, "token": "unused"}', Greeting(200, {"type": 1})),
+        "discord-events": (b'{"version": 1, "type": 0}', Greeting(204)),
+    }[name]
+    sender = replace(SENDERS[name], body=body)
+    pipe = Pipe(sender, tmp_path)
+    assert pipe.accept(sender.delivery()) == answer
+    with pytest.raises(InvalidSignature):
+        pipe.accept(replace(sender.delivery(), body=body + b" "))
+    assert pipe.messages == []
+
+
+@pytest.mark.parametrize("name", ["discord", "discord-events"])
+def test_discords_events_are_no_pings(name: str, tmp_path: Path) -> None:
+    """A webhook event has the type that is an interaction's ping."""
+    pipe = Pipe(SENDERS[name], tmp_path)
+    assert isinstance(pipe.accept(SENDERS[name].delivery()), Receipt)
+    assert len(pipe.messages) == 1
+
+
+def test_sendgrids_events_become_events_by_their_own_ids(tmp_path: Path) -> None:
+    body = b'[{"sg_event_id": "1", "event": "open"},\r\n{"sg_event_id": "2", "event": "click"}]\r\n'
+    sender = replace(SENDERS["sendgrid"], body=body)
+    pipe = Pipe(sender, tmp_path)
+    pipe.accept(sender.delivery())
+    assert pipe.keys() == ["1", "2"]
+
+
+def test_another_public_key_does_not_verify_v1a() -> None:
+    other = "whpk_" + base64_of(OTHER_PUBLIC)
+    assert V1A.refusal(V1A.delivery(), other) == "signature_mismatch"
+    assert V1A.verify(V1A.delivery(), other, "whsec_c2VjcmV0", V1A.secret).secret == 2
+    assert V1A.refusal(with_header(V1A.delivery(), "webhook-id", "msg_2")) == "signature_mismatch"
