@@ -127,6 +127,7 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f" {s['tolerance_seconds']} s"
     ),
     "adyen": lambda s: "HMAC-SHA-256 of eight fields of each item, base64, in the item",
+    "jwt": lambda s: _token(s),
     "sns": lambda s: (
         f"RSA of the message's fields, by a certificate of AWS's; the topic is the secret; {s['tolerance_seconds']} s"
     ),
@@ -134,6 +135,16 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"RSA of id, time, webhook and the body's CRC-32, by a certificate of PayPal's; {s['tolerance_seconds']} s"
     ),
 }
+
+
+def _token(settings: Mapping[str, Any]) -> str:
+    said = [f"`{settings['body_hash']}` of the body"] if settings["body_hash"] else []
+    said += [f"`{settings['request_hash']}` of method, path and query"] if settings["request_hash"] else []
+    said += ["`aud`"] if settings["audience"] else []
+    said += [f"`{name}`" for name in settings["required"] if name in ("exp", "iat")]
+    prefix = f", behind `{settings['prefix'].strip()}`" if settings["prefix"] else ""
+    within = f"; {settings['tolerance_seconds']} s" if "iat" in settings["required"] else ""
+    return f"JWT ({settings['algorithm']}) in `{settings['header']}`{prefix}, with {_and(said)}{within}"
 
 
 def _dedup(kind: Provider) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
@@ -11,8 +12,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import Adyen.util as adyen
+import atlassian_jwt
 import braintree
+import jwt
 import pytest
+import vonage_jwt
 from braintree.exceptions.invalid_signature_error import InvalidSignatureError
 from braintree.util.crypto import Crypto
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from discord_interactions import verify_key
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm
 from mailgun.security import SecurityGuard
 from paypalrestsdk.notifications import WebhookEvent
 from sendgrid.helpers.eventwebhook import EventWebhook
@@ -32,6 +37,10 @@ from chalicelib.schemes import Scheme
 from chalicelib.schemes.base import Draft, Fetch, fetch_nothing
 from tests.certificates import certificate, fetching
 from tests.schemes import URL, scheme_of
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::jwt.warnings.InsecureKeyLengthWarning", "ignore::DeprecationWarning:braintree"
+)
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -553,3 +562,128 @@ def test_sendgrid_looks_at_no_time_and_skips_what_is_no_base64_and_we_do_not() -
     with pytest.raises(ValueError, match="base64"):
         EventWebhook(public).verify_signature("[]", "A", "1")
     assert not verifies(SENDGRID, delivery({**fresh, SENDGRID_SIGNATURE: "A"}, b"[]"), public)
+
+
+# Atlassian Connect
+
+CONNECT = scheme_of("atlassian-connect")
+words = st.text("abcäß/&=+% ~,;.", max_size=8)
+queries = st.lists(st.tuples(words.filter(bool), words), max_size=5).map(urlencode)
+paths = st.lists(st.text("abcABC019-_.~", min_size=1, max_size=8), min_size=1, max_size=4).map("/".join)
+
+
+class Tenant(atlassian_jwt.Authenticator):  # type: ignore[misc]
+    def __init__(self, secret: str) -> None:
+        super().__init__()
+        self.secret = secret
+
+    def get_shared_secret(self, client_key: str) -> str:
+        return self.secret
+
+
+@some
+@given(secret=secrets, method=st.sampled_from(["GET", "POST", "PUT"]), path=paths, query=queries)
+@example(secret="s", method="POST", path="webhooks/shop", query="a=2&a=1&a=" + "x" * 1_000_000)
+def test_atlassian_and_we_accept_what_the_other_signs(secret: str, method: str, path: str, query: str) -> None:
+    target = f"/{path}" + (f"?{query}" if query else "")
+    url = f"https://hooks.example.com{target}"
+    ours = CONNECT.sign(Draft(b"{}", "", now(), url, method), secret).headers
+    assert Tenant(secret).authenticate(method, target, ours).client_key == "postern"
+    theirs = atlassian_jwt.encode_token(method, target, "tenant", secret, timeout_secs=180)
+    for at, accepted in ((url, True), (f"https://hooks.example.com/base{target}", True), (url + "&x=y?x=y", False)):
+        sent = delivery({"Authorization": f"JWT {theirs}"}, b"{}", at)
+        object.__setattr__(sent, "method", method)
+        assert verifies(CONNECT, sent, secret) is accepted
+        assert not verifies(CONNECT, sent, secret + "x")
+
+
+def test_atlassian_jwt_takes_a_token_that_ended_a_minute_ago_and_we_do_not() -> None:
+    token = atlassian_jwt.encode_token("POST", "/webhooks/shop", "tenant", "secret", timeout_secs=-60)
+    assert Tenant("secret").authenticate("POST", "/webhooks/shop", {"Authorization": f"JWT {token}"})
+    assert not verifies(CONNECT, delivery({"Authorization": f"JWT {token}"}, b""), "secret")
+
+
+def test_atlassian_jwt_fails_on_a_token_without_a_hash_and_we_refuse_it() -> None:
+    token = jwt.encode({"iss": "tenant", "exp": 2**31, "iat": int(now().timestamp())}, "secret")
+    with pytest.raises(KeyError):
+        Tenant("secret").authenticate("POST", "/webhooks/shop", {"Authorization": f"JWT {token}"})
+    assert not verifies(CONNECT, delivery({"Authorization": f"JWT {token}"}, b""), "secret")
+
+
+# Vonage
+
+VONAGE = scheme_of("vonage")
+
+
+@some
+@given(secret=secrets, body=bodies, age=st.integers(-290, 290))
+@example(secret="s", body=LARGE, age=0)
+@example(secret="s", body=b"", age=0)
+def test_vonage_and_we_accept_what_the_other_signs(secret: str, body: bytes, age: int) -> None:
+    signed = VONAGE.sign(Draft(body, "jti-1", now() - timedelta(seconds=max(age, 0))), secret)
+    ours = signed.headers["Authorization"].removeprefix("Bearer ")
+    assert vonage_jwt.verify_signature(ours, secret)
+    claims = {
+        "iat": int(now().timestamp()) - age,
+        "jti": "c5ba8f24-1a14-4c10-bfdf-3fbe8ce511b5",
+        "iss": "Vonage",
+        "payload_hash": hashlib.sha256(body).hexdigest(),
+        "api_key": "a1b2c3d",
+    }
+    token = jwt.encode(claims, secret)
+    assert verifies(VONAGE, delivery({"Authorization": f"Bearer {token}"}, body), secret)
+    assert not verifies(VONAGE, delivery({"Authorization": f"Bearer {token}"}, body + b" "), secret)
+
+
+def test_vonage_jwt_looks_at_no_body_and_no_time_and_we_do() -> None:
+    digest = hashlib.sha256(b"{}").hexdigest()
+    for claims in ({"payload_hash": "0"}, {"payload_hash": digest, "iat": 1_600_000_000, "jti": "1"}, {}):
+        token = jwt.encode(claims, "secret")
+        assert vonage_jwt.verify_signature(token, "secret")
+        assert not verifies(VONAGE, delivery({"Authorization": f"Bearer {token}"}, b"{}"), "secret")
+
+
+# Plaid, Netlify, monday.com: no library of theirs verifies, so PyJWT is held against
+
+
+PLAID, NETLIFY, MONDAY = scheme_of("plaid"), scheme_of("netlify"), scheme_of("monday")
+
+
+@some
+@given(number=st.integers(1, 2**250), body=bodies, age=st.integers(-290, 290))
+@example(number=7, body=LARGE, age=0)
+def test_plaids_tokens_are_es256(number: int, body: bytes, age: int) -> None:
+    key = ec.derive_private_key(number, ec.SECP256R1())
+    public = {**ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "key-1"}
+    private = {**ECAlgorithm.to_jwk(key, as_dict=True), "kid": "key-1"}
+    claims = {"iat": int(now().timestamp()) - age, "request_body_sha256": hashlib.sha256(body).hexdigest()}
+    token = jwt.encode(claims, key, "ES256", {"kid": "key-1"})
+    assert verifies(PLAID, delivery({"Plaid-Verification": token}, body), json.dumps(public))
+    assert not verifies(PLAID, delivery({"Plaid-Verification": token}, body + b" "), json.dumps(public))
+    ours = PLAID.sign(Draft(body, "", now()), json.dumps(private)).headers["Plaid-Verification"]
+    decoded = jwt.decode(ours, jwt.PyJWK(public), ["ES256"])
+    assert decoded["request_body_sha256"] == claims["request_body_sha256"]
+
+
+@some
+@given(secret=secrets, body=bodies)
+@example(secret="s", body=LARGE)
+def test_netlifys_tokens_are_hs256(secret: str, body: bytes) -> None:
+    claims = {"iss": "netlify", "sha256": hashlib.sha256(body).hexdigest()}
+    headers = {"X-Webhook-Signature": jwt.encode(claims, secret)}
+    assert verifies(NETLIFY, delivery(headers, body), secret)
+    assert not verifies(NETLIFY, delivery(headers, body + b" "), secret)
+    ours = NETLIFY.sign(Draft(body, "", now()), secret).headers["X-Webhook-Signature"]
+    assert jwt.decode(ours, secret, ["HS256"], issuer="netlify") == claims
+
+
+@some
+@given(secret=secrets, account=st.integers(), left=st.integers(5, 3600))
+def test_mondays_tokens_are_hs256(secret: str, account: int, left: int) -> None:
+    seconds = int(now().timestamp())
+    claims = {"accountId": account, "aud": URL, "exp": seconds + left, "iat": seconds}
+    assert verifies(MONDAY, delivery({"Authorization": jwt.encode(claims, secret)}, b"{}"), secret)
+    for wrong in ({"aud": URL + "x"}, {"exp": seconds - left}):
+        assert not verifies(MONDAY, delivery({"Authorization": jwt.encode(claims | wrong, secret)}, b"{}"), secret)
+    ours = MONDAY.sign(Draft(b"{}", "", now(), URL), secret).headers["Authorization"]
+    assert jwt.decode(ours, secret, ["HS256"], audience=URL)["aud"] == URL
