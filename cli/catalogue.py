@@ -127,6 +127,14 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f" {s['tolerance_seconds']} s"
     ),
     "adyen": lambda s: "HMAC-SHA-256 of eight fields of each item, base64, in the item",
+    "contentful": lambda s: (
+        f"HMAC-SHA-256 of method, path, the listed headers and the body, hex, in `x-contentful-signature`;"
+        f" {s['tolerance_seconds']} s"
+    ),
+    "hook0": lambda s: (
+        f"HMAC-SHA-256 of time, the listed headers and the body, hex, in `{s['header']}`, behind `v1=`;"
+        f" {s['tolerance_seconds']} s"
+    ),
     "jwt": lambda s: _token(s),
     "sns": lambda s: (
         f"RSA of the message's fields, by a certificate of AWS's; the topic is the secret; {s['tolerance_seconds']} s"

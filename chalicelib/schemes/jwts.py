@@ -61,7 +61,7 @@ class Jwt(Scheme):
     - `body_hash`: the claim with the body's SHA-256 in hex. Without it, who sees a token can send other bodies with it.
     - `request_hash`: the claim with the SHA-256 of method, path and query as Atlassian writes them. Its path begins
       where the app's base URL ends, which only the app knows: every tail of the path is one.
-    - `id`: claims whose values are the signed id.
+    - `id_claims`: claims whose values are the signed id.
     """
 
     header: str
@@ -72,7 +72,7 @@ class Jwt(Scheme):
     audience: Literal["", "url"] = ""
     body_hash: str = ""
     request_hash: str = ""
-    id: Sequence[str] = ()
+    id_claims: Sequence[str] = ()
     tolerance_seconds: int = 300
 
     @property
@@ -85,7 +85,7 @@ class Jwt(Scheme):
 
     @property
     def signs_id(self) -> bool:
-        return bool(self.id)
+        return bool(self.id_claims)
 
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
         given = required(delivery.headers, self.header)
@@ -106,7 +106,7 @@ class Jwt(Scheme):
             _check_claim(claims, self.body_hash, [hashlib.sha256(delivery.body).hexdigest()])
         if self.request_hash:
             _check_claim(claims, self.request_hash, _request_hashes(delivery.method, delivery.url, delivery.query))
-        return Proof(position, signed_id=":".join(str(claims.get(name)) for name in self.id) or None)
+        return Proof(position, signed_id=":".join(str(claims.get(name)) for name in self.id_claims) or None)
 
     def sign(self, draft: Draft, secret: str) -> Signed:
         now = int(draft.now.timestamp())

@@ -179,8 +179,19 @@ SENDERS = {
     "netlify": Sender("netlify", "short", b'{"state": "ready"}'),
     "plaid": Sender("plaid", jwk(ECDSA), b'{\n  "webhook_type": "ITEM"\n}', jwk(ECDSA, private=True)),
     "vonage": Sender("vonage", LONG_SECRET, b'{"status": "delivered"}'),
+    "contentful": Sender(
+        "contentful",
+        "s3cret",
+        b'{"sys": {"id": "1"}}',
+        headers={"X-Contentful-Topic": "ContentManagement.Entry.publish"},
+    ),
+    "coinbase-cdp": Sender(
+        "coinbase-cdp", "s3cret", b'{"eventType": "x"}', headers={"X-Event-Type": "onramp.transaction.success"}
+    ),
 }
 OTHER_SECRETS = {
+    "contentful": "other",
+    "coinbase-cdp": "other",
     "atlassian-connect": "other",
     "monday": "other",
     "netlify": "other",
@@ -1372,3 +1383,148 @@ def test_atlassians_path_begins_where_the_apps_base_url_ends(path: str) -> None:
     for other in ("", "/", "/hop", path + "/x"):
         wrong = hashlib.sha256(f"POST&{other}&".encode()).hexdigest()
         assert not SENDERS["atlassian-connect"].verifies(with_token("atlassian-connect", qsh=wrong))
+
+
+# Contentful, and Coinbase's CDP
+
+
+CONTENTFUL, CDP = SENDERS["contentful"], SENDERS["coinbase-cdp"]
+
+each_canonical = pytest.mark.parametrize("name", ["contentful", "coinbase-cdp"])
+
+
+@each_canonical
+def test_every_altered_byte_of_a_body_beside_signed_headers_is_refused(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for at in range(len(sent.body)):
+        altered = sent.body[:at] + bytes([sent.body[at] ^ 1]) + sent.body[at + 1 :]
+        assert sender.refusal(replace(sent, body=altered)) == "signature_mismatch"
+    for altered in (sent.body + b"\n", sent.body[:-1], b" " + sent.body, b"\n" + sent.body, b""):
+        assert sender.refusal(replace(sent, body=altered)) == "signature_mismatch"
+
+
+@each_canonical
+def test_every_altered_character_of_a_signed_header_is_refused(name: str) -> None:
+    sender = SENDERS[name]
+    sent = sender.delivery()
+    for header in sender.headers:
+        value = sender.headers[header]
+        for at in range(len(value)):
+            altered = value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
+            assert not sender.verifies(with_header(sent, header, altered)), at
+        assert sender.refusal(with_header(sent, header)) == "header_missing"
+        assert sender.refusal(with_header(sent, header, value, value)) == "header_repeated"
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("contentful", 30), ("coinbase-cdp", 300)])
+def test_the_time_beside_signed_headers_is_checked_on_both_sides(name: str, tolerance: int) -> None:
+    sender = SENDERS[name]
+    for seconds, reason in ((tolerance + 1, "timestamp_stale"), (-tolerance - 1, "timestamp_in_future")):
+        assert sender.refusal(replace(sender.delivery(), received_at=NOW + timedelta(seconds=seconds))) == reason
+        within = replace(sender.delivery(), received_at=NOW + timedelta(seconds=seconds // 2))
+        assert sender.verify(within).signed_id == "msg_1"
+
+
+def test_the_request_that_contentful_signs_is_written_like_this() -> None:
+    sent = CONTENTFUL.delivery(url="https://x.example/a b/ä?q=1&r=%C3%84")
+    names = "x-contentful-idempotency-key,x-contentful-signed-headers,x-contentful-timestamp,x-contentful-topic"
+    text = (
+        "POST\n/a%20b/%C3%A4?q%253D1%2526r%253D%2525C3%252584\n"
+        f"x-contentful-idempotency-key:msg_1;x-contentful-signed-headers:{names};"
+        f"x-contentful-timestamp:{SECONDS}000;x-contentful-topic:ContentManagement.Entry.publish\n"
+        + '{"sys": {"id": "1"}}'
+    )
+    assert sent.headers["x-contentful-signature"] == hmac.new(b"s3cret", text.encode(), "sha256").hexdigest()
+    assert CONTENTFUL.verify(sent).secret == 0
+
+
+def test_method_path_and_query_are_contentfuls_to_sign() -> None:
+    sent = CONTENTFUL.delivery()
+    assert not CONTENTFUL.verifies(replace(sent, method="PUT"))
+    for url in (URL + "/", URL + "?a=b", URL[:-1], "https://["):
+        assert not CONTENTFUL.verifies(replace(sent, url=url))
+
+
+def test_an_id_with_space_around_it_is_refused() -> None:
+    """Contentful trims what it signs; that would let another spelling verify, as another event."""
+    for space in (" ", "\t", "\xa0"):
+        sent = with_header(CONTENTFUL.delivery(), "x-contentful-idempotency-key", "msg_1" + space)
+        assert CONTENTFUL.refusal(sent) == "signature_mismatch"
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "",
+        ",",
+        "x-contentful-timestamp",
+        "x-contentful-signed-headers",
+        "x-contentful-timestamp,x-contentful-signed-headers",
+        "X-Contentful-Signed-Headers,x-contentful-timestamp",
+        "x-contentful-signed-headers,x-contentful-timestamp,x-contentful-timestamp",
+        "x-contentful-signed-headers,x-contentful-timestamp,x-missing",
+        "é,x-contentful-signed-headers,x-contentful-timestamp",
+        ",".join([*sorted(f"a{n}" for n in range(100)), "x-contentful-signed-headers", "x-contentful-timestamp"]),
+    ],
+)
+def test_a_list_of_headers_that_contentful_would_not_make_is_refused(listed: str) -> None:
+    reason = CONTENTFUL.refusal(with_header(CONTENTFUL.delivery(), "x-contentful-signed-headers", listed))
+    assert reason in ("headers_malformed", "header_missing")
+
+
+def hook0(entries: str, **headers: str) -> Delivery:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Delivery("shop", Headers([("X-Hook0-Signature", entries), *named.items()]), b"{}", NOW)
+
+
+def hook0_signed(names: str, values: str, **headers: str) -> Delivery:
+    mac = hmac.new(b"s3cret", f"{SECONDS}.{names}.{values}.{{}}".encode(), "sha256").hexdigest()
+    return hook0(f"t={SECONDS},v0=00,h={names},v1={mac}", **headers)
+
+
+def test_cdps_own_form_of_a_signature_is_this() -> None:
+    headers = {"content_type": "application/json", "x_event_id": "e-1", "x_event_type": "a.b"}
+    sent = hook0_signed("content-type x-event-id x-event-type", "application/json.e-1.a.b", **headers)
+    assert CDP.verify(sent).signed_id == "e-1"
+    older = hook0_signed("content-type x-hook0-id", "application/json.h-1", content_type=JSON, x_hook0_id="h-1")
+    assert CDP.verify(older).signed_id == "h-1"
+    assert CDP.verify(hook0_signed("content-type", JSON, content_type=JSON, x_event_id="unsigned")).signed_id is None
+
+
+def test_a_dot_cannot_move_an_id_of_cdps() -> None:
+    """Values and dots run together under the signature: with them, a copy would be another event."""
+    names, values = "content-type x-event-id x-event-type", "application/json.e-1.a.b"
+    for content_type, id, type in ((JSON, "e-1.a", "b"), (JSON + ".e-1", "a", "b")):
+        sent = hook0_signed(names, values, content_type=content_type, x_event_id=id, x_event_type=type)
+        assert CDP.refusal(sent) == "headers_malformed"
+    absorbed = {"x-event-id.e-1": "a", "x-event-type": "b"}
+    sent = hook0_signed("x-event-id.e-1 x-event-type", "a.b")
+    headers = Headers([*((name, sent.headers[name]) for name in sent.headers), *absorbed.items()])
+    assert CDP.refusal(replace(sent, headers=headers)) == "headers_malformed"
+
+
+def test_cdps_signature_without_headers_is_not_taken() -> None:
+    v0 = hmac.new(b"s3cret", f"{SECONDS}.{{}}".encode(), "sha256").hexdigest()
+    assert CDP.refusal(hook0(f"t={SECONDS},v0={v0}")) == "signature_malformed"
+    assert CDP.refusal(hook0(f"t={SECONDS},v0={v0},h=content-type", content_type=JSON)) == "signature_missing"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "t=1,t=1,h=a,v1=00",
+        f"t={SECONDS},h=,v1=00",
+        f"t={SECONDS},h=a,h=b,v1=00",
+        f"t={SECONDS},h=A,v1=00",
+        f"t={SECONDS},h=a  b,v1=00",
+        f"t={SECONDS},h={' '.join(f'a{n}' for n in range(100))},v1=00",
+        f"t={SECONDS},h=missing,v1=00",
+        f"t={SECONDS}," + "v1=00," * 10_000,
+        f"t={SECONDS},h=a" + ",v1=00" * 10_000,
+        "t=é,h=a,v1=é",
+    ],
+    ids=range(10),
+)
+def test_a_header_that_cdp_would_not_make_is_refused(entries: str) -> None:
+    CDP.refusal(hook0(entries, a="1"))
