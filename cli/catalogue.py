@@ -115,24 +115,44 @@ _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "query-token": lambda s: f"the URL's parameter `{s['name']}` equals the secret",
     "body-token": lambda s: f"`{s['field']}` in each of `{s['each']}` equals the secret",
-    "url-and-form": lambda s: (
-        f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')} of URL and sorted fields, base64, in `{s['header']}`"
-    ),
-    "braintree": lambda s: "HMAC-SHA-1 of the field `bt_payload`, in the field `bt_signature`",
-    "mailgun": lambda s: f"HMAC-SHA-256 of time and token, in the body's `signature`; {s['tolerance_seconds']} s",
-    "adyen": lambda s: "HMAC-SHA-256 of eight members of each item, in `additionalData.hmacSignature`",
-    "sns": lambda s: f"RSA, by a certificate of SNS, of the message's members; {s['tolerance_seconds']} s",
-    "paypal": lambda s: f"RSA, by a certificate of PayPal, of id, time and a CRC32; {s['tolerance_seconds']} s",
-    "jwt": lambda s: (
-        f"{s['algorithm']} token in `{s['header']}`"
-        + (f" with the body's SHA-256 as `{s['body_claim']}`" if s["body_claim"] else ", not of the body")
-        + (f"; {s['tolerance_seconds']} s" if s["dated"] else "")
-    ),
-    "contentful": lambda s: f"HMAC-SHA-256 of a canonical request; {s['tolerance_seconds']} s",
-    "hook0": lambda s: f"HMAC-SHA-256 of time, named headers and the body, in `{s['header']}`",
     "basic": lambda s: "HTTP Basic authentication",
     "none": lambda s: "nothing",
+    "url-and-form": lambda s: (
+        f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')} of the URL and the sorted form,"
+        f" {s['encoding']}, in `{s['header']}`"
+    ),
+    "braintree": lambda s: "HMAC-SHA-1 of `bt_payload`, hex, in `bt_signature`, both in the form",
+    "body-fields": lambda s: (
+        f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')} of time and token, all three in the body;"
+        f" {s['tolerance_seconds']} s"
+    ),
+    "adyen": lambda s: "HMAC-SHA-256 of eight fields of each item, base64, in the item",
+    "contentful": lambda s: (
+        f"HMAC-SHA-256 of method, path, the listed headers and the body, hex, in `x-contentful-signature`;"
+        f" {s['tolerance_seconds']} s"
+    ),
+    "hook0": lambda s: (
+        f"HMAC-SHA-256 of time, the listed headers and the body, hex, in `{s['header']}`, behind `v1=`;"
+        f" {s['tolerance_seconds']} s"
+    ),
+    "jwt": lambda s: _token(s),
+    "sns": lambda s: (
+        f"RSA of the message's fields, by a certificate of AWS's; the topic is the secret; {s['tolerance_seconds']} s"
+    ),
+    "paypal": lambda s: (
+        f"RSA of id, time, webhook and the body's CRC-32, by a certificate of PayPal's; {s['tolerance_seconds']} s"
+    ),
 }
+
+
+def _token(settings: Mapping[str, Any]) -> str:
+    said = [f"`{settings['body_hash']}` of the body"] if settings["body_hash"] else []
+    said += [f"`{settings['request_hash']}` of method, path and query"] if settings["request_hash"] else []
+    said += ["`aud`"] if settings["audience"] else []
+    said += [f"`{name}`" for name in settings["required"] if name in ("exp", "iat")]
+    prefix = f", behind `{settings['prefix'].strip()}`" if settings["prefix"] else ""
+    within = f"; {settings['tolerance_seconds']} s" if "iat" in settings["required"] else ""
+    return f"JWT ({settings['algorithm']}) in `{settings['header']}`{prefix}, with {_and(said)}{within}"
 
 
 def _dedup(kind: Provider) -> str:

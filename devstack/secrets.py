@@ -6,9 +6,12 @@ import base64
 import json
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import ECAlgorithm
@@ -79,9 +82,11 @@ def _of_special(source: Source) -> dict[str, str]:
         case "Ecdsa":
             return _ecdsa()
         case "Sns":
-            return _certified(f"arn:aws:sns:us-east-1:000000000000:orders-{secrets.token_hex(4)}")
+            topic = f"arn:aws:sns:us-east-1:000000000000:orders-{secrets.token_hex(4)}"
+            return _certified(topic, "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0000.pem")
         case "PayPal":
-            return _certified(f"WH-{secrets.token_hex(8)}")
+            url = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-00000000-00000000"
+            return _certified(f"WH-{secrets.token_hex(8)}", url)
         case "Adyen":
             return {"": secrets.token_hex(32)}
         case "Braintree":
@@ -111,10 +116,20 @@ def _jwk() -> dict[str, str]:
     return {"": json.dumps(public), SIGNING_KEY: json.dumps(private)}
 
 
-def _certified(secret: str) -> dict[str, str]:
+def _certified(name: str, url: str) -> dict[str, str]:
+    """With a certificate in the secret, nothing is fetched."""
     key = rsa.generate_private_key(65537, 2048)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "development")])
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+        .decode()
+    )
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return {"": secret, SIGNING_KEY: f"{secret}\n{pem}"}
+    return {"": f"{name}\n{url}\n{certificate}", SIGNING_KEY: f"{name}\n{url}\n{pem}"}
 
 
 def _base64(data: bytes) -> str:

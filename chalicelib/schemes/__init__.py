@@ -19,7 +19,7 @@ _MODULES = {
     "ecdsa": "public_keys:Ecdsa",
     "url-and-form": "forms:UrlAndForm",
     "braintree": "forms:Braintree",
-    "mailgun": "bodies:Mailgun",
+    "body-fields": "bodies:BodyFields",
     "adyen": "bodies:Adyen",
     "contentful": "canonical:Contentful",
     "hook0": "canonical:Hook0",

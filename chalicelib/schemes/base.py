@@ -163,6 +163,11 @@ def wire(text: str) -> bytes:
     return text.encode("latin-1", "backslashreplace")
 
 
+def as_wire(text: str) -> str:
+    """A text that came in the body or the URL, the way a header with it reads: for `matching`."""
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
 def encode(digest: bytes, encoding: Encoding) -> str:
     if encoding == "hex":
         return digest.hex()

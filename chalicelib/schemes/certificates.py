@@ -1,18 +1,22 @@
-"""Signatures by a certificate that the sender names and we fetch: AWS SNS and PayPal.
+"""Signatures by a certificate that the delivery names: AWS SNS and PayPal.
 
-Everything that can be checked without the certificate is checked before it is fetched, the host above all: a URL that a
-stranger chose would make us his client. The fetching itself follows no redirect (chalicelib.adapters.web).
+Who may name one is the question. The URL must be one of the provider's own, spelled plainly, and nothing is fetched
+before all else was checked. What the provider's host answers over TLS is trusted; the certificate's dates are checked.
 
-Sources: docs.aws.amazon.com/sns "Verifying the signatures of Amazon SNS messages", npm sns-validator 0.3.5;
-developer.paypal.com "Webhooks: verify a message", PyPI paypalrestsdk 1.13.3.
+The secret's first line says whose deliveries are meant: SNS's topic, PayPal's webhook. An installation that fetches
+nothing (no way out of its network, or a local run) has two more parts below it: the certificate's URL on a line, and
+the certificate as PEM. Only this one is then accepted. Samples are signed with the same, the certificate's private
+key in its place.
+
+Sources: AWS's "Verifying the signatures of Amazon SNS messages" and sns-validator 0.3.5; PayPal's "Verify webhook
+signature" and paypalrestsdk 1.13.3. `cryptography` is imported with this module.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import zlib
+from binascii import crc32
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +24,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature as Mismatch
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -32,8 +37,10 @@ from chalicelib.schemes.base import (
     Proof,
     Scheme,
     Signed,
+    as_wire,
     check_age,
     decode,
+    encode,
     fetch_nothing,
     matching,
     present,
@@ -42,38 +49,115 @@ from chalicelib.schemes.base import (
     written,
 )
 
-# Whole: no user, no port, no other host before or behind it, nothing that another reader could take for one.
-_SNS_HOST = r"https://sns\.[a-z0-9-]{3,30}\.amazonaws\.com(?:\.cn)?"
-_SNS_CERTIFICATE = re.compile(rf"{_SNS_HOST}/[A-Za-z0-9._-]{{1,200}}\.pem", re.ASCII)
-_SNS_SUBSCRIBE = re.compile(rf"{_SNS_HOST}/\?[A-Za-z0-9._~%=&:+-]{{1,2000}}", re.ASCII)
+# Whole URLs: no user, port, escape or fragment has a place in them.
+_SNS_HOST = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
+_SNS_CERTIFICATE = re.compile(_SNS_HOST + r"/[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.pem", re.ASCII)
+_SNS_ACTION = re.compile(_SNS_HOST + r"/(?:\?[A-Za-z0-9._~:/?@!$&'()*+,;=%-]{0,2000})?", re.ASCII)
 _PAYPAL_CERTIFICATE = re.compile(
-    r"https://api(?:\.sandbox)?\.paypal\.com/v1/notifications/certs/[A-Za-z0-9_-]{1,200}", re.ASCII
+    r"https://api\.(?:sandbox\.)?paypal\.com/v1/notifications/certs/[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}", re.ASCII
 )
 
 
 def checked_sns_url(url: object) -> str:
-    """The URL that confirms a subscription, if it is AWS's own; raises InvalidSignature."""
-    if not isinstance(url, str) or not _SNS_SUBSCRIBE.fullmatch(url):
-        raise InvalidSignature("foreign_url")
+    """`url`, if it is one of AWS SNS's own that a subscription is confirmed at. Raises InvalidSignature."""
+    if not isinstance(url, str) or not _SNS_ACTION.fullmatch(url):
+        raise InvalidSignature("subscribe_url")
     return url
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A secret: a name, and what belongs to the certificate at this URL where it is known in advance."""
+
+    name: str
+    url: str
+    pem: str
+
+    @classmethod
+    def parse(cls, secret: str) -> _Named:
+        name, _, rest = present(secret).strip().partition("\n")
+        url, _, pem = rest.strip().partition("\n")
+        return cls(name.strip(), url.strip(), pem)
+
+
+def _check(
+    known: _Named,
+    url: str,
+    signature: bytes,
+    message: bytes,
+    algorithm: hashes.HashAlgorithm,
+    now: datetime,
+    fetch: Fetch,
+) -> None:
+    """Raises InvalidSignature, or SecretUnavailable where the certificate cannot be had."""
+    if known.url and url != known.url:
+        raise InvalidSignature("certificate_unknown")
+    try:
+        certificate = x509.load_pem_x509_certificate(known.pem.encode() if known.url else fetch(url))
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        if known.url:
+            raise SecretUnavailable("secret_is_no_certificate") from None
+        raise InvalidSignature("certificate_malformed") from None
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise InvalidSignature("certificate_out_of_date")
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise InvalidSignature("certificate_malformed")
+    try:
+        key.verify(signature, message, padding.PKCS1v15(), algorithm)
+    except Mismatch:
+        raise InvalidSignature("signature_mismatch") from None
+
+
+def _checked(
+    known: Sequence[tuple[int, _Named, bytes]],
+    url: str,
+    signature: bytes,
+    algorithm: hashes.HashAlgorithm,
+    now: datetime,
+    fetch: Fetch,
+) -> int:
+    """The position whose text this is the signature of. Raises as `_check` does."""
+    failure = InvalidSignature("signature_mismatch")
+    for position, each, message in known:
+        try:
+            _check(each, url, signature, message, algorithm, now, fetch)
+        except InvalidSignature as exc:
+            failure = exc
+            continue
+        return position
+    raise failure
+
+
+def _signature(known: _Named, message: bytes) -> str:
+    key = load_pem_private_key(known.pem.encode(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return encode(key.sign(message, padding.PKCS1v15(), hashes.SHA256()), "base64")
+
+
+_CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
+_SIGNED_FIELDS = {
+    "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
+    "SubscriptionConfirmation": _CONFIRMATION,
+    "UnsubscribeConfirmation": _CONFIRMATION,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sns(Scheme):
-    """AWS SNS over HTTP, not in raw delivery, which is unsigned. The source's secrets are the ARNs of its topics.
+    """AWS SNS: RSA over the named fields of the JSON body; the secret is the topic's ARN.
 
-    RSA (PKCS #1 v1.5) over the body's own members; SignatureVersion 1 is SHA-1, 2 is SHA-256.
+    Anybody can have a topic, and AWS signs for everybody: the ARN is what makes a message ours. `SignatureVersion` is
+    not signed, and says which hash was; `versions` are those that are accepted.
     """
 
     tolerance_seconds: int = 3600
+    versions: Sequence[str] = ("1", "2")
 
     @property
     def covers_body(self) -> bool:
-        # Its members are covered, and not the bytes around them.
+        # All that a message says is signed; MessageAttributes, UnsubscribeURL and white space are not.
         return False
-
-    _NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
-    _CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 
     @property
     def signs_id(self) -> bool:
@@ -81,57 +165,78 @@ class Sns(Scheme):
 
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
         message = _object(delivery.body)
-        topic = _text(message, "TopicArn")
-        position = matching([topic.encode().decode("latin-1")], [present(secret) for secret in secrets])
-        check_age(_text(message, "Timestamp"), "iso", delivery.received_at, self.tolerance_seconds)
-        url, signature = _text(message, "SigningCertURL"), decode(_text(message, "Signature"), "base64")
-        if not _SNS_CERTIFICATE.fullmatch(url):
-            raise InvalidSignature("foreign_url")
-        algorithm = self._algorithm(message)
-        signed = self._signed(message)
-        _check(fetch(url), signature, signed, algorithm, delivery.received_at)
-        return Proof(position, signed_id=_text(message, "MessageId"))
+        text = _text_to_sign(message)
+        version = message.get("SignatureVersion")
+        if version not in self.versions:
+            raise InvalidSignature("signature_version")
+        check_age(message["Timestamp"], "iso", delivery.received_at, self.tolerance_seconds)
+        known = [_Named.parse(secret) for secret in secrets]
+        topic = known[matching([as_wire(message["TopicArn"])], [each.name for each in known])].name
+        url, given = message.get("SigningCertURL"), message.get("Signature")
+        if not isinstance(url, str) or not _SNS_CERTIFICATE.fullmatch(url):
+            raise InvalidSignature("certificate_url")
+        if not isinstance(given, str):
+            raise InvalidSignature("signature_missing")
+        algorithm = hashes.SHA1() if version == "1" else hashes.SHA256()  # noqa: S303 -- SNS's version 1
+        signature = decode(given, "base64")
+        of_topic = [(position, each, text) for position, each in enumerate(known) if each.name == topic]
+        position = _checked(of_topic, url, signature, algorithm, delivery.received_at, fetch)
+        return Proof(position, signed_id=message["MessageId"])
 
     def sign(self, draft: Draft, secret: str) -> Signed:
-        """`secret`: the topic's ARN, then a private key in PEM."""
-        topic, _, pem = secret.partition("\n")
-        message: dict[str, Any] = {
+        """The body becomes a message from the secret's topic, with what it lacks for one."""
+        known = _Named.parse(secret)
+        message = {
             "Type": "Notification",
             "MessageId": draft.event_id,
-            "Subject": "Order",
+            "Message": "",
             "Timestamp": written(draft.now, "iso"),
-            "SigningCertURL": "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0000.pem",
             **json.loads(draft.body),
-            "TopicArn": topic,
+            "TopicArn": known.name,
             "SignatureVersion": "2",
+            "SigningCertURL": known.url,
         }
-        message["Signature"] = base64.b64encode(_sign(pem, self._signed(message), hashes.SHA256())).decode()
-        return Signed({}, json.dumps(message, indent=2).encode())
+        message["Signature"] = _signature(known, _text_to_sign(message))
+        return Signed({}, json.dumps(message, indent=2, ensure_ascii=False).encode())
 
-    def _algorithm(self, message: Mapping[str, Any]) -> hashes.HashAlgorithm:
-        version = message.get("SignatureVersion")
-        if version == "1":
-            return hashes.SHA1()  # noqa: S303 -- what AWS signs with where the topic does not ask for version 2
-        if version == "2":
-            return hashes.SHA256()
-        raise InvalidSignature("unknown_signature_version")
 
-    def _signed(self, message: Mapping[str, Any]) -> bytes:
-        names = self._NOTIFICATION if message.get("Type") == "Notification" else self._CONFIRMATION
-        # A subject that is null stands for none.
-        given = [name for name in names if message.get(name) is not None]
-        return "".join(f"{name}\n{_text(message, name)}\n" for name in given).encode()
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise InvalidSignature("body_malformed") from None
+    if not isinstance(found, dict):
+        raise InvalidSignature("body_malformed")
+    return found
+
+
+def _text_to_sign(message: Mapping[str, Any]) -> bytes:
+    """A line with its name before each field's text; a subject is the one that may be missing."""
+    type = message.get("Type")
+    lines = []
+    for name in _SIGNED_FIELDS.get(type if isinstance(type, str) else "", ()):
+        value = message.get(name)
+        if value is None and name == "Subject":
+            continue
+        if not isinstance(value, str) or not (value or name in ("Message", "Subject")):
+            raise InvalidSignature("body_malformed")
+        lines.append(f"{name}\n{value}\n")
+    if not lines:
+        raise InvalidSignature("body_malformed")
+    return "".join(lines).encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PayPal(Scheme):
-    """PayPal: RSA-SHA256 over `{id}|{time}|{webhook id}|{CRC32 of the body}`. The source's secret is the webhook's id.
+    """PayPal: RSA-SHA256 over `{transmission id}|{time}|{webhook id}|{CRC-32 of the body}`.
 
-    A CRC32 can be forged: who holds one delivery can make another body with the same signature. So the body counts as
-    uncovered, the signed id is the key, which a forged body cannot change, and the time has to be fresh.
+    The secret is the webhook's id. A CRC-32 is no hash: to a captured delivery anybody finds another body with the same
+    one. So the proof's id is the transmission's, which is signed: such a body is the same event as the one it was made
+    from, and has no effect beside it. PayPal sends again for three days, and does not say whether under a new time:
+    that is the tolerance.
     """
 
-    tolerance_seconds: int = 3600
+    tolerance_seconds: int = 259_200
 
     @property
     def covers_body(self) -> bool:
@@ -142,84 +247,30 @@ class PayPal(Scheme):
         return True
 
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
-        headers = delivery.headers
-        id, time = required(headers, "PAYPAL-TRANSMISSION-ID"), required(headers, "PAYPAL-TRANSMISSION-TIME")
+        id, time, given, url, algorithm = (required(delivery.headers, f"PAYPAL-{name}") for name in _PAYPAL_HEADERS)
+        if algorithm != "SHA256withRSA":
+            raise InvalidSignature("signature_version")
         check_age(time, "iso", delivery.received_at, self.tolerance_seconds)
-        if required(headers, "PAYPAL-AUTH-ALGO") != "SHA256withRSA":
-            raise InvalidSignature("unknown_algorithm")
-        signature = decode(required(headers, "PAYPAL-TRANSMISSION-SIG"), "base64")
-        url = required(headers, "PAYPAL-CERT-URL")
         if not _PAYPAL_CERTIFICATE.fullmatch(url):
-            raise InvalidSignature("foreign_url")
-        signed = [self._signed(id, time, present(secret), delivery.body) for secret in secrets]
-        if not signed:
-            raise InvalidSignature("signature_mismatch")
-        pem = fetch(url)
-        for position, message in enumerate(signed):
-            try:
-                _check(pem, signature, message, hashes.SHA256(), delivery.received_at)
-            except InvalidSignature:
-                continue
-            return Proof(position, signed_id=id)
-        raise InvalidSignature("signature_mismatch")
+            raise InvalidSignature("certificate_url")
+        signature = decode(given, "base64")
+        known = [_Named.parse(secret) for secret in secrets]
+        each = [(at, one, _transmission(id, time, one.name, delivery.body)) for at, one in enumerate(known)]
+        position = _checked(each, url, signature, hashes.SHA256(), delivery.received_at, fetch)
+        return Proof(position, signed_id=id)
 
     def sign(self, draft: Draft, secret: str) -> Signed:
-        """`secret`: the webhook's id, then a private key in PEM."""
-        webhook_id, _, pem = secret.partition("\n")
+        known = _Named.parse(secret)
         time = written(draft.now, "iso")
-        signature = _sign(pem, self._signed(draft.event_id, time, webhook_id, draft.body), hashes.SHA256())
-        headers = {
-            "PAYPAL-TRANSMISSION-ID": draft.event_id,
-            "PAYPAL-TRANSMISSION-TIME": time,
-            "PAYPAL-TRANSMISSION-SIG": base64.b64encode(signature).decode(),
-            "PAYPAL-AUTH-ALGO": "SHA256withRSA",
-            "PAYPAL-CERT-URL": "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-00000000-00000000",
-        }
-        return Signed(headers, draft.body)
-
-    def _signed(self, id: str, time: str, webhook_id: str, body: bytes) -> bytes:
-        return b"|".join((wire(id), wire(time), webhook_id.encode(), str(zlib.crc32(body)).encode()))
+        signature = _signature(known, _transmission(draft.event_id, time, known.name, draft.body))
+        values = (draft.event_id, time, signature, known.url, "SHA256withRSA")
+        return Signed(
+            {f"PAYPAL-{name}": value for name, value in zip(_PAYPAL_HEADERS, values, strict=True)}, draft.body
+        )
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidSignature("signature_missing") from None
-    if not isinstance(found, dict):
-        raise InvalidSignature("signature_missing")
-    return found
+_PAYPAL_HEADERS = ("TRANSMISSION-ID", "TRANSMISSION-TIME", "TRANSMISSION-SIG", "CERT-URL", "AUTH-ALGO")
 
 
-def _text(message: Mapping[str, Any], name: str) -> str:
-    found = message.get(name)
-    if not isinstance(found, str) or not found:
-        raise InvalidSignature(f"{name.lower()}_missing")
-    try:
-        found.encode()
-    except UnicodeEncodeError:
-        raise InvalidSignature(f"{name.lower()}_malformed") from None
-    return found
-
-
-def _check(pem: bytes, signature: bytes, message: bytes, algorithm: hashes.HashAlgorithm, at: datetime) -> None:
-    """That the certificate is in force and its key made the signature. That it is the sender's, its host says."""
-    try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        key = certificate.public_key()
-    except ValueError:
-        raise SecretUnavailable("certificate_malformed") from None
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise InvalidSignature("certificate_of_another_kind")
-    if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
-        raise InvalidSignature("certificate_out_of_date")
-    try:
-        key.verify(signature, message, padding.PKCS1v15(), algorithm)
-    except Mismatch:
-        raise InvalidSignature("signature_mismatch") from None
-
-
-def _sign(pem: str, message: bytes, algorithm: hashes.HashAlgorithm) -> bytes:
-    key = load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    return key.sign(message, padding.PKCS1v15(), algorithm)
+def _transmission(id: str, time: str, webhook: str, body: bytes) -> bytes:
+    return b"|".join([wire(id), wire(time), webhook.encode(), str(crc32(body)).encode()])

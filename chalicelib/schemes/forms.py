@@ -1,132 +1,183 @@
-"""Signatures over the fields of a form: Twilio, Mandrill and Braintree. The form is parsed for it, and only for it.
+"""Signatures of a form's fields rather than of its bytes: Twilio and Mandrill, and Braintree's two fields.
 
-Sources: PyPI twilio 9.13.0 (request_validator), PyPI braintree 4.48.0 (webhook_notification_gateway).
+Sources: twilio 9.13.0 (`request_validator.py`), braintree 4.48.0 (`webhook_notification_gateway.py`), Mandrill's
+"Authenticating webhook requests".
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
-from chalicelib.deliveries import Delivery
+from chalicelib.deliveries import Delivery, Headers
 from chalicelib.errors import InvalidPayload, InvalidSignature, SecretUnavailable
-from chalicelib.payloads import form_of
+from chalicelib.payloads import FORM_TYPE, form_of
 from chalicelib.schemes.base import (
     MOST_CANDIDATES,
     Algorithm,
     Draft,
+    Encoding,
     Fetch,
     Proof,
     Scheme,
     Signed,
+    as_wire,
     encode,
     fetch_nothing,
     key_of,
     matching,
+    present,
     required,
 )
 
+_ADDRESS = re.compile(r"(https?)://([^/?#]*?)(?::([0-9]{1,5}))?([/?#].*)?", re.ASCII | re.DOTALL)
+_DEFAULT_PORTS = {"https": "443", "http": "80"}
 
-class _Fields(Scheme):
-    @property
-    def covers_body(self) -> bool:
-        # The fields are covered, and not the bytes that they are written in.
-        return False
+
+def fields_of(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a form, blank ones too. Raises InvalidSignature."""
+    try:
+        return form_of(body.decode("utf-8"))
+    except (UnicodeDecodeError, InvalidPayload):
+        raise InvalidSignature("form_malformed") from None
+
+
+def written_form(fields: Sequence[tuple[str, str]]) -> bytes:
+    return urlencode(fields).encode()
+
+
+def sent_as_form(headers: Headers) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == FORM_TYPE
 
 
 @dataclass(frozen=True, kw_only=True)
-class UrlAndForm(_Fields):
-    """HMAC over the URL, then each field's name and value, sorted; base64, in a header.
+class UrlAndForm(Scheme):
+    """HMAC of the URL and every field's name and value after it, sorted; of a repeated name each value once.
 
-    `digest`: the parameter of the URL that holds the hex SHA-256 of a body that is no form; the URL alone is signed
-    then, and both have to be right. Names and values are joined without anything between them, so a signature also
-    fits a form whose border between a name and its value was moved: what Twilio defines cannot be helped.
+    Nothing stands between a name and its value, and a form has many spellings: what was signed can be written as other
+    forms. They all have the same id in their proof, a hash of what was signed, and are one event.
+
+    - `body_hash`: the parameter of the URL with the body's SHA-256 in hex, where the sender sends other things than
+      forms; the URL alone is signed then.
+    - The URL is tried with its port and without it, because senders differ in that.
     """
 
     header: str
     algorithm: Algorithm = "sha1"
-    digest: str = ""
+    encoding: Encoding = "base64"
+    body_hash: str = ""
+
+    @property
+    def signs_id(self) -> bool:
+        return True
 
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
         given = required(delivery.headers, self.header)
-        message = self._message(delivery.url, delivery.body)
-        return Proof(matching([given], [self._signature(message, secret) for secret in secrets]))
+        messages = self._messages(delivery)
+        expected = [self._signature(message, secret) for secret in secrets for message in messages]
+        secret, message = divmod(matching([given], expected), len(messages))
+        return Proof(secret, signed_id=f"sha256:{hashlib.sha256(messages[message]).hexdigest()}")
 
     def sign(self, draft: Draft, secret: str) -> Signed:
-        content_type = next((v for name, v in draft.headers.items() if name.lower() == "content-type"), "")
-        query = {}
-        url = draft.url
-        if self.digest and not content_type.startswith("application/x-www-form-urlencoded"):
-            query = {self.digest: sha256(draft.body).hexdigest()}
-            url += "?" + urlencode(query)
-        return Signed({self.header: self._signature(self._message(url, draft.body), secret)}, draft.body, query)
+        if sent_as_form(Headers(draft.headers.items())):
+            message, query = draft.url + _sorted(fields_of(draft.body)), {}
+        elif self.body_hash:
+            query = {self.body_hash: hashlib.sha256(draft.body).hexdigest()}
+            message = _with(draft.url, query)
+        else:
+            raise InvalidSignature("not_a_form")
+        return Signed({self.header: self._signature(message.encode(), secret)}, draft.body, query)
 
-    def _message(self, url: str, body: bytes) -> bytes:
-        digests = [value for name, value in parse_qsl(urlsplit(url).query) if self.digest and name == self.digest]
-        if digests:
-            if len(digests) > 1 or not hmac.compare_digest(digests[0].encode(), sha256(body).hexdigest().encode()):
-                raise InvalidSignature("body_digest_mismatch")
-            return url.encode()
-        try:
-            fields = form_of(body.decode("utf-8"))
-        except (UnicodeDecodeError, InvalidPayload):
-            raise InvalidSignature("not_a_form") from None
-        # A repeated field: each of its values once, in their order.
-        return (url + "".join(name + value for name, value in sorted(set(fields)))).encode()
+    def _messages(self, delivery: Delivery) -> list[bytes]:
+        """What may have been signed: one of these."""
+        if sent_as_form(delivery.headers):
+            url, form = delivery.url, _sorted(fields_of(delivery.body))
+        elif self.body_hash:
+            hashes = [value for name, value in delivery.query if name == self.body_hash]
+            if len(hashes) != 1:
+                raise InvalidSignature("body_hash_missing")
+            matching([as_wire(hashes[0])], [hashlib.sha256(delivery.body).hexdigest()])
+            url, form = _with(delivery.url, {self.body_hash: hashes[0]}), ""
+        else:
+            raise InvalidSignature("not_a_form")
+        return [(each + form).encode("utf-8", "surrogatepass") for each in _addresses(url)]
 
     def _signature(self, message: bytes, secret: str) -> str:
-        return encode(hmac.digest(key_of(secret, "text"), message, self.algorithm), "base64")
+        return encode(hmac.digest(key_of(secret, "text"), message, self.algorithm), self.encoding)
+
+
+def _sorted(fields: Sequence[tuple[str, str]]) -> str:
+    return "".join(name + value for name, value in sorted(set(fields)))
+
+
+def _with(url: str, query: dict[str, str]) -> str:
+    """The URL with this parameter: a source's own `url` has none of a single request's."""
+    text = urlencode(query)
+    if text in url.partition("?")[2].split("&"):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{text}"
+
+
+def _addresses(url: str) -> list[str]:
+    found = _ADDRESS.fullmatch(url)
+    if found is None:
+        return [url]
+    scheme, host, port, rest = found.groups("")
+    return [f"{scheme}://{host}{rest}", f"{scheme}://{host}:{port or _DEFAULT_PORTS[scheme]}{rest}"]
 
 
 _PAYLOAD = re.compile(r"[A-Za-z0-9+/=\n]+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Braintree(_Fields):
-    """Braintree: fields `bt_signature` (`public key|hex`, several joined by `&`) and `bt_payload` (base64 of XML).
+class Braintree(Scheme):
+    """Braintree: `bt_signature` is a list of `public key|HMAC-SHA1` of the text of `bt_payload`, base64 of XML.
 
-    HMAC-SHA1 of the payload's text, keyed with the SHA-1 of the private key. The secret is `public_key:private_key`.
+    The secret is `public_key:private_key`, and the key the SHA-1 of the private one. The time in the XML is that of
+    the event, which stays through the retries of a day; that the same payload is the same event is what keeps a
+    captured one from having a second effect.
     """
 
+    @property
+    def covers_body(self) -> bool:
+        # Another field beside the two is nobody's.
+        return False
+
+    @property
+    def signs_id(self) -> bool:
+        return True
+
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
-        signature, payload = self._fields(delivery.body)
-        pairs = [pair.partition("|") for pair in signature.split("&")[:MOST_CANDIDATES]]
-        expected, candidates = [], []
-        for secret in secrets:
-            public, private = _keys(secret)
-            candidates += [given for name, _, given in pairs if name == public]
-            expected.append(self._digest(payload, private))
-        return Proof(matching(candidates[:MOST_CANDIDATES], expected))
+        fields = fields_of(delivery.body)
+        signatures = [value for name, value in fields if name == "bt_signature"]
+        payloads = [value for name, value in fields if name == "bt_payload"]
+        if len(signatures) != 1 or len(payloads) != 1 or not signatures[0]:
+            raise InvalidSignature("signature_missing")
+        if not _PAYLOAD.fullmatch(payloads[0]):
+            raise InvalidSignature("payload_malformed")
+        # The library has a form that lost its last line break verified, too.
+        texts = [payloads[0], payloads[0] + "\n"]
+        pairs = as_wire(signatures[0]).split("&", MOST_CANDIDATES)
+        position = matching(pairs, [self._pair(text, secret) for secret in secrets for text in texts])
+        secret, text = divmod(position, len(texts))
+        return Proof(secret, signed_id=f"sha256:{hashlib.sha256(texts[text].encode()).hexdigest()}")
 
     def sign(self, draft: Draft, secret: str) -> Signed:
-        public, private = _keys(secret)
-        payload = base64.encodebytes(draft.body).decode()
-        form = {"bt_signature": f"{public}|{self._digest(payload, private)}", "bt_payload": payload}
-        return Signed({}, urlencode(form).encode())
+        """A payload that is still XML is written as Braintree writes it."""
+        fields = dict(fields_of(draft.body))
+        payload = fields["bt_payload"]
+        if payload.startswith("<"):
+            payload = base64.encodebytes(payload.encode()).decode()
+        signed = {**fields, "bt_signature": self._pair(payload, secret), "bt_payload": payload}
+        return Signed({}, written_form(list(signed.items())))
 
-    def _fields(self, body: bytes) -> tuple[str, str]:
-        try:
-            fields = form_of(body.decode("utf-8"))
-        except (UnicodeDecodeError, InvalidPayload):
-            raise InvalidSignature("not_a_form") from None
-        signatures = [value for name, value in fields if name == "bt_signature"]
-        texts = [value for name, value in fields if name == "bt_payload"]
-        # No other field is signed, so there is to be none.
-        if len(fields) != 2 or len(signatures) != 1 or len(texts) != 1 or not _PAYLOAD.fullmatch(texts[0]):
-            raise InvalidSignature("signature_missing")
-        return signatures[0], texts[0]
-
-    def _digest(self, payload: str, private: str) -> str:
-        return hmac.digest(key_of(private, "sha1"), payload.encode(), "sha1").hex()
-
-
-def _keys(secret: str) -> tuple[str, str]:
-    public, colon, private = secret.partition(":")
-    if not (colon and public and private.strip()):
-        raise SecretUnavailable("secret_is_not_public_colon_private_key")
-    return public, private
+    def _pair(self, text: str, secret: str) -> str:
+        public, _, private = present(secret).partition(":")
+        if not public.strip() or not private.strip():
+            raise SecretUnavailable("secret_is_not_public_key_colon_private_key")
+        return f"{public}|{hmac.digest(key_of(private, 'sha1'), text.encode(), 'sha1').hex()}"

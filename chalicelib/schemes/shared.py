@@ -14,6 +14,7 @@ from chalicelib.schemes.base import (
     Proof,
     Scheme,
     Signed,
+    as_wire,
     encode,
     fetch_nothing,
     matching,
@@ -63,7 +64,7 @@ class QueryToken(_Uncovering):
         given = [value for name, value in delivery.query if name == self.name]
         if len(given) != 1 or not given[0]:
             raise InvalidSignature("token_missing")
-        return Proof(matching([_as_wire(given[0])], [present(secret) for secret in secrets]))
+        return Proof(matching([as_wire(given[0])], [present(secret) for secret in secrets]))
 
     def sign(self, draft: Draft, secret: str) -> Signed:
         return Signed({}, draft.body, {self.name: present(secret)})
@@ -90,17 +91,13 @@ class BodyToken(_Uncovering):
         if not isinstance(token, str) or given != [token] * len(items):
             raise InvalidSignature("token_missing")
         known = [present(secret) for secret in secrets]
-        return Proof(matching([_as_wire(token)], known))
+        return Proof(matching([as_wire(token)], known))
 
     def sign(self, draft: Draft, secret: str) -> Signed:
         payload = json.loads(draft.body)
         for item in payload[self.each]:
             item[self.field] = present(secret)
         return Signed({}, json.dumps(payload).encode())
-
-
-def _as_wire(token: str) -> str:
-    return token.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,25 +9,19 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 import chalicelib.providers as providers
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
-from chalicelib.deliveries import Delivery, Greeting, Headers
+from chalicelib.deliveries import Delivery, Headers
 from chalicelib.envelope import from_message
 from chalicelib.errors import InvalidSignature, Refusal, SecretUnavailable
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.providers import provider, provider_names
-from chalicelib.schemes.base import Fetch
 from chalicelib.sources import Source, load_sources
 from cli import catalogue
 from cli.guides import guide
@@ -57,10 +51,6 @@ class Pipe:
     def __init__(self, secrets: dict[str, str]) -> None:
         self.messages: list[str] = []
         self.inbox = Inbox(SOURCES, lambda source: [secrets[source]], self, self)
-        self.secrets = secrets
-
-    def accept(self, sent: Delivery) -> Receipt | Greeting:
-        return accept(sent, replace(self.inbox, fetch=certificates(sent.source, self.secrets)))
 
     def send(self, message: str, *, group: str, trace: str | None) -> None:
         self.messages.append(message)
@@ -82,38 +72,6 @@ def delivery(name: str, sent: Sample, now: datetime = NOW) -> Delivery:
     return Delivery(name, Headers(sent.headers.items()), sent.body, now, url=url, query=tuple(sent.query.items()))
 
 
-def certificates(name: str, secrets: dict[str, str]) -> Fetch:
-    """Gives the certificate of the key that samples of this provider are signed with, under its own URL only."""
-
-    def fetch(url: str) -> bytes:
-        assert url.startswith(CERTIFICATE_URLS[name]), f"a request to {url}"
-        if url not in CERTIFICATES:
-            raise SecretUnavailable("fetch_failed")
-        return certificate_of(secrets[name + SIGNING_KEY].partition("\n")[2])
-
-    return fetch
-
-
-CERTIFICATE_URLS = {
-    "sns": "https://sns.us-east-1.amazonaws.com/",
-    "paypal": "https://api.sandbox.paypal.com/v1/notifications/certs/",
-}
-CERTIFICATES = {
-    CERTIFICATE_URLS["sns"] + "SimpleNotificationService-0000.pem",
-    CERTIFICATE_URLS["paypal"] + "CERT-00000000-00000000",
-}
-
-
-@cache
-def certificate_of(pem: str) -> bytes:
-    key = load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sender.example.com")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(NOW - timedelta(days=1)).not_valid_after(NOW + timedelta(days=1))
-    return made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
-
-
 def test_forty_and_more_are_there() -> None:
     assert len(SENT) >= 40
 
@@ -128,7 +86,7 @@ def test_a_sample_is_accepted_and_has_its_type_and_a_key_of_its_own(
 ) -> None:
     pipe = Pipe(secrets)
     for _ in range(2):
-        receipt = pipe.accept(delivery(name, made(name, type, secrets)))
+        receipt = accept(delivery(name, made(name, type, secrets)), pipe.inbox)
         assert isinstance(receipt, Receipt)
     events = [from_message(message) for message in pipe.messages]
     keys = {event.claim or event.dedup_key for event in events}
@@ -143,7 +101,7 @@ def test_a_sample_that_comes_twice_is_one_event(name: str, secrets: dict[str, st
     pipe = Pipe(secrets)
     sent = delivery(name, made(name, guide(name).default_type, secrets))
     for seconds in (0, 1):
-        pipe.accept(replace(sent, received_at=NOW + timedelta(seconds=seconds)))
+        accept(replace(sent, received_at=NOW + timedelta(seconds=seconds)), pipe.inbox)
     events = [from_message(message) for message in pipe.messages]
     keys = [event.claim or event.dedup_key for event in events]
     assert keys[: len(keys) // 2] == keys[len(keys) // 2 :]
@@ -156,7 +114,7 @@ def test_another_secret_verifies_nothing(name: str, secrets: dict[str, str], tmp
     other = read_secrets(others)[name]
     sent = delivery(name, made(name, guide(name).default_type, secrets))
     with pytest.raises(InvalidSignature):
-        SOURCES[name].scheme.verify(sent, [str(other)], certificates(name, secrets))
+        SOURCES[name].scheme.verify(sent, [str(other)])
 
 
 @each_provider
@@ -238,7 +196,7 @@ def test_a_hostile_header_is_refused_with_a_401_and_asks_for_nothing(
             continue
         hostile = delivery(name, Sample(sent.body, {**sent.headers, header: text}))
         with pytest.raises(InvalidSignature):
-            source.scheme.verify(hostile, [secrets[name]], certificates(name, secrets))
+            source.scheme.verify(hostile, [secrets[name]])
 
 
 @each_provider
@@ -250,7 +208,7 @@ def test_a_hostile_body_never_raises_anything_but_a_refusal(name: str, body: byt
     for headers in (sent.headers, {}):
         hostile = delivery(name, Sample(body, headers))
         try:
-            SOURCES[name].scheme.verify(hostile, [secrets[name]], certificates(name, secrets))
+            SOURCES[name].scheme.verify(hostile, [secrets[name]])
         except Refusal:
             continue
 
@@ -297,7 +255,6 @@ import json, sys
 from pathlib import Path
 import app
 from chalicelib.providers import provider
-from chalicelib.schemes.base import Fetch
 from chalicelib.sources import Sources
 sources = Sources(Path({str(SHIPPED_SOURCES)!r}))
 sources["github"]
@@ -312,7 +269,7 @@ print(json.dumps([sorted(m for m in sys.modules if "schemes." in m or m in ("cry
 
 def verifies(source: Source, sent: Delivery, secrets: dict[str, str]) -> bool:
     try:
-        source.scheme.verify(sent, [secrets[source.name]], certificates(source.name, secrets))
+        source.scheme.verify(sent, [secrets[source.name]])
     except (InvalidSignature, SecretUnavailable):
         return False
     return True
