@@ -211,7 +211,11 @@ def _object(body: bytes) -> Mapping[str, Any]:
 
 
 def _text_to_sign(message: Mapping[str, Any]) -> bytes:
-    """A line with its name before each field's text; a subject is the one that may be missing."""
+    """A line with its name before each field's text; a subject is the one that may be missing.
+
+    A message may have lines in it that look like the next fields'. No other field has a line break, so that where the
+    message ends is told from behind, and nobody can have it end sooner and another MessageId follow.
+    """
     type = message.get("Type")
     lines = []
     for name in _SIGNED_FIELDS.get(type if isinstance(type, str) else "", ()):
@@ -219,6 +223,8 @@ def _text_to_sign(message: Mapping[str, Any]) -> bytes:
         if value is None and name == "Subject":
             continue
         if not isinstance(value, str) or not (value or name in ("Message", "Subject")):
+            raise InvalidSignature("body_malformed")
+        if name != "Message" and "\n" in value:
             raise InvalidSignature("body_malformed")
         lines.append(f"{name}\n{value}\n")
     if not lines:

@@ -344,6 +344,15 @@ def test_a_subject_that_was_moved_into_the_message_is_refused() -> None:
     assert not SNS.verifies(with_fields(delivery, Message="Hello", Subject="world"))
 
 
+def test_a_message_that_looks_like_fields_cannot_become_them() -> None:
+    """What a message says may be anybody's words; another MessageId would make a copy another event."""
+    names = ["Message", "MessageId", "Timestamp", "TopicArn", "Type"]
+    delivery = signed_by_hand({**ENVELOPE, "Message": "Hi\nMessageId\nevil"}, names, SHA1)
+    assert SNS.verify(delivery).signed_id == ENVELOPE["MessageId"]
+    moved = with_fields(delivery, Message="Hi", MessageId=f"evil\nMessageId\n{ENVELOPE['MessageId']}")
+    assert SNS.refusal(moved) == "body_malformed"
+
+
 @pytest.mark.parametrize("version", ["0", "3", "", 1, 2, None, ["1"], "SHA256"])
 def test_a_signature_version_that_sns_does_not_have_is_refused(version: Any) -> None:
     assert SNS.refusal(with_fields(SNS.delivery(), SignatureVersion=version)) == "signature_version"
