@@ -69,7 +69,7 @@ providers: $(STAMP) ## Write docs/providers.md from the catalogue
 .PHONY: venv
 venv: $(STAMP) ## Make the virtual environment with everything in it
 
-$(STAMP): requirements.txt requirements-dev.txt
+$(STAMP): requirements.txt requirements-dev.txt requirements-libraries.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Postern needs Python 3.11 or newer, and '$(PYTHON)' is not that: make run PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -77,6 +77,7 @@ $(STAMP): requirements.txt requirements-dev.txt
 	@echo "Making the virtual environment in $(VENV) (once, about a minute) …"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-libraries.txt
 	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom cli.main import main\nsys.exit(main())\n' \
 	  "$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $(BIN)/postern
 	@chmod +x $(BIN)/postern
