@@ -57,7 +57,7 @@ def test_what_senders_wrote_cannot_steer_the_terminal(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["send", "shopify"], 1, "There is no source 'shopify'; there are github"),
+        (["send", "nobody"], 1, "There is no source 'nobody'; there are github"),
         (["send", "github", "--body", "/no/such/file"], 1, "cannot be read"),
         (["show", str(uuid.uuid4())], 1, "There is no event"),
         (["show", "seven"], 2, "invalid UUID value: 'seven'"),

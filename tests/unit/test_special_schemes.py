@@ -289,7 +289,8 @@ def test_no_text_in_a_header_raises_anything_but_a_refusal(name: str, words: str
     if headers:
         header = data.draw(st.sampled_from(headers))
         assert words == sent.headers[header] or not sender.verifies(with_header(sent, header, words))
-        assert not sender.verifies(with_header(sent, header, sent.headers[header] + words + "\0"))
+        if not words.startswith(","):  # behind one, it would be another entry, which nobody reads
+            assert not sender.verifies(with_header(sent, header, sent.headers[header] + words + "\0"))
 
 
 # SNS
