@@ -37,9 +37,16 @@ class Finding:
 
 
 def explain(
-    delivery: Delivery, source: Source, secrets: Sequence[str], others: Mapping[str, Sequence[str]]
+    delivery: Delivery,
+    source: Source,
+    secrets: Sequence[str],
+    others: Mapping[str, Sequence[str]],
+    retired: Sequence[str] = (),
 ) -> list[Finding]:
-    """The causes that fit, the likeliest first; never empty. `others` are the secrets of other sources."""
+    """The causes that fit, the likeliest first; never empty.
+
+    `others` are the secrets of other sources, `retired` what were this one's.
+    """
     url = source.url or delivery.url
     delivery = replace(delivery, url=url)
     if not secrets and source.needs_secret:
@@ -47,6 +54,10 @@ def explain(
     if _verifies(source.scheme, delivery, secrets):
         return [Finding("verifies_now", "It verifies with today's secrets: `postern reverify` lets it through.")]
     found: dict[str, Finding] = {}
+    if retired and _verifies(_ageless(source.scheme), delivery, retired):
+        found["previous_secret"] = Finding(
+            "previous_secret", "It is signed with a secret that was retired: change it there."
+        )
     for finding in _findings(delivery, source.scheme, secrets, others):
         found.setdefault(finding.cause, finding)
     return list(found.values()) or [*_hints(delivery, source.scheme), _UNKNOWN]

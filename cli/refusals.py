@@ -16,6 +16,7 @@ from uuid import UUID
 
 from chalicelib import naming, wiring
 from chalicelib.adapters.sqs import SqsQueue
+from chalicelib.config import RETIRED
 from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.errors import PosternError, QueueUnavailable, Refusal, SecretUnavailable
 from chalicelib.explain import explain as causes_of
@@ -56,7 +57,8 @@ def explain(options: argparse.Namespace) -> int:
     if found["event_id"]:
         print(f"It was let through: postern show {found['event_id']}")
     others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
-    for finding in causes_of(_delivery(found), source, here.secrets.get(source.name, []), others):
+    known, retired = here.secrets.get(source.name, []), here.secrets.get(source.name + RETIRED, [])
+    for finding in causes_of(_delivery(found), source, known, others, retired):
         print(f"  {finding.cause}: {finding.sentence}")
     if found["reason"] == "verification_token":
         print("  The body, which holds the token for you to read:")

@@ -52,6 +52,11 @@ def test_the_secret_of_another_source() -> None:
     assert causes(delivery("github"), ["other"], {"shop": ["x", SECRET]}) == {"other_source"}
 
 
+def test_the_previous_secret() -> None:
+    [finding] = explain(delivery("github"), SOURCES["github"], ["new"], {}, [SECRET])
+    assert finding.cause == "previous_secret"
+
+
 @pytest.mark.parametrize("seconds", [-3600, 3600, 100_000])
 def test_a_clock_that_is_off_says_by_how_much_and_which_way(seconds: int) -> None:
     for source, secret in (("stripe", SECRET), ("standard-webhooks", WHSEC), ("zendesk", SECRET), ("workos", SECRET)):
