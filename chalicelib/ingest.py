@@ -27,7 +27,7 @@ from chalicelib.errors import (
 )
 from chalicelib.payloads import Format
 from chalicelib.quarantine import LARGEST_KEPT_BYTES
-from chalicelib.schemes.base import Fetch, Proof, fetch_nothing
+from chalicelib.schemes.base import Fetch, Proof, fetch_nothing, wire
 from chalicelib.sources import Source
 
 # More than any provider sends at once; each is a message of its own.
@@ -257,9 +257,12 @@ def _identity(delivery: Delivery, source: Source, part: _Part) -> tuple[str, str
         return naming.dedup_key(part.signed_id, part.body), None
     if source.dedup_by == "delivery" and source.dedup is None:
         return str(part.id), None
-    found = source.dedup.find(delivery.headers, part.payload) if source.dedup else None
+    found, in_header = source.dedup.find_where(delivery.headers, part.payload) if source.dedup else (None, False)
     key = naming.dedup_key(found or part.signed_id, part.body)
-    unsigned = found and source.scheme.covers_body and source.dedup and source.dedup.in_headers
+    if source.dedup_by == "time" and (found is None or in_header):
+        # Equal bodies announce different events, and the time that is signed with them tells these apart.
+        return key, naming.dedup_key(None, wire(source.scheme.signed_time(delivery)) + b"\n" + part.body)
+    unsigned = in_header and source.scheme.covers_body and not source.trust_unsigned_id
     return key, naming.dedup_key(None, part.body) if unsigned else None
 
 

@@ -68,8 +68,20 @@ class Place:
 
     def find(self, headers: Headers, payload: Any) -> str | None:
         """None where none of its parts is there; a part alone that is missing leaves a gap."""
-        found = [next((text for place in part if (text := place.find(headers, payload))), "") for part in self.parts]
-        return ":".join(found) if any(found) else None
+        return self.find_where(headers, payload)[0]
+
+    def find_where(self, headers: Headers, payload: Any) -> tuple[str | None, bool]:
+        """The name, and whether any of it came from a header."""
+        found = [_first(part, headers, payload) for part in self.parts]
+        name = ":".join(text for text, _ in found)
+        return (name if name.strip(":") else None), any(text and in_header for text, in_header in found)
+
+
+def _first(choices: tuple[Locator, ...], headers: Headers, payload: Any) -> tuple[str, bool]:
+    for choice in choices:
+        if text := choice.find(headers, payload):
+            return text, choice.where == "header"
+    return "", False
 
 
 def at(payload: Any, path: str) -> Any:

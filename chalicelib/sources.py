@@ -29,7 +29,8 @@ class Source:
     """A named place that events come from, ready to use.
 
     `url` is its address where that is not the one that API Gateway has for it; `quarantine` says that some of what it
-    refuses is kept to be explained. All else is the provider's (`chalicelib.providers.Provider`).
+    refuses is kept to be explained, `trust_unsigned_id` that an id decides though nobody signed it. All else is the
+    provider's (`chalicelib.providers.Provider`).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Source:
     needs_secret: bool
     dedup: Place | None
     dedup_by: str
+    trust_unsigned_id: bool
     type: Place | None
     items: str | None
     content_types: frozenset[str]
@@ -115,6 +117,7 @@ def _source(name: str, table: Any) -> Source:
         needs_secret=kind.needs_secret,
         dedup=settings.get("dedup", kind.dedup),
         dedup_by="id" if "dedup" in settings else kind.dedup_by,
+        trust_unsigned_id=settings["trust_unsigned_id"],
         type=settings.get("type", kind.type),
         items=settings.get("items", kind.items),
         content_types=frozenset(settings.get("content_types", kind.content_types)),
@@ -179,6 +182,7 @@ class _SourceSchema(Schema):
     type = _PlaceField()
     items = fields.String()
     url = fields.URL(schemes={"http", "https"}, require_tld=False, error_messages={"invalid": "is not a URL."})
+    trust_unsigned_id = fields.Boolean(load_default=False, truthy={True}, falsy={False})
     quarantine = fields.Boolean(load_default=False, truthy={True}, falsy={False})
     content_types = fields.List(
         fields.String(validate=validate.Regexp(_CONTENT_TYPE, error="'{input}' is not a content type.")),

@@ -162,7 +162,8 @@ def _dedup(kind: Provider) -> str:
             return "the signed id"
         return "each delivery" if kind.dedup_by == "delivery" else "hash of the body"
     unsigned = made.covers_body and kind.dedup.in_headers
-    return _place(kind.dedup) + (" (unsigned)" if unsigned else "")
+    decide = "time and body decide" if kind.dedup_by == "time" else "the body decides"
+    return _place(kind.dedup) + (f" (unsigned: {decide})" if unsigned else "")
 
 
 def _place(place: Place | None) -> str:

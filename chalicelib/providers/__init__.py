@@ -29,7 +29,8 @@ class Provider:
     - `scheme` names a class of `chalicelib.schemes`, `settings` are its parameters, and `options` those of them that
       a source may set itself.
     - `dedup` and `type` say where an event's id and type stand; without `dedup` the body's hash is the key, and
-      `dedup_by` "delivery" means that each delivery is an event of its own.
+      `dedup_by` "delivery" means that each delivery is an event of its own, and "time" that its signed time tells equal
+      bodies apart.
     - `items`: where the list of events stands in a delivery that brings several; places are then within an item.
     - `form_field`: the field that holds the JSON when the provider sends a form.
     - `handshakes`: what it demands before or between its events (`chalicelib.handshakes`).

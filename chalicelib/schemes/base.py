@@ -93,6 +93,10 @@ class Scheme(ABC):
         """Whether its proof holds an id that nobody can change."""
         return False
 
+    def signed_time(self, delivery: Delivery) -> str:
+        """The time under the signature, as it came; empty where there is none."""
+        return ""
+
     @abstractmethod
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof: ...
 

@@ -83,6 +83,9 @@ class Templated(Scheme):
         self._check_time_within(delivery)
         return Proof(secret, signed_id=id or None)
 
+    def signed_time(self, delivery: Delivery) -> str:
+        return self._timestamp(delivery, self._entries(delivery))
+
     def sign(self, draft: Draft, secret: str) -> Signed:
         timestamp = written(draft.now, self.unit)
         message = self._message(draft.body, timestamp, draft.event_id, draft.url, draft.method)

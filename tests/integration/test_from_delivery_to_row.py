@@ -23,12 +23,18 @@ from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.process import Kind, Work
 from chalicelib.sources import Sources
 from tests.integration.world import World, effect, now
+from tests.schemes import scheme_of, signature
 
 SECRET = "s3cret"
 SOURCES = """
 [shop]
 provider = "hmac"
 dedup = "header:X-Id"
+
+[trusting]
+provider = "hmac"
+dedup = "header:X-Id"
+trust_unsigned_id = true
 
 [batches]
 provider = "hmac"
@@ -156,6 +162,21 @@ def test_the_providers_own_redelivery_is_the_same_event(pipe: Pipe) -> None:
     for _ in range(3):
         pipe.deliver("shop", body(order=1), X_Id="evt-1")
     assert pipe.process() == [Kind.PROCESSED, Kind.DUPLICATE, Kind.DUPLICATE]
+
+
+def test_who_trusts_the_way_there_lets_the_id_decide(pipe: Pipe) -> None:
+    for id in ("evt-1", "evt-2", "evt-1"):
+        pipe.deliver("trusting", body(order=1), X_Id=id)
+    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED, Kind.DUPLICATE]
+
+
+def test_equal_bodies_are_told_apart_by_the_time_that_is_signed_with_them(pipe: Pipe) -> None:
+    """A thief cannot change it, and a captured delivery under a fresh id is what it was."""
+    sanity, sent = scheme_of("sanity"), b'{"_id": "a"}'
+    first, second = (signature(sanity, sent, SECRET, now=now() - timedelta(seconds=s)) for s in (2, 1))
+    for headers, id in ((first, "op-1"), (second, "op-2"), (first, "forged"), (first, "op-3")):
+        pipe.deliver("sanity", sent, **headers, idempotency_key=id)
+    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED, Kind.DUPLICATE, Kind.DUPLICATE]
 
 
 # Deliveries that bring several events
