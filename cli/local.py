@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chalicelib import wiring
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
-from chalicelib.operate import Operator
 
 _STATE = Path(__file__).parent.parent / ".local"
 
@@ -57,10 +55,3 @@ class LocalRun:
         """What the source's sender signs with: its first secret, mostly; empty when it has none."""
         known = self.secrets()
         return (known.get(source + SIGNING_KEY) or known.get(source) or [""])[0]
-
-
-def operator(run: LocalRun | None = None) -> Operator:
-    """On the database that the environment names, or else on the local run's."""
-    if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
-        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
-    return wiring.operator()

@@ -16,11 +16,12 @@ from pathlib import Path
 from uuid import UUID
 
 from chalicelib.errors import PosternError
-from chalicelib.operate import Operator
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
 from cli import catalogue, output, refusals, samples
-from cli.local import LocalRun, NotRunning, operator
+from cli.local import LocalRun, NotRunning
+from cli.target import Target, target
+from deployment.errors import DeploymentError
 
 _STORED_WITHIN_SECONDS = 10.0
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (PosternError, NotRunning) as exc:
+    except (PosternError, NotRunning, DeploymentError) as exc:
         print(f"postern: {exc}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="postern", description="POST in, Postgres out: a webhook inbox.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    deployed = argparse.ArgumentParser(add_help=False)
+    deployed.add_argument("--stage", metavar="NAME", help="of this deployed stage, and not of the local run")
 
     send = commands.add_parser("send", help="sign a sample as a provider does and POST it to the local run")
     send.add_argument("source", help="a source of the sources file, such as github")
@@ -60,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     providers.set_defaults(run=_providers)
 
-    events = commands.add_parser("events", help="list stored events, newest first")
+    events = commands.add_parser("events", parents=[deployed], help="list stored events, newest first")
     events.add_argument("--source", help="only of this source")
     events.add_argument("--type", help="only of this type")
     events.add_argument("--status", choices=["processed", "failed", "dead"], help="only in this state")
@@ -69,34 +72,40 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--json", action="store_true", help="print JSON")
     events.set_defaults(run=_events)
 
-    show = commands.add_parser("show", help="show one event, with its headers, body and error")
+    show = commands.add_parser("show", parents=[deployed], help="show one event, with its headers, body and error")
     show.add_argument("id", type=UUID, metavar="ID", help="the id that the sender got, or an event's")
     form = show.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON; the body in base64")
     form.add_argument("--body", action="store_true", help="print the body, byte for byte as it came")
     show.set_defaults(run=_show)
 
-    sources = commands.add_parser("sources", help="list the sources, and which of their secrets are in use")
+    sources = commands.add_parser(
+        "sources", parents=[deployed], help="list the sources, and which of their secrets are in use"
+    )
     sources.add_argument("--days", type=_count, default=30, metavar="N", help="look at so many days (30)")
     sources.set_defaults(run=refusals.sources)
 
-    rejected = commands.add_parser("rejected", help="list refused deliveries that were kept, newest first")
+    rejected = commands.add_parser(
+        "rejected", parents=[deployed], help="list refused deliveries that were kept, newest first"
+    )
     rejected.add_argument("--source", help="only of this source")
     rejected.add_argument("--pending", action="store_true", help="only those that have become no event")
     rejected.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
     rejected.add_argument("--json", action="store_true", help="print JSON")
     rejected.set_defaults(run=refusals.rejected)
 
-    explain = commands.add_parser("explain", help="say why a delivery was refused")
+    explain = commands.add_parser("explain", parents=[deployed], help="say why a delivery was refused")
     explain.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
     explain.set_defaults(run=refusals.explain)
 
-    reverify = commands.add_parser("reverify", help="verify kept deliveries again, and let the good ones through, once")
+    reverify = commands.add_parser(
+        "reverify", parents=[deployed], help="verify kept deliveries again, and let the good ones through, once"
+    )
     reverify.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
     reverify.add_argument("--source", help="only of this source")
     reverify.set_defaults(run=refusals.reverify)
 
-    migrate = commands.add_parser("migrate", help="bring the database to this version")
+    migrate = commands.add_parser("migrate", parents=[deployed], help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
     return parser
 
@@ -126,10 +135,10 @@ def _send(options: argparse.Namespace) -> int:
         ids.append(json.loads(answer)["id"])
     if options.no_wait:
         return 0
-    return _report_stored(ids[0], operator(run))
+    return _report_stored(ids[0], target(options))
 
 
-def _report_stored(id: str, on: Operator) -> int:
+def _report_stored(id: str, on: Target) -> int:
     deadline = time.monotonic() + _STORED_WITHIN_SECONDS
     while time.monotonic() < deadline:
         event = on.perform({"action": "show", "id": id})["event"]
@@ -166,7 +175,7 @@ def _events(options: argparse.Namespace) -> int:
         "before": str(options.before) if options.before else None,
         "limit": options.limit,
     }
-    events = operator().perform({"action": "events", **filters})["events"]
+    events = target(options).perform({"action": "events", **filters})["events"]
     if options.json:
         print(output.as_json(events))
     elif events:
@@ -188,7 +197,7 @@ def _events(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    event = operator().perform({"action": "show", "id": str(options.id)})["event"]
+    event = target(options).perform({"action": "show", "id": str(options.id)})["event"]
     if event is None:
         raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
     if options.body:
@@ -201,7 +210,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    applied = operator().perform({"action": "migrate"})["applied"]
+    applied = target(options).perform({"action": "migrate"})["applied"]
     print(f"Migrated: {', '.join(applied)}." if applied else "The database is up to date.")
     return 0
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import argparse
 import base64
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from chalicelib import naming, wiring
-from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.config import RETIRED
 from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.errors import PosternError, QueueUnavailable, Refusal, SecretUnavailable
@@ -23,14 +21,14 @@ from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
 from chalicelib.sources import Source, load_sources
 from cli import output
-from cli.local import LocalRun, operator
+from cli.target import Target, target
 
 # A secret that verified nothing for so long, while another one did, can go.
 _RETIRED_AFTER = timedelta(days=7)
 
 
 def rejected(options: argparse.Namespace) -> int:
-    found = operator().perform(
+    found = target(options).perform(
         {"action": "rejected", "source": options.source, "pending": options.pending, "limit": options.limit}
     )
     if options.json:
@@ -48,8 +46,8 @@ def rejected(options: argparse.Namespace) -> int:
 
 
 def explain(options: argparse.Namespace) -> int:
-    here = _Here.find()
-    found = operator(here.run).perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
+    here = _Here.of(options)
+    found = here.target.perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
     if found is None:
         raise PosternError(f"There is no refused delivery {options.id}; `postern rejected` lists those that were kept.")
     source = here.source(found["source"])
@@ -67,31 +65,30 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def reverify(options: argparse.Namespace) -> int:
-    here = _Here.find()
-    on = operator(here.run)
+    here = _Here.of(options)
     ids = [str(id) for id in options.ids] or [
         each["id"]
-        for each in on.perform({"action": "rejected", "source": options.source, "pending": True, "limit": 1000})[
-            "rejected"
-        ]
+        for each in here.target.perform(
+            {"action": "rejected", "source": options.source, "pending": True, "limit": 1000}
+        )["rejected"]
     ]
     through = 0
     for id in ids:
-        found = on.perform({"action": "show_rejected", "id": id})["rejected"]
+        found = here.target.perform({"action": "show_rejected", "id": id})["rejected"]
         if found is None:
             print(f"{id}  there is no such delivery")
             continue
         if found["event_id"]:
             print(f"{id}  was let through before")
             continue
-        problem = _let_through(found, here, on.perform)
+        problem = _let_through(found, here)
         print(f"{id}  {problem or 'let through'}")
         through += problem is None
     print(f"{through} of {len(ids)} let through.")
     return 0 if through or not ids else 1
 
 
-def _let_through(found: Mapping[str, Any], here: _Here, perform: Callable[[Mapping[str, Any]], Any]) -> str | None:
+def _let_through(found: Mapping[str, Any], here: _Here) -> str | None:
     """On the way that every delivery goes, as of the time when it came; or why not.
 
     The event has the id of what was refused, so that a second time, or another operator at the same time, changes
@@ -105,13 +102,13 @@ def _let_through(found: Mapping[str, Any], here: _Here, perform: Callable[[Mappi
         return f"still refused: {refusal.reason}"
     if isinstance(result, Greeting):
         return "is a handshake, and no event"
-    perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id)})
+    here.target.perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id)})
     return None
 
 
 def sources(options: argparse.Namespace) -> int:
-    here = _Here.find()
-    used = operator(here.run).perform({"action": "secrets_used", "days": options.days})["secrets"]
+    here = _Here.of(options)
+    used = here.target.perform({"action": "secrets_used", "days": options.days})["secrets"]
     rows = []
     for source in here.sources.values():
         of_source = [each for each in used if each["source"] == source.name]
@@ -154,16 +151,16 @@ def _rows(
 
 @dataclass(frozen=True)
 class _Here:
-    """The local run, and its sources' secrets."""
+    """A target, its sources and their secrets."""
 
-    run: LocalRun
+    target: Target
     sources: Mapping[str, Source]
     secrets: Mapping[str, list[str]]
 
     @classmethod
-    def find(cls) -> _Here:
-        run = LocalRun.find()
-        return cls(run, load_sources(run.sources_file), run.secrets())
+    def of(cls, options: argparse.Namespace) -> _Here:
+        found = target(options)
+        return cls(found, load_sources(found.sources_file), found.secrets())
 
     def source(self, name: str) -> Source:
         if name not in self.sources:
@@ -176,14 +173,7 @@ class _Here:
         return self.secrets[name]
 
     def inbox(self) -> Inbox:
-        for name, value in {
-            "AWS_ENDPOINT_URL": self.run.aws_endpoint_url,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-        }.items():
-            os.environ.setdefault(name, value)
-        return Inbox(self.sources, self.secrets_of, SqsQueue(self.run.queue_url), _NoBodies(), wiring.fetch)
+        return Inbox(self.sources, self.secrets_of, self.target.queue(), _NoBodies(), wiring.fetch)
 
 
 class _NoBodies:

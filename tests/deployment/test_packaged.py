@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 
+from devstack.settings import PROJECT
 from tests.deployment.installation import Installation, fetch
 from tests.support import eventually
 
@@ -76,3 +79,55 @@ def test_without_a_sound_secret_a_sender_is_told_to_come_again(installation: Ins
     answer = installation.post("github")
     assert answer.status == 202
     installation.processed([answer.body["id"]])
+
+
+# The command, with an operator's rights and no path to the database
+
+
+def postern(installation: Installation, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *arguments, "--stage", installation.stage],
+        cwd=PROJECT,
+        env=installation.cloud.environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_operator_sees_events_and_which_secrets_verify_them(installation: Installation) -> None:
+    id = installation.post("github").body["id"]
+    installation.row_of(id)
+    assert id in postern(installation, "events", "--source", "github", "--limit", "5")
+    assert f"id         {id}" in postern(installation, "show", id)
+    assert "(1 of 1)" in postern(installation, "sources")
+
+
+def test_what_was_refused_is_kept_explained_and_let_through_once_its_secret_is_known(
+    installation: Installation,
+) -> None:
+    client, arn = installation.cloud.client("secretsmanager"), installation.outputs["SourcesSecretArn"]
+    sound = client.get_secret_value(SecretId=arn)["SecretString"]
+
+    def kept() -> set[str]:
+        found = json.loads(postern(installation, "rejected", "--source", "github", "--pending", "--json"))
+        return {each["id"] for each in found["rejected"]}
+
+    before = kept()
+    assert installation.post("github", secret="rotated too early").status == 401
+    id = eventually(lambda: next(iter(kept() - before), None), timeout=30)
+    assert "unknown" in postern(installation, "explain", id)
+    secrets = json.loads(sound)
+    client.put_secret_value(
+        SecretId=arn, SecretString=json.dumps({**secrets, "github": [secrets["github"], "rotated too early"]})
+    )
+    try:
+        assert "verifies_now" in postern(installation, "explain", id)
+        assert f"{id}  let through" in postern(installation, "reverify", id)
+        assert installation.row_of(id)["dedup_key"]
+        assert id not in kept()
+    finally:
+        client.put_secret_value(SecretId=arn, SecretString=sound)
