@@ -18,6 +18,7 @@ from chalicelib import naming, wiring
 from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.errors import PosternError, QueueUnavailable, Refusal, SecretUnavailable
+from chalicelib.explain import Known
 from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
 from chalicelib.sources import Source, load_sources
@@ -56,7 +57,7 @@ def explain(options: argparse.Namespace) -> int:
     if found["event_id"]:
         print(f"It was let through: postern show {found['event_id']}")
     others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
-    for finding in causes_of(_delivery(found), source, here.secrets.get(source.name, []), others):
+    for finding in causes_of(_delivery(found), source, Known(here.secrets.get(source.name, []), [], others)):
         print(f"  {finding.cause}: {finding.sentence}")
     if found["reason"] == "verification_token":
         print("  The body, which holds the token for you to read:")
