@@ -59,7 +59,12 @@ def receive(source: str) -> Response:
         counted, number = "accepted", len(result.ids)
         answer = http.accepted(result)
     except Refusal as refusal:
-        outcome |= {"reason": refusal.code, "detail": refusal.reason, "kept": refusal.kept and str(refusal.kept)}
+        outcome |= {
+            "reason": refusal.code,
+            "detail": refusal.reason,
+            "kept": refusal.kept and str(refusal.kept),
+            "not_kept": refusal.not_kept,
+        }
         answer = http.refused(refusal)
     except Exception:
         # Chalice would answer it with a 500 as well, and log it as lines of text that no metric can be taken from.

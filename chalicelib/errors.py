@@ -42,6 +42,8 @@ class Refusal(PosternError):
         self.details: Mapping[str, Any] = details or {}
         # Where it was kept to be explained: the id that `postern explain` takes. Not told to the sender.
         self.kept: UUID | None = None
+        # Where it was to be kept and was not: why.
+        self.not_kept: str | None = None
 
 
 class UnknownSource(Refusal):

@@ -14,13 +14,14 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from chalicelib.deliveries import REDACTED, Delivery
-from chalicelib.errors import Refusal
+from chalicelib.errors import InvalidSignature, Refusal
 from chalicelib.schemes import Scheme
+from chalicelib.schemes.base import Fetch, fetch_nothing, key_of
 from chalicelib.schemes.templated import Templated
 from chalicelib.sources import Source
 
@@ -36,51 +37,52 @@ class Finding:
     sentence: str
 
 
-def explain(
-    delivery: Delivery,
-    source: Source,
-    secrets: Sequence[str],
-    others: Mapping[str, Sequence[str]],
-    retired: Sequence[str] = (),
-) -> list[Finding]:
-    """The causes that fit, the likeliest first; never empty.
-
-    `others` are the secrets of other sources, `retired` what were this one's.
+@dataclass(frozen=True)
+class Known:
+    """The secrets that it may have been signed with: the source's own, those of before their last change, and those of
+    other sources.
     """
-    url = source.url or delivery.url
-    delivery = replace(delivery, url=url)
-    if not secrets and source.needs_secret:
+
+    own: Sequence[str] = field(repr=False)
+    previous: Sequence[str] = field(default=(), repr=False)
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+
+
+def explain(delivery: Delivery, source: Source, known: Known, fetch: Fetch = fetch_nothing) -> list[Finding]:
+    """The causes that fit, the likeliest first; never empty. `delivery` has the URL that it came to."""
+    came, delivery = delivery, replace(delivery, url=source.url or delivery.url)
+    if not known.own and source.needs_secret:
         return [Finding("no_secret", "The source has no secret: put one into the sources' secret.")]
-    if _verifies(source.scheme, delivery, secrets):
+    if _verifies(source.scheme, delivery, known.own, fetch):
         return [Finding("verifies_now", "It verifies with today's secrets: `postern reverify` lets it through.")]
     found: dict[str, Finding] = {}
-    if retired and _verifies(_ageless(source.scheme), delivery, retired):
-        found["previous_secret"] = Finding(
-            "previous_secret", "It is signed with a secret that was retired: change it there."
-        )
-    for finding in _findings(delivery, source.scheme, secrets, others):
+    for finding in _findings(delivery, came, source.scheme, known):
         found.setdefault(finding.cause, finding)
-    return list(found.values()) or [*_hints(delivery, source.scheme), _UNKNOWN]
+    return list(found.values()) or [*_hints(delivery, source.scheme, known.own), _UNKNOWN]
 
 
 _UNKNOWN = Finding(
     "unknown",
-    "No known cause fits: neither a secret of another source, nor another reading of the secret, a changed body, "
-    "another URL, or a signature in another place. It may have been signed with a secret that is not listed here, "
-    "or by somebody else.",
+    "No known cause fits: neither a secret of another source or of before the last change, nor another reading of the "
+    "secret, a changed body, another URL, or a signature in another place or form. It may have been signed with a "
+    "secret that is not listed here, or by somebody else.",
 )
 
 
-def _findings(
-    delivery: Delivery, scheme: Scheme, secrets: Sequence[str], others: Mapping[str, Sequence[str]]
-) -> Iterator[Finding]:
+def _findings(delivery: Delivery, came: Delivery, scheme: Scheme, known: Known) -> Iterator[Finding]:
     """With the age left out of it: what was signed wrongly an hour ago was signed wrongly."""
-    ageless = _ageless(scheme)
+    ageless, secrets = _ageless(scheme), known.own
     if _verifies(ageless, delivery, secrets):
         yield _of_age(delivery, scheme, secrets)
         return
-    for name, known in others.items():
-        if _verifies(ageless, delivery, known):
+    if _verifies(ageless, delivery, known.previous):
+        yield Finding(
+            "previous_secret",
+            "It is signed with a secret that this source had before the last change, and has no more: put it back "
+            "beside the new one until the provider signs with that.",
+        )
+    for name, theirs in known.others.items():
+        if _verifies(ageless, delivery, theirs):
             yield Finding(
                 "other_source", f"It is signed with a secret of the source '{name}': the sender has that one."
             )
@@ -90,21 +92,21 @@ def _findings(
     for cause, words, body in _bodies(delivery.body):
         if body != delivery.body and _verifies(ageless, replace(delivery, body=body), secrets):
             yield Finding(cause, words)
-    for other in _urls(delivery.url):
+    for other in _urls(came, delivery.url):
         if other != delivery.url and _verifies(ageless, replace(delivery, url=other), secrets):
             yield Finding(
                 "url",
-                f"It is signed for the URL {other}, and {delivery.url} is what it came to: name the former as `url` in "
-                "the source.",
+                f"It is signed for the URL {other}, and verified as one for {delivery.url}: name the former as `url` "
+                "in the source.",
             )
             break
     yield from _places(delivery, ageless, secrets)
 
 
-def _verifies(scheme: Scheme, delivery: Delivery, secrets: Sequence[str]) -> bool:
+def _verifies(scheme: Scheme, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> bool:
     for secret in secrets:
         try:
-            scheme.verify(delivery, [secret])
+            scheme.verify(delivery, [secret], fetch)
         except (Refusal, ValueError):
             continue
         return True
@@ -117,7 +119,7 @@ def _ageless(scheme: Scheme) -> Scheme:
 
 def _changed(scheme: Any, **settings: Any) -> Any:
     """The scheme with these settings, where it has them."""
-    if not settings.keys() <= {field.name for field in fields(scheme)}:
+    if not settings.keys() <= {each.name for each in fields(scheme)}:
         return None
     return replace(scheme, **settings)
 
@@ -207,18 +209,33 @@ def _unpacked(body: bytes) -> bytes:
         return body
 
 
-def _urls(url: str) -> Iterator[str]:
-    """The same address as a proxy, or a person who copied it, may have it."""
-    parts = urlsplit(url)
-    stageless = re.sub(r"^/[^/]+(?=/webhooks/)", "", parts.path)
-    ports = {"http": ":80", "https": ":443"}
-    for scheme in (parts.scheme, *({"http", "https"} - {parts.scheme})):
-        hosts = [parts.netloc, parts.netloc.partition(":")[0]]
-        for host in dict.fromkeys([*hosts, hosts[1] + ports.get(scheme, "")]):
-            for path in dict.fromkeys([parts.path, stageless, *(p.rstrip("/") for p in (parts.path, stageless))]):
-                for slash in ("", "/"):
-                    for query in dict.fromkeys([parts.query, ""]):
-                        yield urlunsplit((scheme, host, path.rstrip("/") + slash, query, ""))
+def _urls(came: Delivery, verified_as: str) -> Iterator[str]:
+    """The address as a proxy, or a person who copied it, may have it: of the one that it came to, and that it was
+    verified as one for.
+    """
+    for url in dict.fromkeys([verified_as, came.url]):
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            continue
+        stageless = re.sub(r"^/[^/]+(?=/webhooks/)", "", parts.path)
+        paths = dict.fromkeys(p.rstrip("/") + slash for p in (parts.path, stageless) for slash in ("", "/"))
+        queries = dict.fromkeys([parts.query, urlencode(came.query, quote_via=quote, errors="surrogatepass"), ""])
+        for scheme in dict.fromkeys([parts.scheme, "https", "http"]):
+            for host in _hosts(parts.netloc, scheme, came):
+                for path in paths:
+                    for query in queries:
+                        yield urlunsplit((scheme, host, path, query, ""))
+
+
+def _hosts(host: str, scheme: str, came: Delivery) -> Iterator[str]:
+    port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    named = [
+        value.partition(",")[0].strip() for header in ("x-forwarded-host", "host") for value in came.headers.all(header)
+    ]
+    for each in dict.fromkeys([host, *named]):
+        bare = each.partition(":")[0]
+        yield from dict.fromkeys([each, bare, bare + port])
 
 
 def _places(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Iterator[Finding]:
@@ -233,12 +250,14 @@ def _places(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Itera
                 "wrong_header", f"A right signature is in the header '{name}', and '{scheme.header}' is the provider's."
             )
             return
-    if scheme.signed != "{body}":
+    try:
+        message = scheme.message(delivery)
+    except InvalidSignature:
         return
     for secret in secrets:
+        key = _key(scheme, secret)
         for algorithm in ("sha256", "sha1", "sha512"):
-            digest = hmac.digest(secret.encode("utf-8", "surrogatepass"), delivery.body, algorithm)
-            for how, text in _spellings(digest):
+            for how, text in _spellings(hmac.digest(key, message, algorithm)):
                 for name, value in headers:
                     if text in value:
                         yield Finding(
@@ -247,9 +266,18 @@ def _places(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Itera
                             f"{how}. The sender is set up for another provider, or this source is.",
                         )
                         return
-        if any(hashlib.sha256(secret.encode() + delivery.body).hexdigest() in value for _, value in headers):
+        if any(hashlib.sha256(key + message).hexdigest() in value for _, value in headers):
             yield Finding("plain_hash", "It is a plain SHA-256 of secret and body, and no HMAC.")
             return
+
+
+def _key(scheme: Templated, secret: str) -> bytes:
+    try:
+        return key_of(
+            secret.removeprefix(getattr(scheme, "secret_prefix", "")), getattr(scheme, "secret_encoding", "text")
+        )
+    except Refusal:
+        return secret.encode("utf-8", "surrogatepass")
 
 
 def _spellings(digest: bytes) -> Iterator[tuple[str, str]]:
@@ -259,14 +287,38 @@ def _spellings(digest: bytes) -> Iterator[tuple[str, str]]:
     yield "base64 for URLs", base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def _hints(delivery: Delivery, scheme: Scheme) -> Iterator[Finding]:
+def _hints(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Iterator[Finding]:
     """What may have to do with it, and proves nothing."""
+    given = [value for name in delivery.headers for value in delivery.headers.all(name)]
+    if REDACTED in given or REDACTED in (value for _, value in delivery.query):
+        yield Finding(
+            "credentials",
+            "What the sender identified itself with is a password, or like one, and is not kept: so it cannot be "
+            "looked into. Compare it with the one that is set up at the sender.",
+        )
+    reasons = _reasons(_ageless(scheme), delivery, secrets)
     header = getattr(scheme, "header", None)
-    if header and not any(name.startswith(header.lower()) for name in delivery.headers):
+    if "header_missing" in reasons:
         like = [name for name in delivery.headers if "signature" in name or "hmac" in name]
         there = f" There is {', '.join(like)}." if like else ""
-        yield Finding("header_missing", f"The header '{header}' is not there: the sender signs nothing?{there}")
-    if REDACTED in delivery.headers.values():
-        yield Finding("credentials", "The header with the credentials is not kept, so it cannot be looked into.")
+        which = f"The header '{header}'" if header else "A header that is verified"
+        yield Finding("header_missing", f"{which} is not there, or is empty: the sender signs nothing?{there}")
+    for reason in sorted(reasons & _SAYS.keys()):
+        yield Finding(reason, _SAYS[reason])
+    for reason in sorted(reasons):
+        if reason.startswith("secret_"):
+            yield Finding("secret_malformed", f"The source's secret is not of its provider's form: {reason}.")
     if re.search(rb'"livemode"\s*:\s*false|"environment"\s*:\s*"(?:test|sandbox)"', delivery.body, re.IGNORECASE):
         yield Finding("test_mode", "It comes from the provider's test mode, which has a secret of its own.")
+
+
+# What a scheme found amiss before it compared anything.
+_SAYS = {
+    "header_repeated": "A header that comes once from the provider came several times: a proxy may have added one.",
+    "signature_malformed": "What stands for the signature cannot be one: it is cut off, or written in another way.",
+    "signature_missing": "The header is there, and has no signature of the kind that this source verifies.",
+    "timestamp_malformed": "The time that is signed is not written as this provider writes it.",
+    "timestamp_missing": "The time that is signed is not there: a sender of another kind, or another version of it.",
+    "token_missing": "The token is not where this provider puts it, or not in all of its places.",
+    "too_many_signatures": "It brings more signatures than any provider sends.",
+}

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
+from urllib.parse import urlencode
 from uuid import UUID
 
 from marshmallow import Schema, ValidationError
 
 from chalicelib import naming, payloads
 from chalicelib.config import LARGEST_BODY_BYTES
-from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
+from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers, new_event_id
 from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, Rejected, to_message
 from chalicelib.errors import (
     InvalidPayload,
@@ -95,6 +96,7 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     source = inbox.sources.get(delivery.source)
     if source is None:
         raise UnknownSource("unknown_source")
+    came = delivery
     if source.url is not None:
         delivery = replace(delivery, url=source.url)
     if len(delivery.body) > LARGEST_BODY_BYTES:
@@ -109,7 +111,7 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         greeting = _greet(delivery, source, inbox, signed=True)
     except InvalidSignature as refusal:
         if source.quarantine:
-            refusal.kept = _keep(delivery, source, refusal.reason, inbox)
+            refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox)
         raise
     if greeting:
         return greeting
@@ -125,28 +127,41 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     return Receipt(ids, first.type, first.dedup_key, proof.secret, fingerprint, source.answer)
 
 
-def _keep(delivery: Delivery, source: Source, reason: str, inbox: Inbox) -> UUID | None:
-    """Keeps a delivery to be explained, if it may; whether that works changes nothing for the sender."""
-    if len(delivery.body) > LARGEST_KEPT_BYTES or not inbox.may_keep(source.name):
-        return None
-    rejected = Rejected(
+def _keep(delivery: Delivery, source: Source, reason: str, inbox: Inbox) -> tuple[UUID | None, str | None]:
+    """Keeps a delivery to be explained, if it may: under which id, or why not.
+
+    Whatever comes of it changes nothing for the sender.
+    """
+    if len(delivery.body) > LARGEST_KEPT_BYTES:
+        return None, "too_large"
+    try:
+        if not inbox.may_keep(source.name):
+            return None, "too_many"
+        rejected = _rejected(delivery, source, reason)
+        # A group of its own: forgeries delay no event of the source.
+        inbox.queue.send(to_message(rejected), group=f"{source.name}.rejected", trace=delivery.trace)
+    except QueueUnavailable as exc:
+        return None, f"queue_unavailable: {exc.reason}"
+    except Exception as exc:  # a mistake of ours here would be a 500 for what is a 401
+        return None, type(exc).__name__
+    return rejected.id, None
+
+
+def _rejected(delivery: Delivery, source: Source, reason: str) -> Rejected:
+    query = [(n, REDACTED if n in source.scheme.credential_parameters else v) for n, v in delivery.query]
+    hidden = query != list(delivery.query)
+    return Rejected(
         id=new_event_id(delivery.received_at),
         source=source.name,
         received_at=delivery.received_at,
         reason=reason,
         method=delivery.method,
-        url=delivery.url,
-        query=delivery.query,
+        url=f"{delivery.url.partition('?')[0]}?{urlencode(query)}" if hidden else delivery.url,
+        query=query,
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
         body=delivery.body,
         request_id=delivery.request_id,
     )
-    try:
-        # A group of its own: forgeries delay no event of the source.
-        inbox.queue.send(to_message(rejected), group=f"{source.name}.rejected", trace=delivery.trace)
-    except QueueUnavailable:
-        return None
-    return rejected.id
 
 
 def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) -> Greeting | None:

@@ -19,6 +19,10 @@ from chalicelib.process import Status
 
 _PARTITIONS_AHEAD_DAYS = 14
 
+# What was refused is kept for so long, and of each source no more than so many: at most 64 MB.
+_REJECTED_DAYS = 30
+_MOST_REJECTED = 1_000
+
 
 class Reports(Protocol):
     def events(
@@ -34,6 +38,7 @@ class Reports(Protocol):
     def rejected(self, *, source: str | None, pending: bool, limit: int) -> dict[str, list[dict[str, Any]]]: ...
     def rejected_delivery(self, id: UUID) -> dict[str, Any] | None: ...
     def resolve_rejected(self, id: UUID, event_id: UUID) -> bool: ...
+    def drop_rejected(self, *, days: int, most: int) -> int: ...
     def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
     def ensure_partitions(self, days_ahead: int) -> int: ...
 
@@ -69,7 +74,10 @@ class Operator:
 
     def maintain(self) -> dict[str, Any]:
         """What has to be done every hour."""
-        return {"partitions_made": self.reports.ensure_partitions(_PARTITIONS_AHEAD_DAYS)}
+        return {
+            "partitions_made": self.reports.ensure_partitions(_PARTITIONS_AHEAD_DAYS),
+            "rejected_dropped": self.reports.drop_rejected(days=_REJECTED_DAYS, most=_MOST_REJECTED),
+        }
 
     def _migrate(self) -> dict[str, Any]:
         return {"applied": self.migrate()}

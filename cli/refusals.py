@@ -17,6 +17,7 @@ from chalicelib import naming, wiring
 from chalicelib.config import RETIRED
 from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.errors import PosternError, QueueUnavailable, Refusal, SecretUnavailable
+from chalicelib.explain import Known
 from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
 from chalicelib.sources import Source, load_sources
@@ -55,8 +56,8 @@ def explain(options: argparse.Namespace) -> int:
     if found["event_id"]:
         print(f"It was let through: postern show {found['event_id']}")
     others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
-    known, retired = here.secrets.get(source.name, []), here.secrets.get(source.name + RETIRED, [])
-    for finding in causes_of(_delivery(found), source, known, others, retired):
+    mine, retired = here.secrets.get(source.name, []), here.secrets.get(source.name + RETIRED, [])
+    for finding in causes_of(_delivery(found), source, Known(mine, retired, others), wiring.fetch):
         print(f"  {finding.cause}: {finding.sentence}")
     if found["reason"] == "verification_token":
         print("  The body, which holds the token for you to read:")

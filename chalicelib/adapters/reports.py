@@ -60,6 +60,11 @@ class Reports:
         with self._database.transaction() as session:
             return bool(session.run("resolve_rejected", {"id": id, "event_id": event_id}))
 
+    def drop_rejected(self, *, days: int, most: int) -> int:
+        """Drops what was refused longer ago, and of each source all but so many; how many that were."""
+        with self._database.transaction() as session:
+            return int(session.run("drop_rejected", {"days": days, "most": most})[0]["dropped"])
+
     def secrets_used(self, days: int) -> list[dict[str, Any]]:
         """For each source and fingerprint: how many events it verified in these days, the first and the last."""
         with self._database.transaction() as session:

@@ -84,6 +84,11 @@ class Scheme(ABC):
         return frozenset()
 
     @property
+    def credential_parameters(self) -> frozenset[str]:
+        """The URL's parameters that hold the secret itself and are never stored."""
+        return frozenset()
+
+    @property
     def covers_body(self) -> bool:
         """Whether an altered body is refused. If not, who sees one delivery can make others, headers and all."""
         return True

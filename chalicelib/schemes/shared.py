@@ -60,6 +60,10 @@ class QueryToken(_Uncovering):
 
     name: str
 
+    @property
+    def credential_parameters(self) -> frozenset[str]:
+        return frozenset({self.name})
+
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
         given = [value for name, value in delivery.query if name == self.name]
         if len(given) != 1 or not given[0]:

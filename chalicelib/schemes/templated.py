@@ -86,6 +86,13 @@ class Templated(Scheme):
     def signed_time(self, delivery: Delivery) -> str:
         return self._timestamp(delivery, self._entries(delivery))
 
+    def message(self, delivery: Delivery) -> bytes:
+        """What was signed, wherever the signature is. Raises InvalidSignature where a part of it is not there."""
+        entries = self._entries(delivery) if self.timestamp.startswith("entry:") else []
+        id = required(delivery.headers, self.id) if self.id else ""
+        timestamp = self._timestamp(delivery, entries)
+        return self._message(delivery.body, timestamp, id, delivery.url, delivery.method)
+
     def sign(self, draft: Draft, secret: str) -> Signed:
         timestamp = written(draft.now, self.unit)
         message = self._message(draft.body, timestamp, draft.event_id, draft.url, draft.method)

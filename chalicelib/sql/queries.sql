@@ -111,6 +111,18 @@ WHERE id = %(id)s
 -- name: resolve_rejected
 UPDATE postern.rejected SET event_id = %(event_id)s WHERE id = %(id)s RETURNING id
 
+-- name: drop_rejected
+-- A flood of forgeries drops what came before it, rather than fill the disk.
+WITH ranked AS (
+  SELECT id, row_number() OVER (PARTITION BY source ORDER BY id DESC) AS newest FROM postern.rejected
+), dropped AS (
+  DELETE FROM postern.rejected AS kept USING ranked
+  WHERE kept.id = ranked.id
+    AND (newest > %(most)s OR kept.id < postern.uuid7_floor(now() - make_interval(days => %(days)s)))
+  RETURNING kept.id
+)
+SELECT count(*) AS dropped FROM dropped
+
 -- name: secrets_used
 SELECT source, secret, count(*) AS events, min(received_at) AS first, max(received_at) AS last
 FROM postern.events

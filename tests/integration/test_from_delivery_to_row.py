@@ -14,6 +14,7 @@ import pytest
 
 from chalicelib import naming
 from chalicelib.adapters.event_store import EventStore
+from chalicelib.adapters.reports import Reports
 from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
 from chalicelib.envelope import Accepted, Rejected, from_message
@@ -305,6 +306,24 @@ def test_what_was_refused_is_kept_once_apart_from_the_events(pipe: Pipe) -> None
         )
     ]
     assert pipe.rows("id") == []
+
+
+def test_one_that_the_driver_cannot_send_as_it_is_costs_the_others_nothing(pipe: Pipe) -> None:
+    EventStore(pipe.world.database()).keep([rejected(), rejected(url="https://x/\0\ud800", method="\0")])
+    found = pipe.world.query("SELECT url, method FROM postern.rejected ORDER BY id")
+    assert found == [("https://x/y", "POST"), ("https://x/\ufffd?", "\ufffd")]
+
+
+def test_what_was_kept_is_dropped_after_a_time_and_when_there_is_too_much_of_it(pipe: Pipe) -> None:
+    store, reports = EventStore(pipe.world.database()), Reports(pipe.world.database())
+    long_ago = now() - timedelta(days=31)
+    flood = [rejected(id=new_event_id(now() + timedelta(milliseconds=n)), source="flooded") for n in range(5)]
+    quiet = rejected(source="quiet")
+    store.keep([quiet, rejected(id=new_event_id(long_ago)), *flood])
+    assert reports.drop_rejected(days=30, most=3) == 3
+    assert reports.drop_rejected(days=30, most=3) == 0
+    kept = pipe.world.query("SELECT id::text FROM postern.rejected")
+    assert {id for (id,) in kept} == {str(each.id) for each in [quiet, *flood[2:]]}
 
 
 def test_what_is_verified_later_becomes_one_event_however_often_that_is_done(pipe: Pipe) -> None:

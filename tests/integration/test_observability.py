@@ -240,6 +240,7 @@ def test_maintenance_says_what_it_did_and_how_long_it_took(environ: dict[str, st
     [answer], [line] = invoke(environ, ("maintenance", SCHEDULED))
     assert (line["message"], line["level"]) == ("maintenance.done", "INFO")
     assert line["partitions_made"] == answer["partitions_made"]
+    assert line["rejected_dropped"] == answer["rejected_dropped"] == 0
     assert line["duration_ms"] > 0
 
 

@@ -7,16 +7,19 @@ import gzip
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import pytest
 
 from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.deliveries import REDACTED, Delivery, Headers
-from chalicelib.explain import explain
+from chalicelib.explain import Known, explain
+from chalicelib.schemes.hmacs import Hmac
 from chalicelib.sources import Sources
+from tests.certificates import certificate, fetching
 from tests.schemes import URL, signed
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -32,8 +35,14 @@ def delivery(source: str, body: bytes = BODY, secret: str = SECRET, *, now: date
     return Delivery(source, Headers(made.headers.items()), made.body, NOW, url=URL)
 
 
-def causes(sent: Delivery, secrets: list[str] | None = None, others: Mapping[str, list[str]] | None = None) -> set[str]:
-    found = explain(sent, SOURCES[sent.source], [SECRET] if secrets is None else secrets, others or {})
+def causes(
+    sent: Delivery,
+    secrets: Sequence[str] = (SECRET,),
+    *,
+    previous: Sequence[str] = (),
+    others: Mapping[str, Sequence[str]] | None = None,
+) -> set[str]:
+    found = explain(sent, SOURCES[sent.source], Known(secrets, previous, others or {}))
     text = " ".join(finding.sentence for finding in found)
     assert "canary" not in text
     assert found
@@ -49,26 +58,27 @@ def test_a_source_without_a_secret() -> None:
 
 
 def test_the_secret_of_another_source() -> None:
-    assert causes(delivery("github"), ["other"], {"shop": ["x", SECRET]}) == {"other_source"}
+    assert causes(delivery("github"), ["other"], others={"shop": ["x", SECRET]}) == {"other_source"}
 
 
-def test_the_previous_secret() -> None:
-    [finding] = explain(delivery("github"), SOURCES["github"], ["new"], {}, [SECRET])
-    assert finding.cause == "previous_secret"
+def test_the_secret_that_was_listed_before_the_last_change() -> None:
+    assert causes(delivery("github"), ["new"], previous=["new", SECRET]) == {"previous_secret"}
+    late = delivery("stripe", now=NOW - timedelta(days=1))
+    assert causes(late, ["new"], previous=[SECRET]) == {"previous_secret"}
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600, 100_000])
 def test_a_clock_that_is_off_says_by_how_much_and_which_way(seconds: int) -> None:
     for source, secret in (("stripe", SECRET), ("standard-webhooks", WHSEC), ("zendesk", SECRET), ("workos", SECRET)):
         sent = delivery(source, secret=secret, now=NOW - timedelta(seconds=seconds))
-        [finding] = explain(sent, SOURCES[source], [secret], {})
+        [finding] = explain(sent, SOURCES[source], Known([secret]))
         assert finding.cause == "clock_skew"
         assert f"{abs(seconds):,} s {'old' if seconds > 0 else 'ahead'}" in finding.sentence
 
 
 def test_a_time_within_the_body_counts_as_well() -> None:
     body = json.dumps({"webhookTimestamp": int((NOW.timestamp() - 600) * 1000)}).encode()
-    [finding] = explain(delivery("linear", body), SOURCES["linear"], [SECRET], {})
+    [finding] = explain(delivery("linear", body), SOURCES["linear"], Known([SECRET]))
     assert "600 s old" in finding.sentence
 
 
@@ -139,7 +149,7 @@ def test_a_body_that_was_changed_on_the_way(signed_body: bytes, arrived: bytes, 
 def test_an_address_behind_a_proxy(source: str, registered: str) -> None:
     body = b"[]"
     sent = delivery(source, body, url=registered)
-    [finding] = explain(sent, SOURCES[source], [SECRET], {})
+    [finding] = explain(sent, SOURCES[source], Known([SECRET]))
     assert finding.cause == "url"
     assert registered in finding.sentence
 
@@ -148,6 +158,24 @@ def test_an_address_without_the_stage() -> None:
     made = delivery("square", url="https://x.example.com/webhooks/square")
     sent = replace(made, url="https://x.example.com/prod/webhooks/square")
     assert causes(sent) == {"url"}
+
+
+@pytest.mark.parametrize("named", ["Host", "X-Forwarded-Host"])
+def test_an_address_at_another_host_that_a_header_names(named: str) -> None:
+    sent = delivery("square", url="https://public.example.com/webhooks/shop")
+    headers = [*((name, sent.headers[name]) for name in sent.headers), (named, "public.example.com")]
+    assert causes(replace(sent, headers=Headers(headers), url="http://10.0.0.7:8080/webhooks/shop")) == {"url"}
+
+
+def test_an_address_whose_parameters_were_written_otherwise() -> None:
+    sent = delivery("square", url=f"{URL}?name=a%20b")
+    assert causes(replace(sent, url=f"{URL}?name=a+b", query=[("name", "a b")])) == {"url"}
+
+
+def test_an_address_that_is_configured_wrongly() -> None:
+    configured = replace(SOURCES["square"], url="https://old.example.com/webhooks/shop")
+    [finding] = explain(delivery("square"), configured, Known([SECRET]))
+    assert (finding.cause, URL in finding.sentence) == ("url", True)
 
 
 def test_a_signature_in_another_header() -> None:
@@ -159,7 +187,7 @@ def test_a_signature_in_another_header() -> None:
 def test_only_the_sha1_signature_is_there() -> None:
     sha1 = "sha1=" + hmac.digest(SECRET.encode(), BODY, "sha1").hex()
     sent = Delivery("github", Headers([("X-Hub-Signature", sha1)]), BODY, NOW)
-    [finding] = explain(sent, SOURCES["github"], [SECRET], {})
+    [finding] = explain(sent, SOURCES["github"], Known([SECRET]))
     assert finding.cause == "other_form"
     assert "'x-hub-signature'" in finding.sentence and "HMAC-SHA1" in finding.sentence
 
@@ -173,6 +201,25 @@ def test_a_signature_in_another_form(how: str) -> None:
     assert causes(sent) == {"other_form"}
 
 
+@pytest.mark.parametrize("how", ["base64", "capitals", "sha1", "standard"])
+def test_a_signature_over_time_and_body_in_another_form(how: str) -> None:
+    at = int(NOW.timestamp())
+    mac = hmac.digest(SECRET.encode(), f"{at}.".encode() + BODY, "sha1" if how == "sha1" else "sha256")
+    text = {"base64": base64.b64encode(mac).decode(), "capitals": mac.hex().upper()}.get(how, mac.hex())
+    headers = [("Stripe-Signature", f"t={at},v1={text}")]
+    if how == "standard":
+        headers = [("Stripe-Signature", f"t={at},v1=00"), ("X-Signature", f"sha256={text}")]
+    assert causes(Delivery("stripe", Headers(headers), BODY, NOW)) == {"other_form"}
+
+
+def test_a_key_of_another_form_than_text_counts_in_other_forms_as_well() -> None:
+    scheme = Hmac(header="X-Signature", secret_encoding="hex")
+    text = hmac.digest(b"canary", BODY, "sha256").hex().upper()
+    sent = Delivery("hmac", Headers([("X-Signature", text)]), BODY, NOW)
+    found = explain(sent, replace(SOURCES["hmac"], scheme=scheme), Known([b"canary".hex()]))
+    assert [finding.cause for finding in found] == ["other_form"]
+
+
 def test_a_plain_hash() -> None:
     digest = hashlib.sha256(SECRET.encode() + BODY).hexdigest()
     assert causes(Delivery("hmac", Headers([("X-Signature", digest)]), BODY, NOW)) == {"plain_hash"}
@@ -180,9 +227,42 @@ def test_a_plain_hash() -> None:
 
 def test_a_header_that_is_not_there_and_one_that_looks_like_it() -> None:
     sent = Delivery("github", Headers([("X-Other-Signature", "x")]), BODY, NOW)
-    found = explain(sent, SOURCES["github"], [SECRET], {})
+    found = explain(sent, SOURCES["github"], Known([SECRET]))
     assert [finding.cause for finding in found] == ["header_missing", "unknown"]
     assert "x-other-signature" in found[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "headers", "cause"),
+    [
+        ("github", [("X-Hub-Signature-256", "sha256=00"), ("X-Hub-Signature-256", "sha256=01")], "header_repeated"),
+        ("github", [("X-Hub-Signature-256", "")], "header_missing"),
+        ("standard-webhooks", [("webhook-signature", "v1,00")], "header_missing"),
+        ("stripe", [("Stripe-Signature", "v1=00")], "timestamp_missing"),
+        ("stripe", [("Stripe-Signature", "t=yesterday,v1=00")], "timestamp_malformed"),
+        ("stripe", [("Stripe-Signature", f"t={int(NOW.timestamp())},v0=00")], "signature_missing"),
+        ("stripe", [("Stripe-Signature", f"t={int(NOW.timestamp())}" + ",v1=0" * 17)], "too_many_signatures"),
+    ],
+)
+def test_what_is_amiss_before_anything_is_compared_is_said(
+    source: str, headers: list[tuple[str, str]], cause: str
+) -> None:
+    assert causes(Delivery(source, Headers(headers), BODY, NOW), [WHSEC]) == {cause, "unknown"}
+
+
+def test_a_secret_that_is_not_of_its_providers_form_is_said_and_not_quoted() -> None:
+    sent = delivery("standard-webhooks", secret=WHSEC)
+    assert causes(sent, ["whsec_canary is no base64"]) == {"secret_malformed", "unknown"}
+
+
+def test_a_certificate_that_has_to_be_fetched_is_fetched() -> None:
+    topic = "arn:aws:sns:eu-central-1:123456789012:orders"
+    theirs = certificate("https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem", NOW)
+    message = {"Type": "Notification", "MessageId": "m", "TopicArn": topic, "Message": "x"}
+    message["Timestamp"] = "2026-11-23T12:00:00.000Z"
+    sent = delivery("sns", json.dumps(message).encode(), theirs.signing(topic))
+    found = explain(sent, SOURCES["sns"], Known([topic]), fetching(theirs))
+    assert [finding.cause for finding in found] == ["verifies_now"]
 
 
 def test_a_hint_at_the_test_mode() -> None:
@@ -200,6 +280,6 @@ def test_a_forgery_has_no_cause() -> None:
 
 @pytest.mark.parametrize("source", list(SOURCES))
 def test_nothing_makes_it_fall_whatever_came(source: str) -> None:
-    for body in (b"", b"\xff", b"[" * 10_000, b"{}", b"\x1f\x8b\x08junk"):
-        sent = Delivery(source, Headers([("x-a", "\ud800"), ("x-b", "é")]), body, NOW, url="not a url")
-        assert explain(sent, SOURCES[source], ["x"], {"y": ["z"]})
+    for body, url in product((b"", b"\xff", b"[" * 10_000, b"{}", b"\x1f\x8b\x08junk"), ("not a url", "https://[/x")):
+        sent = Delivery(source, Headers([("x-a", "\ud800"), ("host", "[é")]), body, NOW, url=url)
+        assert explain(sent, SOURCES[source], Known(["x"], ["v"], {"y": ["z"]}))

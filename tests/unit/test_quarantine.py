@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from marshmallow import ValidationError
 
 from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
-from chalicelib.envelope import Rejected, from_message, to_message
+from chalicelib.envelope import _ENVELOPE, Rejected, from_message, to_message
 from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable, SecretUnavailable
 from chalicelib.ingest import Inbox, accept
 from chalicelib.quarantine import LARGEST_KEPT_BYTES, RateCap
@@ -24,11 +25,11 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 class Sent:
     messages: list[Rejected] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
-    away: bool = False
+    fails: Exception | None = None
 
     def send(self, message: str, *, group: str, trace: str | None) -> None:
-        if self.away:
-            raise QueueUnavailable("away")
+        if self.fails:
+            raise self.fails
         found = from_message(message)
         assert isinstance(found, Rejected)
         self.messages.append(found)
@@ -56,6 +57,13 @@ def inbox(sent: Sent, tmp_path: Path) -> Inbox:
         quarantine = true
         [keeps-tokens]
         provider = "token"
+        quarantine = true
+        [keeps-parameters]
+        provider = "docker-hub"
+        quarantine = true
+        [keeps-elsewhere]
+        provider = "square"
+        url = "https://hooks.example.com/configured"
         quarantine = true
         [keeps-nothing]
         provider = "hmac"
@@ -92,13 +100,14 @@ def test_what_is_kept_is_the_whole_delivery_and_the_reason(inbox: Inbox, sent: S
 
 
 def test_a_source_that_does_not_ask_for_it_keeps_nothing(inbox: Inbox, sent: Sent) -> None:
-    assert refuse(inbox, "keeps-nothing").kept is None
-    assert sent.messages == []
+    refusal = refuse(inbox, "keeps-nothing")
+    assert (refusal.kept, refusal.not_kept, sent.messages) == (None, None, [])
 
 
 def test_a_flood_is_kept_in_small_part_and_delays_no_event(inbox: Inbox, sent: Sent) -> None:
-    kept = [refuse(inbox, "keeps").kept for _ in range(100)]
-    assert len([id for id in kept if id]) == len(sent.messages) == 3
+    refusals = [refuse(inbox, "keeps") for _ in range(100)]
+    assert len([refusal for refusal in refusals if refusal.kept]) == len(sent.messages) == 3
+    assert [refusal.not_kept for refusal in refusals] == [None] * 3 + ["too_many"] * 97
     assert set(sent.groups) == {"keeps.rejected"}
 
 
@@ -114,14 +123,49 @@ def test_credentials_are_not_kept(inbox: Inbox, sent: Sent) -> None:
     assert "canary" not in to_message(sent.messages[0])
 
 
+def test_a_token_in_the_url_is_not_kept(inbox: Inbox, sent: Sent) -> None:
+    url = "https://x/webhooks/keeps-parameters?token=canary&a=b"
+    query = [("token", "canary"), ("a", "b")]
+    with pytest.raises(InvalidSignature):
+        accept(Delivery("keeps-parameters", Headers([]), b"{}", NOW, url=url, query=query), inbox)
+    [kept] = sent.messages
+    assert (kept.query[0], kept.query[1]) == (("token", REDACTED), ("a", "b"))
+    assert kept.url == "https://x/webhooks/keeps-parameters?token=%5Bredacted%5D&a=b"
+    assert "canary" not in to_message(kept)
+
+
+def test_the_url_is_kept_as_it_came_and_not_as_it_is_configured(inbox: Inbox, sent: Sent) -> None:
+    """Or nobody could tell a wrong setting from what it should have been."""
+    refuse(inbox, "keeps-elsewhere", x_square_hmacsha256_signature="00")
+    assert sent.messages[0].url == "https://x/y"
+
+
 def test_a_large_one_is_not_kept(inbox: Inbox, sent: Sent) -> None:
-    assert refuse(inbox, "keeps", b"x" * (LARGEST_KEPT_BYTES + 1)).kept is None
+    refusal = refuse(inbox, "keeps", b"x" * (LARGEST_KEPT_BYTES + 1))
+    assert (refusal.kept, refusal.not_kept) == (None, "too_large")
     assert refuse(inbox, "keeps", b"x" * LARGEST_KEPT_BYTES).kept is not None
 
 
-def test_that_it_cannot_be_kept_changes_nothing_for_the_sender(inbox: Inbox, sent: Sent) -> None:
-    sent.away = True
-    assert refuse(inbox, "keeps").kept is None
+@pytest.mark.parametrize(
+    ("fails", "why"),
+    [
+        (QueueUnavailable("EndpointConnectionError"), "queue_unavailable: EndpointConnectionError"),
+        (TypeError("a mistake of ours"), "TypeError"),
+    ],
+)
+def test_that_it_cannot_be_kept_changes_nothing_for_the_sender(
+    inbox: Inbox, sent: Sent, fails: Exception, why: str
+) -> None:
+    sent.fails = fails
+    refusal = refuse(inbox, "keeps")
+    assert (refusal.status, refusal.kept, refusal.not_kept) == (401, None, why)
+
+
+def test_an_older_processor_takes_it_for_no_event(inbox: Inbox, sent: Sent) -> None:
+    """It ends among the dead letters, after three receives, and a newer one keeps it when it is redriven."""
+    refuse(inbox, "keeps")
+    with pytest.raises(ValidationError):
+        _ENVELOPE.loads(to_message(sent.messages[0]))  # the one kind of message that it knows
 
 
 def test_a_verified_delivery_that_is_no_good_is_not_kept(inbox: Inbox, sent: Sent) -> None:

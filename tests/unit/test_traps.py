@@ -16,7 +16,7 @@ from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.deliveries import Delivery, Headers
 from chalicelib.envelope import Accepted, from_message
 from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.explain import explain
+from chalicelib.explain import Known, explain
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.payloads import Format, text_of
 from chalicelib.schemes.base import MOST_CANDIDATES
@@ -231,6 +231,6 @@ def test_trap_17_a_batch_is_several_events_each_with_its_own_key() -> None:
 
 def test_a_trap_that_was_fallen_into_is_explained() -> None:
     sent = Delivery("github", Headers(by("github", b'{"a":1}').items()), b'{"a": 1}', NOW)
-    assert [finding.cause for finding in explain(sent, Sources(SHIPPED_SOURCES)["github"], [SECRET], {})] == [
+    assert [finding.cause for finding in explain(sent, Sources(SHIPPED_SOURCES)["github"], Known([SECRET]))] == [
         "reserialised"
     ]
