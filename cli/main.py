@@ -16,11 +16,10 @@ from pathlib import Path
 from uuid import UUID
 
 from chalicelib.errors import PosternError
-from chalicelib.operate import Operator
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
 from cli import catalogue, output, refusals, samples
-from cli.local import LocalRun, NotRunning, operator
+from cli.local import LocalRun, NotRunning, Operator, operator
 
 _STORED_WITHIN_SECONDS = 10.0
 
@@ -83,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     rejected = commands.add_parser("rejected", help="list refused deliveries that were kept, newest first")
     rejected.add_argument("--source", help="only of this source")
     rejected.add_argument("--pending", action="store_true", help="only those that have become no event")
+    rejected.add_argument("--before", type=UUID, metavar="ID", help="only older than this one, for the next page")
     rejected.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
     rejected.add_argument("--json", action="store_true", help="print JSON")
     rejected.set_defaults(run=refusals.rejected)
