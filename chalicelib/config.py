@@ -14,10 +14,9 @@ TEAM_FOLDER = Path(chalicelib.__path__[0])
 SHIPPED_SOURCES = TEAM_FOLDER / "sources.toml"
 
 # The sources' secret holds a source's own secrets under its name, and under its name with these what a handshake asks
-# for, what were its secrets before, and, in a local run, what only a sender has. No source's name has a dot.
+# for, and, in a local run, what only a sender has. No source's name has a dot.
 VERIFY_TOKEN = ".verify_token"
 SIGNING_KEY = ".signing_key"
-RETIRED = ".retired"
 
 # Lambda takes 6 MB a request; API Gateway's own envelope and the escapes in the body take their share of it, so a
 # larger body is answered 413 by API Gateway before it gets here.

@@ -289,15 +289,16 @@ def _spellings(digest: bytes) -> Iterator[tuple[str, str]]:
 
 def _hints(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Iterator[Finding]:
     """What may have to do with it, and proves nothing."""
-    given = [value for name in delivery.headers for value in delivery.headers.all(name)]
-    if REDACTED in given or REDACTED in (value for _, value in delivery.query):
+    header = getattr(scheme, "header", None)
+    credentials = scheme.credentials | ({header.lower()} if header else set())
+    given = [value for name in credentials for value in delivery.headers.all(name)]
+    if REDACTED in [*given, *(value for _, value in delivery.query)]:
         yield Finding(
             "credentials",
             "What the sender identified itself with is a password, or like one, and is not kept: so it cannot be "
             "looked into. Compare it with the one that is set up at the sender.",
         )
     reasons = _reasons(_ageless(scheme), delivery, secrets)
-    header = getattr(scheme, "header", None)
     if "header_missing" in reasons:
         like = [name for name in delivery.headers if "signature" in name or "hmac" in name]
         there = f" There is {', '.join(like)}." if like else ""

@@ -90,8 +90,8 @@ class Receipt:
 def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt | Greeting:
     """Verifies, validates and queues a delivery; returns only when each of its events is durable.
 
-    A handshake is answered instead. `id` is the event's, where it has one already. Raises a Refusal, whose class says
-    what the sender is answered.
+    A handshake is answered instead. `id` is the first event's, where that is known already: those of any others follow
+    from it, so that accepting it again changes nothing. Raises a Refusal, whose class says what the sender is answered.
     """
     source = inbox.sources.get(delivery.source)
     if source is None:
@@ -117,11 +117,9 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         return greeting
 
     text = payloads.text_of(delivery.body, form_field, format)
-    events = _events(delivery, source, proof, text, format, form_field)
+    events = _events(delivery, source, proof, text, format, form_field, id)
     if not events:
         return Greeting(200)
-    if id is not None and len(events) == 1:
-        events = [replace(events[0], id=id, delivery=events[0].delivery and id)]
     _enqueue([replace(event, secret=fingerprint) for event in events], inbox, delivery.trace)
     first, ids = events[0], [event.id for event in events]
     return Receipt(ids, first.type, first.dedup_key, proof.secret, fingerprint, source.answer)
@@ -221,19 +219,24 @@ class _Part:
 
 
 def _events(
-    delivery: Delivery, source: Source, proof: Proof, text: str | None, format: Format, form_field: str | None
+    delivery: Delivery,
+    source: Source,
+    proof: Proof,
+    text: str | None,
+    format: Format,
+    form_field: str | None,
+    first_id: UUID | None,
 ) -> list[Accepted]:
     """One event, or one for each item of a delivery that brings several."""
     payload = payloads.parse(text) if text is not None else None
     if source.items is None or text is None:
-        id = new_event_id(delivery.received_at)
+        [id] = _ids(delivery, 1, first_id)
         part = _Part(id, delivery.body, payload, format, form_field, proof.signed_id)
         return [_event(delivery, source, part)]
     items = payloads.items_of(text, source.items)
     if len(items) > _MOST_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
-    # In the order of the items, which were all received in one moment.
-    ids = sorted(new_event_id(delivery.received_at) for _ in items)
+    ids = _ids(delivery, len(items), first_id)
     events = []
     for at, (id, item) in enumerate(zip(ids, items, strict=True)):
         signed_id = f"{proof.signed_id}:{at}" if proof.signed_id else None
@@ -241,6 +244,13 @@ def _events(
         event = _event(delivery, source, part)
         events.append(replace(event, delivery=ids[0], delivery_body=None if at else delivery.body))
     return events
+
+
+def _ids(delivery: Delivery, number: int, first: UUID | None) -> list[UUID]:
+    """In the order of the items, which were all received in one moment."""
+    if first is not None:
+        return [UUID(int=first.int + n) for n in range(number)]
+    return sorted(new_event_id(delivery.received_at) for _ in range(number))
 
 
 def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:

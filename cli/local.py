@@ -1,14 +1,23 @@
-"""Where the local run is: `.local/run.json`, as `make run` leaves it there while it runs."""
+"""What the command works on: the local run, as `make run` leaves it in `.local/run.json` while it runs, or a deployed
+stage that the environment names.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from chalicelib import wiring
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
+from chalicelib.errors import PosternError
+
+if TYPE_CHECKING:
+    from deployment.session import Session
 
 _STATE = Path(__file__).parent.parent / ".local"
 
@@ -43,6 +52,16 @@ class LocalRun:
             aws_endpoint_url=run["aws_endpoint_url"],
         )
 
+    def environ(self) -> dict[str, str]:
+        """What leads to its queue, as a function of it is told."""
+        return {
+            "QUEUE_URL": self.queue_url,
+            "AWS_ENDPOINT_URL": self.aws_endpoint_url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
     def secrets(self) -> dict[str, list[str]]:
         """The secrets of each source, by its name."""
         try:
@@ -55,3 +74,39 @@ class LocalRun:
         """What the source's sender signs with: its first secret, mostly; empty when it has none."""
         known = self.secrets()
         return (known.get(source + SIGNING_KEY) or known.get(source) or [""])[0]
+
+
+class Operator(Protocol):
+    def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """As chalicelib.operate's."""
+
+
+@dataclass(frozen=True)
+class StoreFunction:
+    """A deployed stage's database, by the function that is the only way to it."""
+
+    name: str
+
+    def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        from deployment.errors import DeploymentError
+        from deployment.store import ask
+
+        try:
+            return ask(self._session, self.name, dict(request))
+        except DeploymentError as exc:
+            raise PosternError(str(exc)) from None
+
+    @cached_property
+    def _session(self) -> Session:
+        from deployment.session import Session
+
+        return Session()
+
+
+def operator(run: LocalRun | None = None) -> Operator:
+    """On the database of the stage, or the one, that the environment names, or else on the local run's."""
+    if name := os.environ.get("STORE_FUNCTION"):
+        return StoreFunction(name)
+    if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
+        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
+    return wiring.operator()

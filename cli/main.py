@@ -19,9 +19,8 @@ from chalicelib.errors import PosternError
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
 from cli import catalogue, output, refusals, samples
-from cli.local import LocalRun, NotRunning
-from cli.target import Target, target
-from deployment.errors import DeploymentError
+from cli.local import LocalRun, NotRunning, Operator, operator
+from cli.stage import enter
 
 _STORED_WITHIN_SECONDS = 10.0
 
@@ -30,8 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 not done (the reason is on standard error), 2 not understood."""
     options = _parser().parse_args(arguments)
     try:
+        if options.stage:
+            enter(options.stage, with_secrets=options.needs_secrets)
         return int(options.run(options))
-    except (PosternError, NotRunning, DeploymentError) as exc:
+    except (PosternError, NotRunning) as exc:
         print(f"postern: {exc}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="postern", description="POST in, Postgres out: a webhook inbox.")
+    parser.set_defaults(stage=None, needs_secrets=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     deployed = argparse.ArgumentParser(add_help=False)
     deployed.add_argument("--stage", metavar="NAME", help="of this deployed stage, and not of the local run")
@@ -83,27 +85,28 @@ def _parser() -> argparse.ArgumentParser:
         "sources", parents=[deployed], help="list the sources, and which of their secrets are in use"
     )
     sources.add_argument("--days", type=_count, default=30, metavar="N", help="look at so many days (30)")
-    sources.set_defaults(run=refusals.sources)
+    sources.set_defaults(run=refusals.sources, needs_secrets=True)
 
     rejected = commands.add_parser(
         "rejected", parents=[deployed], help="list refused deliveries that were kept, newest first"
     )
     rejected.add_argument("--source", help="only of this source")
     rejected.add_argument("--pending", action="store_true", help="only those that have become no event")
+    rejected.add_argument("--before", type=UUID, metavar="ID", help="only older than this one, for the next page")
     rejected.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
     rejected.add_argument("--json", action="store_true", help="print JSON")
     rejected.set_defaults(run=refusals.rejected)
 
     explain = commands.add_parser("explain", parents=[deployed], help="say why a delivery was refused")
     explain.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
-    explain.set_defaults(run=refusals.explain)
+    explain.set_defaults(run=refusals.explain, needs_secrets=True)
 
     reverify = commands.add_parser(
         "reverify", parents=[deployed], help="verify kept deliveries again, and let the good ones through, once"
     )
     reverify.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
     reverify.add_argument("--source", help="only of this source")
-    reverify.set_defaults(run=refusals.reverify)
+    reverify.set_defaults(run=refusals.reverify, needs_secrets=True)
 
     migrate = commands.add_parser("migrate", parents=[deployed], help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
@@ -135,10 +138,10 @@ def _send(options: argparse.Namespace) -> int:
         ids.append(json.loads(answer)["id"])
     if options.no_wait:
         return 0
-    return _report_stored(ids[0], target(options))
+    return _report_stored(ids[0], operator(run))
 
 
-def _report_stored(id: str, on: Target) -> int:
+def _report_stored(id: str, on: Operator) -> int:
     deadline = time.monotonic() + _STORED_WITHIN_SECONDS
     while time.monotonic() < deadline:
         event = on.perform({"action": "show", "id": id})["event"]
@@ -175,7 +178,7 @@ def _events(options: argparse.Namespace) -> int:
         "before": str(options.before) if options.before else None,
         "limit": options.limit,
     }
-    events = target(options).perform({"action": "events", **filters})["events"]
+    events = operator().perform({"action": "events", **filters})["events"]
     if options.json:
         print(output.as_json(events))
     elif events:
@@ -197,7 +200,7 @@ def _events(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    event = target(options).perform({"action": "show", "id": str(options.id)})["event"]
+    event = operator().perform({"action": "show", "id": str(options.id)})["event"]
     if event is None:
         raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
     if options.body:
@@ -210,7 +213,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    applied = target(options).perform({"action": "migrate"})["applied"]
+    applied = operator().perform({"action": "migrate"})["applied"]
     print(f"Migrated: {', '.join(applied)}." if applied else "The database is up to date.")
     return 0
 

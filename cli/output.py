@@ -44,9 +44,9 @@ def event_page(event: Mapping[str, Any]) -> str:
     return "\n\n".join(sections)
 
 
-def plain(body: bytes) -> str:
-    """A body as text that cannot move the cursor."""
-    return _text(body.decode("utf-8", "backslashreplace"))
+def plain(what: bytes | str) -> str:
+    """As text that cannot move the cursor."""
+    return _text(what if isinstance(what, str) else what.decode("utf-8", "backslashreplace"))
 
 
 def _readable(body: bytes) -> str:

@@ -7,31 +7,38 @@ from __future__ import annotations
 
 import argparse
 import base64
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from chalicelib import naming, wiring
-from chalicelib.config import RETIRED
-from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import PosternError, QueueUnavailable, Refusal, SecretUnavailable
+from chalicelib.adapters.secrets import SourceSecrets
+from chalicelib.adapters.sqs import SqsQueue
+from chalicelib.config import Config
+from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
+from chalicelib.errors import ConfigurationError, PosternError, QueueUnavailable, Refusal, SecretUnavailable
 from chalicelib.explain import Known
 from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
 from chalicelib.sources import Source, load_sources
 from cli import output
-from cli.target import Target, target
+from cli.local import LocalRun, Operator, operator
 
 # A secret that verified nothing for so long, while another one did, can go.
 _RETIRED_AFTER = timedelta(days=7)
+# The most that one question may ask for.
+_PAGE = 1_000
 
 
 def rejected(options: argparse.Namespace) -> int:
-    found = target(options).perform(
-        {"action": "rejected", "source": options.source, "pending": options.pending, "limit": options.limit}
-    )
+    filters = {"source": options.source, "pending": options.pending, "limit": options.limit}
+    before = str(options.before) if options.before else None
+    found = operator().perform({"action": "rejected", "before": before, **filters})
     if options.json:
         print(output.as_json(found))
         return 0
@@ -42,23 +49,25 @@ def rejected(options: argparse.Namespace) -> int:
     print(output.table(found["rejected"], {**columns, "event_id": "EVENT"}))
     if found["reasons"]:
         print("\n" + output.table(found["reasons"], {"count": "COUNT", "source": "SOURCE", "reason": "REASON"}))
+    if len(found["rejected"]) == options.limit:
+        print(f"\nThere may be more: --before {found['rejected'][-1]['id']}")
     print("\n`postern explain ID` says why, `postern reverify` lets through what verifies now.")
     return 0
 
 
 def explain(options: argparse.Namespace) -> int:
-    here = _Here.of(options)
-    found = here.target.perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
+    here = _Here.find()
+    found = here.on.perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
     if found is None:
         raise PosternError(f"There is no refused delivery {options.id}; `postern rejected` lists those that were kept.")
     source = here.source(found["source"])
-    print(f"{found['source']}, {found['received_at']}: refused for '{found['reason']}'.")
+    print(output.plain(f"{found['source']}, {found['received_at']}: refused for '{found['reason']}'."))
     if found["event_id"]:
         print(f"It was let through: postern show {found['event_id']}")
     others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
-    mine, retired = here.secrets.get(source.name, []), here.secrets.get(source.name + RETIRED, [])
-    for finding in causes_of(_delivery(found), source, Known(mine, retired, others), wiring.fetch):
-        print(f"  {finding.cause}: {finding.sentence}")
+    known = Known(here.secrets.get(source.name, []), here.previous.get(source.name, []), others)
+    for finding in causes_of(_delivery(found), source, known, wiring.fetch):
+        print(output.plain(f"  {finding.cause}: {finding.sentence}"))
     if found["reason"] == "verification_token":
         print("  The body, which holds the token for you to read:")
         print(f"  {output.plain(base64.b64decode(found['body']))}")
@@ -66,115 +75,168 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def reverify(options: argparse.Namespace) -> int:
-    here = _Here.of(options)
-    ids = [str(id) for id in options.ids] or [
-        each["id"]
-        for each in here.target.perform(
-            {"action": "rejected", "source": options.source, "pending": True, "limit": 1000}
-        )["rejected"]
-    ]
-    through = 0
+    here = _Here.find()
+    inbox = here.inbox()
+    ids = [str(id) for id in options.ids] or _pending(options.source, here.on)
+    became: Counter[str] = Counter()
     for id in ids:
-        found = here.target.perform({"action": "show_rejected", "id": id})["rejected"]
-        if found is None:
-            print(f"{id}  there is no such delivery")
-            continue
-        if found["event_id"]:
-            print(f"{id}  was let through before")
-            continue
-        problem = _let_through(found, here)
-        print(f"{id}  {problem or 'let through'}")
-        through += problem is None
-    print(f"{through} of {len(ids)} let through.")
-    return 0 if through or not ids else 1
+        found = here.on.perform({"action": "show_rejected", "id": id})["rejected"]
+        outcome = _let_through(found, inbox, here.on)
+        print(f"{id}  {outcome}")
+        became[outcome] += 1
+    print(f"{became[_THROUGH]} of {len(ids)} let through.")
+    for outcome, number in became.most_common():
+        if outcome != _THROUGH:
+            print(f"{number:>6}  {outcome}")
+    return 0 if not ids or became[_THROUGH] or became[_BEFORE] else 1
 
 
-def _let_through(found: Mapping[str, Any], here: _Here) -> str | None:
+_THROUGH = "let through"
+_BEFORE = "was let through before"
+
+
+def _pending(source: str | None, on: Operator) -> list[str]:
+    """All that have become no event."""
+    ids: list[str] = []
+    while True:
+        asked = {"source": source, "pending": True, "before": ids[-1] if ids else None, "limit": _PAGE}
+        page = on.perform({"action": "rejected", **asked})["rejected"]
+        ids += [each["id"] for each in page]
+        if len(page) < _PAGE:
+            return ids
+
+
+def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator) -> str:
     """On the way that every delivery goes, as of the time when it came; or why not.
 
     The event has the id of what was refused, so that a second time, or another operator at the same time, changes
     nothing.
     """
+    if found is None:
+        return "there is no such delivery"
+    if found["event_id"]:
+        return _BEFORE
+    delivery = _delivery(found)
     try:
-        result = accept(_delivery(found), here.inbox(), id=UUID(found["id"]))
-    except (QueueUnavailable, SecretUnavailable) as exc:
+        result = accept(delivery, inbox, id=UUID(found["id"]))
+    except QueueUnavailable as exc:
         raise PosternError(f"{found['id']} could not be let through: {exc.reason}.") from exc
     except Refusal as refusal:
-        return f"still refused: {refusal.reason}"
+        hidden = REDACTED in found["headers"].values() or REDACTED in dict(delivery.query).values()
+        return f"still refused: {refusal.reason}" + (" (credentials are not kept)" if hidden else "")
     if isinstance(result, Greeting):
-        return "is a handshake, and no event"
-    here.target.perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id)})
-    return None
+        return "is a handshake, or brings no event"
+    on.perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id)})
+    return _THROUGH
 
 
 def sources(options: argparse.Namespace) -> int:
-    here = _Here.of(options)
-    used = here.target.perform({"action": "secrets_used", "days": options.days})["secrets"]
+    here = _Here.find()
+    used = here.on.perform({"action": "secrets_used", "days": options.days})["secrets"]
     rows = []
-    for source in here.sources.values():
-        of_source = [each for each in used if each["source"] == source.name]
-        rows += _rows(source, here.secrets.get(source.name, []), of_source, datetime.now(UTC))
+    for name in here.sources:
+        rows += _rows(name, here.secrets.get(name, []), [each for each in used if each["source"] == name])
     columns = {"source": "SOURCE", "secret": "SECRET", "events": "EVENTS", "last": "LAST", "says": ""}
     print(output.table([row for row in rows if row["events"] or row["listed"] > 1] or rows, columns))
     print(f"\nEvents of the last {options.days} days. Sources without any and with one secret are left out.")
     return 0
 
 
-def _rows(
-    source: Source, secrets: Sequence[str], used: Sequence[Mapping[str, Any]], now: datetime
-) -> list[dict[str, Any]]:
+def _rows(source: str, secrets: Sequence[str], used: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each secret: the listed ones in their order, then those that are listed no more."""
-    listed = [naming.fingerprint(source.name, secret) for secret in secrets]
+    listed = [naming.fingerprint(source, secret) for secret in secrets]
     by_secret = {each["secret"]: each for each in used}
-    last = {name: datetime.fromisoformat(each["last"]) for name, each in by_secret.items()}
     rows = []
     for name in dict.fromkeys([*listed, *by_secret]):
-        says = "" if name in listed or name is None else "no longer listed"
-        others = [last[other] for other in last if other != name]
-        if name in listed and len(listed) > 1 and others:
-            quiet_since = last.get(name)
-            if max(others) - (quiet_since or now - timedelta(days=366)) >= _RETIRED_AFTER:
-                says = "safe to retire: another one has verified everything for a week"
         found = by_secret.get(name)
-        position = f" ({listed.index(name) + 1} of {len(listed)})" if name in listed else ""
-        rows.append(
-            {
-                "source": source.name,
-                "secret": f"{name or 'none'}{position}",
-                "events": found["events"] if found else 0,
-                "last": found["last"] if found else None,
-                "says": says,
-                "listed": len(listed),
-            }
-        )
+        row: dict[str, Any] = {"source": source, "secret": name or "none", "says": "", "listed": len(listed)}
+        if name in listed:
+            at = listed.index(name)
+            row["secret"] += f" ({at + 1} of {len(listed)})"
+            newer = [by_secret[other] for other in listed[:at] if other in by_secret]
+            if since := _retired_since(found, newer):
+                row["says"] = f"safe to retire: newer ones have verified everything since {since:%Y-%m-%d %H:%M}"
+        elif name is not None:
+            row["says"] = "no longer listed"
+        rows.append({**row, "events": found["events"] if found else 0, "last": found["last"] if found else None})
     return rows
+
+
+def _retired_since(older: Mapping[str, Any] | None, newer: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """Since when newer secrets have verified everything, where that is a week or longer.
+
+    What counts are events: in a week without any, nothing is learned about a secret. A new one that verified nothing
+    yet is not an old one.
+    """
+    if not newer:
+        return None
+    since = min(datetime.fromisoformat(each["first"]) for each in newer)
+    if older:
+        since = max(since, datetime.fromisoformat(older["last"]))
+    until = max(datetime.fromisoformat(each["last"]) for each in newer)
+    return since if until - since >= _RETIRED_AFTER else None
 
 
 @dataclass(frozen=True)
 class _Here:
-    """A target, its sources and their secrets."""
+    """An installation's sources with their secrets, and its database: a deployed stage's, which the environment names,
+    or the local run's.
+    """
 
-    target: Target
     sources: Mapping[str, Source]
     secrets: Mapping[str, list[str]]
+    previous: Mapping[str, list[str]]
+    secrets_of: Callable[[str], list[str]]
+    on: Operator
 
     @classmethod
-    def of(cls, options: argparse.Namespace) -> _Here:
-        found = target(options)
-        return cls(found, load_sources(found.sources_file), found.secrets())
+    def find(cls) -> _Here:
+        config = Config.from_environ(os.environ)
+        if config.sources_secret_id:
+            return cls._of_stage(config, config.sources_secret_id)
+        if os.environ.get("STORE_FUNCTION"):
+            raise ConfigurationError("STORE_FUNCTION names a stage, and SOURCES_SECRET_ID does not name its secrets.")
+        run = LocalRun.find()
+        os.environ.update(run.environ())
+        secrets = run.secrets()
+
+        def secrets_of(name: str) -> list[str]:
+            if not secrets.get(name):
+                raise SecretUnavailable("secret_missing")
+            return secrets[name]
+
+        return cls(load_sources(run.sources_file), secrets, {}, secrets_of, operator(run))
+
+    @classmethod
+    def _of_stage(cls, config: Config, secret_id: str) -> _Here:
+        if not (os.environ.get("STORE_FUNCTION") or config.database_url or config.database_secret_id):
+            raise ConfigurationError("SOURCES_SECRET_ID names a stage's secrets, and STORE_FUNCTION not its database.")
+        sources = load_sources(config.sources_file)
+        kept = SourceSecrets(secret_id, time.monotonic)
+        secrets = _listed(kept, sources)
+        previous = _listed(SourceSecrets(secret_id, time.monotonic, "AWSPREVIOUS"), sources, or_none=True)
+        return cls(sources, secrets, previous, kept.of, operator())
 
     def source(self, name: str) -> Source:
         if name not in self.sources:
             raise PosternError(f"The source '{name}' is declared no more.")
         return self.sources[name]
 
-    def secrets_of(self, name: str) -> list[str]:
-        if not self.secrets.get(name):
-            raise SecretUnavailable("secret_missing")
-        return self.secrets[name]
-
     def inbox(self) -> Inbox:
-        return Inbox(self.sources, self.secrets_of, self.target.queue(), _NoBodies(), wiring.fetch)
+        queue = SqsQueue(Config.from_environ(os.environ).need("queue_url"))
+        return Inbox(self.sources, self.secrets_of, queue, _NoBodies(), wiring.fetch)
+
+
+def _listed(secrets: SourceSecrets, sources: Iterable[str], *, or_none: bool = False) -> dict[str, list[str]]:
+    """Of each source that has any; raises PosternError where they cannot be had, unless `or_none`."""
+    found = {}
+    for name in sources:
+        try:
+            found[name] = secrets.of(name)
+        except SecretUnavailable as exc:
+            if exc.reason.startswith("secrets_unreachable") and not or_none:
+                raise PosternError(f"The sources' secrets cannot be read: {exc.reason.partition(': ')[2]}.") from None
+    return found
 
 
 class _NoBodies:

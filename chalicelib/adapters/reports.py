@@ -42,11 +42,14 @@ class Reports:
             event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
             return event
 
-    def rejected(self, *, source: str | None, pending: bool, limit: int) -> dict[str, list[dict[str, Any]]]:
+    def rejected(
+        self, *, source: str | None, pending: bool, before: UUID | None, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
         """What was refused and kept, the newest first, and how often for which reason."""
+        filters = {"source": source, "pending": pending, "before": before, "limit": limit}
         with self._database.transaction() as session:
             return {
-                "rejected": session.run("list_rejected", {"source": source, "pending": pending, "limit": limit}),
+                "rejected": session.run("list_rejected", filters),
                 "reasons": session.run("count_rejected", {"source": source}),
             }
 

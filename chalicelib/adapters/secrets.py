@@ -20,10 +20,14 @@ SHIPPED_AUTHORITIES = TEAM_FOLDER / "certificates" / "database-ca.pem"
 
 
 class SourceSecrets:
-    """The valid secrets of each source, from one secret that holds a JSON object: name -> secret or list of them."""
+    """The valid secrets of each source, from one secret that holds a JSON object: name -> secret or list of them.
 
-    def __init__(self, secret_id: str, clock: Callable[[], float]) -> None:
+    `version` is Secrets Manager's label of one; AWSPREVIOUS is what was there before the last change.
+    """
+
+    def __init__(self, secret_id: str, clock: Callable[[], float], version: str = "AWSCURRENT") -> None:
         self._secret_id = secret_id
+        self._version = version
         self._clock = clock
         self._lock = Lock()
         self._secrets: dict[str, Any] | None = None
@@ -54,7 +58,7 @@ class SourceSecrets:
         self._asked_at = now
         try:
             with aws.failing_as(SecretUnavailable):
-                answer = aws.secretsmanager().get_secret_value(SecretId=self._secret_id)
+                answer = aws.secretsmanager().get_secret_value(SecretId=self._secret_id, VersionStage=self._version)
             secrets = json.loads(answer["SecretString"])
             if not isinstance(secrets, dict):
                 raise SecretUnavailable("not_an_object")

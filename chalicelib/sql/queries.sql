@@ -92,7 +92,9 @@ SELECT id, received_at FROM postern.duplicates WHERE event_id = %(id)s ORDER BY 
 -- name: list_rejected
 SELECT id, source, received_at, reason, method, octet_length(body) AS bytes, event_id
 FROM postern.rejected
-WHERE (%(source)s::text IS NULL OR source = %(source)s) AND (%(pending)s::boolean IS FALSE OR event_id IS NULL)
+WHERE (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(pending)s::boolean IS FALSE OR event_id IS NULL)
+  AND (%(before)s::uuid IS NULL OR id < %(before)s)
 ORDER BY id DESC
 LIMIT %(limit)s
 

@@ -310,8 +310,8 @@ def test_what_was_refused_is_kept_once_apart_from_the_events(pipe: Pipe) -> None
 
 def test_one_that_the_driver_cannot_send_as_it_is_costs_the_others_nothing(pipe: Pipe) -> None:
     EventStore(pipe.world.database()).keep([rejected(), rejected(url="https://x/\0\ud800", method="\0")])
-    found = pipe.world.query("SELECT url, method FROM postern.rejected ORDER BY id")
-    assert found == [("https://x/y", "POST"), ("https://x/\ufffd?", "\ufffd")]
+    found = pipe.world.query("SELECT url, method FROM postern.rejected")
+    assert set(found) == {("https://x/y", "POST"), ("https://x/\ufffd?", "\ufffd")}
 
 
 def test_what_was_kept_is_dropped_after_a_time_and_when_there_is_too_much_of_it(pipe: Pipe) -> None:
