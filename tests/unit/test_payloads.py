@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import traceback
@@ -10,11 +11,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import payloads
 from chalicelib.errors import InvalidPayload
+from chalicelib.payloads import items_of
 
 
 def parse(body: bytes, form_field: str | None = None) -> Any:
@@ -363,3 +365,39 @@ def as_jsonb_holds_it(value: Any) -> Any:
     if isinstance(value, dict):
         return {as_jsonb_holds_it(key): as_jsonb_holds_it(item) for key, item in value.items()}
     return value
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(
+    items=st.lists(values, max_size=5),
+    beside=st.dictionaries(st.text(max_size=4), values, max_size=3),
+    indent=st.sampled_from([None, 0, 3]),
+    ascii=st.booleans(),
+)
+def test_the_items_are_those_that_every_reader_finds_each_as_it_stands_there(
+    items: list[Any], beside: dict[str, Any], indent: int | None, ascii: bool
+) -> None:
+    text = json.dumps({**beside, "a": {"b": items}}, indent=indent, ensure_ascii=ascii)
+    parts = items_of(text, "a.b")
+    assert [json.loads(part) for part in parts] == items
+    at = 0
+    for part in parts:
+        at = text.index(part, at) + len(part)
+    assert [json.loads(part) for part in items_of(json.dumps(items, indent=indent), "")] == items
+
+
+@settings(deadline=None)
+@given(text=st.text(alphabet='[]{}",:ab1 \n\t.e-', max_size=40))
+def test_no_text_makes_the_reader_of_items_fall(text: str) -> None:
+    """It only ever reads what was parsed before; still, it answers or refuses."""
+    for path in ("", "a", "a.b"):
+        with contextlib.suppress(InvalidPayload):
+            for part in items_of(text, path):
+                json.loads(part)
