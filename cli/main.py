@@ -133,9 +133,13 @@ def _send(options: argparse.Namespace) -> int:
         status, answer = _post(url, sample)
         milliseconds = (time.perf_counter() - started) * 1000
         print(f"{status}  {answer}  ({source.name} {type}, {len(sample.body):,} bytes, {milliseconds:.0f} ms)")
-        if status != 202:
+        if not 200 <= status < 300:
             return 1
-        ids.append(json.loads(answer)["id"])
+        # Some providers want another answer, which says no id.
+        ids += [json.loads(answer)["id"]] if status == 202 else []
+    if not ids:
+        print("Accepted; what this provider wants for an answer names no event. `postern events` has it.")
+        return 0
     if options.no_wait:
         return 0
     return _report_stored(ids[0], operator(run))

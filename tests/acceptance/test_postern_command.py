@@ -18,6 +18,20 @@ def test_send_says_what_became_of_it(run: Run) -> None:
     assert "\nprocessed: postern show " in sent.stdout
 
 
+@pytest.mark.parametrize(("source", "status"), [("xero", "200"), ("twilio", "204")])
+def test_send_takes_the_answer_that_the_provider_wants(run: Run, source: str, status: str) -> None:
+    sent = run.postern("send", source)
+    assert (sent.returncode, sent.stdout[:3]) == (0, status)
+    assert "names no event" in sent.stdout
+
+
+@pytest.mark.parametrize("source", ["discord", "sendgrid", "plaid", "sns", "square", "mailchimp", "microsoft-graph"])
+def test_send_speaks_each_way_of_signing(run: Run, source: str) -> None:
+    sent = run.postern("send", source)
+    assert (sent.returncode, sent.stdout[:3]) == (0, "202")
+    assert "\nprocessed: postern show " in sent.stdout
+
+
 def test_the_same_delivery_several_times_is_one_event(run: Run) -> None:
     sent = run.postern("send", "github", "star", "--times", "3")
     ids = [json.loads(line.split("  ")[1])["id"] for line in sent.stdout.splitlines()[:3]]
