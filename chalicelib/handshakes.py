@@ -30,6 +30,8 @@ from chalicelib.sources import Source
 
 # Longer than any provider's challenge.
 _LONGEST_ECHO = 2_000
+# Nothing larger is read before it is verified: a handshake is small.
+_LARGEST_UNSIGNED_BYTES = 8_192
 
 TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
 
@@ -52,6 +54,8 @@ def greet(
     """The answer, or None where the delivery is no handshake of this source. Raises a Refusal."""
     for settings in source.handshakes:
         if settings.get("signed", False) != signed or settings.get("method", "POST") != delivery.method:
+            continue
+        if not signed and len(delivery.body) > _LARGEST_UNSIGNED_BYTES:
             continue
         given = _given(settings["when"], delivery)
         if given is None:

@@ -15,7 +15,7 @@ import pytest
 from chalicelib import http
 from chalicelib.config import SHIPPED_SOURCES, VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import InvalidSignature, MethodNotAllowed, SecretUnavailable
+from chalicelib.errors import InvalidSignature, MethodNotAllowed, SecretUnavailable, UnsupportedMediaType
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.sources import Sources
 from tests.schemes import URL, signed
@@ -233,6 +233,14 @@ def test_notions_token_is_taken_while_there_is_no_secret_and_never_after(pipe: P
     pipe.secrets = True
     with pytest.raises(InvalidSignature):
         accept(delivery, pipe.inbox())
+
+
+@pytest.mark.parametrize("source", ["notion", "monday", "woocommerce"])
+def test_no_large_body_is_read_before_it_is_verified(pipe: Pipe, source: str) -> None:
+    """Not even where a small one could be a handshake."""
+    body = b"webhook_id=7&" if source == "woocommerce" else b'{"challenge": "a", "verification_token": "a"}'
+    with pytest.raises((InvalidSignature, UnsupportedMediaType)):
+        ask(pipe, source, body=body + b" " * 8_192, Content_Type="application/x-www-form-urlencoded")
 
 
 # Everybody else
