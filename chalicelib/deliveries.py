@@ -50,7 +50,19 @@ class Headers(Mapping[str, str]):
 REDACTED = "[redacted]"
 
 # Headers that are a password in themselves. Signatures are not: they prove one body, and re-verifying needs them.
-CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "x-amz-security-token"})
+CREDENTIAL_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-api-key",
+        "x-amz-security-token",
+        "x-gitlab-token",
+        "x-telegram-bot-api-secret-token",
+        "cf-webhook-auth",
+        "x-hook-secret",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from chalicelib.deliveries import Delivery, Greeting
 from chalicelib.errors import InvalidPayload, InvalidSignature, SecretUnavailable
 from chalicelib.naming import at
 from chalicelib.payloads import form_of, parse
-from chalicelib.schemes.base import Fetch, encode, key_of, matching, wire
+from chalicelib.schemes.base import Fetch, as_wire, encode, key_of, matching, wire
 from chalicelib.sources import Source
 
 # Longer than any provider's challenge.
@@ -75,7 +75,9 @@ def _given(when: str, delivery: Delivery) -> str | None:
         value = delivery.headers.get(name)
         return value if not equals or value == wanted else None
     if where == "form":
-        return _form(delivery).get(what)
+        # Nothing else in it: a body of another kind may hold what looks like a field.
+        fields = _form(delivery)
+        return fields[what] if fields.keys() == {what} else None
     if where == "body":
         path, equals, wanted = what.partition("=")
         found = at(_json(delivery), path)
@@ -138,7 +140,7 @@ def _subscribe(asked: Asked) -> Greeting:
     """Meta's, and WebSub's: the challenge back, if `hub.verify_token` is the source's."""
     query = dict(asked.delivery.query)
     known = asked.secrets_of(asked.source.name + VERIFY_TOKEN)
-    matching([query.get("hub.verify_token", "").encode().decode("latin-1")], known)
+    matching([as_wire(query.get("hub.verify_token", ""))], known)
     return Greeting(200, asked.given, TEXT)
 
 
@@ -183,7 +185,9 @@ def _pending(asked: Asked) -> Greeting:
     """Notion's: a token that becomes the secret, taken while the source has none, and never after that."""
     try:
         asked.secrets_of(asked.source.name)
-    except SecretUnavailable:
+    except SecretUnavailable as exc:
+        if exc.reason != "secret_missing":
+            raise  # nobody knows whether there is one
         return Greeting(200, kept_as="verification_token")
     raise InvalidSignature("already_verified")
 

@@ -169,7 +169,9 @@ def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) ->
 
     greeting = handshakes.greet(delivery, source, signed=signed, secrets_of=inbox.secrets_of, fetch=inbox.fetch)
     if greeting is not None and greeting.kept_as is not None:
-        _keep(delivery, source, greeting.kept_as, inbox)
+        kept, why = _keep(delivery, source, greeting.kept_as, inbox)
+        if kept is None:
+            raise QueueUnavailable(f"not_kept: {why}")  # the operator has to see it: let it come again
     return greeting
 
 
@@ -280,9 +282,12 @@ def _identity(delivery: Delivery, source: Source, part: _Part) -> tuple[str, str
     """
     if part.signed_id is not None and source.items is None:
         return naming.dedup_key(part.signed_id, part.body), None
-    if source.dedup_by == "delivery" and source.dedup is None:
-        return str(part.id), None
     found, in_header = source.dedup.find_where(delivery.headers, part.payload) if source.dedup else (None, False)
+    if found is None and source.dedup_by == "delivery":
+        return str(part.id), None
+    if found and source.dedup and source.dedup.lacks_a_part(delivery.headers, part.payload):
+        # What is left of the name may be another event's as well.
+        found = f"{found}:{naming.dedup_key(None, part.body)}"
     key = naming.dedup_key(found or part.signed_id, part.body)
     if source.dedup_by == "time" and (found is None or in_header):
         # Equal bodies announce different events, and the time that is signed with them tells these apart.

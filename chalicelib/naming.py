@@ -76,6 +76,9 @@ class Place:
         name = ":".join(text for text, _ in found)
         return (name if name.strip(":") else None), any(text and in_header for text, in_header in found)
 
+    def lacks_a_part(self, headers: Headers, payload: Any) -> bool:
+        return any(not _first(part, headers, payload)[0] for part in self.parts)
+
 
 def _first(choices: tuple[Locator, ...], headers: Headers, payload: Any) -> tuple[str, bool]:
     for choice in choices:

@@ -181,8 +181,7 @@ def _text(value: Any) -> str:
     """A value as Adyen signs it: what is missing is empty, and an amount is a whole number."""
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int):
+    # A truth value would sign as the text does, and name another event.
+    if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     raise InvalidSignature("body_malformed")

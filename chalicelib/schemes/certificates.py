@@ -50,7 +50,8 @@ from chalicelib.schemes.base import (
 )
 
 # Whole URLs: no user, port, escape or fragment has a place in them.
-_SNS_HOST = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
+# A region, and not the s3-… that S3 once had there.
+_SNS_HOST = r"https://sns\.[a-z]{2,3}(?:-[a-z]+){1,3}-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?"
 _SNS_CERTIFICATE = re.compile(_SNS_HOST + r"/[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.pem", re.ASCII)
 _SNS_ACTION = re.compile(_SNS_HOST + r"/(?:\?[A-Za-z0-9._~:/?@!$&'()*+,;=%-]{0,2000})?", re.ASCII)
 _PAYPAL_CERTIFICATE = re.compile(

@@ -132,6 +132,8 @@ def _addresses(url: str) -> list[str]:
 
 
 _PAYLOAD = re.compile(r"[A-Za-z0-9+/=\n]+", re.ASCII)
+# What the handshake signs for whoever asks can be no event.
+_CHALLENGE = re.compile(r"[0-9a-f]{20,32}\n?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ class Braintree(Scheme):
         payloads = [value for name, value in fields if name == "bt_payload"]
         if len(signatures) != 1 or len(payloads) != 1 or not signatures[0]:
             raise InvalidSignature("signature_missing")
-        if not _PAYLOAD.fullmatch(payloads[0]):
+        if not _PAYLOAD.fullmatch(payloads[0]) or _CHALLENGE.fullmatch(payloads[0]):
             raise InvalidSignature("payload_malformed")
         # The library has a form that lost its last line break verified, too.
         texts = [payloads[0], payloads[0] + "\n"]

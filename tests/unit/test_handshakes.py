@@ -15,7 +15,13 @@ import pytest
 from chalicelib import http
 from chalicelib.config import SHIPPED_SOURCES, VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import InvalidSignature, MethodNotAllowed, SecretUnavailable, UnsupportedMediaType
+from chalicelib.errors import (
+    InvalidSignature,
+    MethodNotAllowed,
+    QueueUnavailable,
+    SecretUnavailable,
+    UnsupportedMediaType,
+)
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.sources import Sources
 from tests.schemes import URL, signed
@@ -33,7 +39,7 @@ class Pipe:
     messages: list[str] = field(default_factory=list)
 
     def inbox(self) -> Inbox:
-        return Inbox(SOURCES, self.secrets_of, self, self)
+        return Inbox(SOURCES, self.secrets_of, self, self, may_keep=lambda source: True)
 
     def secrets_of(self, name: str) -> list[str]:
         if not self.secrets:
@@ -241,6 +247,21 @@ def test_no_large_body_is_read_before_it_is_verified(pipe: Pipe, source: str) ->
     body = b"webhook_id=7&" if source == "woocommerce" else b'{"challenge": "a", "verification_token": "a"}'
     with pytest.raises((InvalidSignature, UnsupportedMediaType)):
         ask(pipe, source, body=body + b" " * 8_192, Content_Type="application/x-www-form-urlencoded")
+
+
+def test_an_order_that_quotes_woocommerces_ping_is_an_order(pipe: Pipe) -> None:
+    """What a customer writes must not make a real event a ping."""
+    payload = {"id": 1, "customer_note": "ring twice &webhook_id=1& thanks"}
+    given = signed_by("woocommerce", payload)
+    headers = [(name.replace("_", "-"), value) for name, value in given.items() if name != "body"]
+    assert isinstance(accept(Delivery("woocommerce", Headers(headers), given["body"], NOW), pipe.inbox()), Receipt)
+
+
+def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
+    pipe.secrets = False
+    inbox = replace(pipe.inbox(), may_keep=lambda source: False)
+    with pytest.raises(QueueUnavailable):
+        accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
 
 
 # Everybody else

@@ -765,7 +765,7 @@ def test_mandrills_events_become_events_by_their_own_ids(tmp_path: Path) -> None
     receipt = pipe.accept(sender.delivery(url="https://x.example/webhooks/shop"))
     assert isinstance(receipt, Receipt)
     assert (len(receipt.ids), receipt.answer) == (2, 200)
-    assert pipe.keys() == ["e1:send:1", "e2:open:2"]
+    assert pipe.keys() == ["e1:send:1:send", "e2:open:2:open"]
 
 
 def test_mandrill_asks_first_and_sends_nothing_but_forms(tmp_path: Path) -> None:
@@ -973,7 +973,7 @@ def test_every_altered_character_of_adyens_fields_is_refused(text: str) -> None:
 def test_missing_and_null_and_empty_are_the_same_to_adyen_and_zero_is_not() -> None:
     sent = adyen({"amount": {"value": 0, "currency": "EUR"}})
     assert ADYEN.verifies(altered_item(sent, 0, originalReference=None))
-    assert ADYEN.verifies(altered_item(sent, 0, originalReference="", success=True))
+    assert ADYEN.verifies(altered_item(sent, 0, originalReference=""))
     assert not ADYEN.verifies(altered_item(sent, 0, amount={"currency": "EUR"}))
 
 
@@ -1538,3 +1538,22 @@ def test_cdps_signature_without_headers_is_not_taken() -> None:
 )
 def test_a_header_that_cdp_would_not_make_is_refused(entries: str) -> None:
     CDP.refusal(hook0(entries, a="1"))
+
+
+def test_what_braintrees_handshake_signs_is_no_event() -> None:
+    """It signs any challenge for whoever asks, and with the same key."""
+    sender = SENDERS["braintree"]
+    challenge = "0123456789abcdef01234567"
+    public, _, private = sender.secret.partition(":")
+    mac = hmac.digest(hashlib.sha1(private.encode(), usedforsecurity=False).digest(), challenge.encode(), "sha1").hex()
+    body = urlencode({"bt_signature": f"{public}|{mac}", "bt_payload": challenge}).encode()
+    assert not sender.verifies(replace(sender.delivery(), body=body))
+
+
+def test_adyens_truth_is_a_text_and_nothing_that_signs_as_one() -> None:
+    """A captured item with the other spelling would be another event."""
+    sender = SENDERS["adyen"]
+    sent = sender.delivery()
+    for text, truth in ((b'"success": "true"', b'"success": true'), (b'"success":"true"', b'"success":true')):
+        if text in sent.body:
+            assert not sender.verifies(replace(sent, body=sent.body.replace(text, truth)))
