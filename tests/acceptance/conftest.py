@@ -88,6 +88,19 @@ class Run:
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
+    def running(self, module: str) -> psutil.Process:
+        """One of its processes that runs this module. Others may end while it is looked for."""
+
+        def found() -> psutil.Process | None:
+            for process in self.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if module in process.cmdline():
+                        return process
+            return None
+
+        process: psutil.Process = eventually(found)
+        return process
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)

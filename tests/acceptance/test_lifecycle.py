@@ -55,7 +55,7 @@ def test_a_signal_ends_every_process_and_the_data_stays(starts: Starts, number: 
 def test_what_is_queued_when_it_stops_is_processed_by_the_next_run(starts: Starts) -> None:
     with starts() as first:
         first.wait_until_ready()
-        worker = next(p for p in first.processes() if "devstack.worker" in p.cmdline())
+        worker = first.running("devstack.worker")
         worker.suspend()
         assert first.postern("send", "hmac", "late", "--no-wait").returncode == 0
         worker.resume()
@@ -154,7 +154,7 @@ def test_a_worker_that_dies_is_replaced(starts: Starts) -> None:
     with starts() as run:
         run.wait_until_ready()
         log = run.state / "logs" / "processor-1.log"
-        next(p for p in run.processes() if "devstack.worker" in p.cmdline()).kill()
+        run.running("devstack.worker").kill()
         eventually(lambda: log.read_text("utf-8").count("worker.ready") == 2)
         assert "processor-1 ended (SIGKILL); starting it again." in run.text
         assert run.postern("send", "github", "push", "--no-wait").returncode == 0
