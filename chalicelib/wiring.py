@@ -133,8 +133,20 @@ def operator() -> Operator:
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.reports import Reports
     from chalicelib.operate import Operator
+    from chalicelib.operations import refused, storage, stored
 
-    return Operator(Reports(database()), migrate=lambda: migrate(database_dsn()))
+    reports = Reports(database())
+    return Operator(
+        actions={
+            **storage.actions(lambda: migrate(database_dsn())),
+            **stored.actions(reports),
+            **refused.actions(reports),
+        },
+        duties={
+            **storage.duties(reports),
+            **refused.duties(reports),
+        },
+    )
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import sys
@@ -13,21 +12,20 @@ import urllib.parse
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 from chalicelib.errors import PosternError
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
-from cli import catalogue, output, refusals, samples
+from cli import arguments, catalogue, refusals, samples, stored
 from cli.local import LocalRun, NotRunning, Operator, operator
 from cli.stage import enter
 
 _STORED_WITHIN_SECONDS = 10.0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 not done (the reason is on standard error), 2 not understood."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(argv)
     try:
         if options.stage:
             enter(options.stage, with_secrets=options.needs_secrets)
@@ -54,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("source", help="a source of the sources file, such as github")
     send.add_argument("type", nargs="?", help="an event type, such as push; the provider's most common one if left out")
     send.add_argument("--body", type=Path, metavar="FILE", help="send this file's bytes instead of the sample's")
-    send.add_argument("--times", type=_count, default=1, metavar="N", help="send the identical delivery N times")
+    send.add_argument(
+        "--times", type=arguments.count, default=1, metavar="N", help="send the identical delivery N times"
+    )
     send.add_argument("--no-wait", action="store_true", help="do not wait until the event is stored")
     send.set_defaults(run=_send)
 
@@ -65,48 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     providers.set_defaults(run=_providers)
 
-    events = commands.add_parser("events", parents=[deployed], help="list stored events, newest first")
-    events.add_argument("--source", help="only of this source")
-    events.add_argument("--type", help="only of this type")
-    events.add_argument("--status", choices=["processed", "failed", "dead"], help="only in this state")
-    events.add_argument("--before", type=UUID, metavar="ID", help="only older than this event, for the next page")
-    events.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
-    events.add_argument("--json", action="store_true", help="print JSON")
-    events.set_defaults(run=_events)
-
-    show = commands.add_parser("show", parents=[deployed], help="show one event, with its headers, body and error")
-    show.add_argument("id", type=UUID, metavar="ID", help="the id that the sender got, or an event's")
-    form = show.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON; the body in base64")
-    form.add_argument("--body", action="store_true", help="print the body, byte for byte as it came")
-    show.set_defaults(run=_show)
-
-    sources = commands.add_parser(
-        "sources", parents=[deployed], help="list the sources, and which of their secrets are in use"
-    )
-    sources.add_argument("--days", type=_count, default=30, metavar="N", help="look at so many days (30)")
-    sources.set_defaults(run=refusals.sources, needs_secrets=True)
-
-    rejected = commands.add_parser(
-        "rejected", parents=[deployed], help="list refused deliveries that were kept, newest first"
-    )
-    rejected.add_argument("--source", help="only of this source")
-    rejected.add_argument("--pending", action="store_true", help="only those that have become no event")
-    rejected.add_argument("--before", type=UUID, metavar="ID", help="only older than this one, for the next page")
-    rejected.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many, up to 1000 (20)")
-    rejected.add_argument("--json", action="store_true", help="print JSON")
-    rejected.set_defaults(run=refusals.rejected)
-
-    explain = commands.add_parser("explain", parents=[deployed], help="say why a delivery was refused")
-    explain.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
-    explain.set_defaults(run=refusals.explain, needs_secrets=True)
-
-    reverify = commands.add_parser(
-        "reverify", parents=[deployed], help="verify kept deliveries again, and let the good ones through, once"
-    )
-    reverify.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
-    reverify.add_argument("--source", help="only of this source")
-    reverify.set_defaults(run=refusals.reverify, needs_secrets=True)
+    for module in (stored, refusals):
+        module.add_commands(commands, deployed)
 
     migrate = commands.add_parser("migrate", parents=[deployed], help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
@@ -174,48 +134,6 @@ def _address(source: str) -> str:
         return f"https://…/webhooks/{source}"
 
 
-def _events(options: argparse.Namespace) -> int:
-    filters = {
-        "source": options.source,
-        "type": options.type,
-        "status": options.status,
-        "before": str(options.before) if options.before else None,
-        "limit": options.limit,
-    }
-    events = operator().perform({"action": "events", **filters})["events"]
-    if options.json:
-        print(output.as_json(events))
-    elif events:
-        columns = {
-            "received_at": "RECEIVED",
-            "source": "SOURCE",
-            "type": "TYPE",
-            "status": "STATUS",
-            "attempts": "TRIES",
-            "id": "ID",
-            "error": "ERROR",
-        }
-        print(output.table(events, columns))
-        if len(events) == options.limit:
-            print(f"\nThere may be more: --before {events[-1]['id']}")
-    else:
-        print("No events. `postern send github push` makes one.")
-    return 0
-
-
-def _show(options: argparse.Namespace) -> int:
-    event = operator().perform({"action": "show", "id": str(options.id)})["event"]
-    if event is None:
-        raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
-    if options.body:
-        sys.stdout.buffer.write(base64.b64decode(event["body"]))
-    elif options.json:
-        print(output.as_json(event))
-    else:
-        print(output.event_page(event))
-    return 0
-
-
 def _migrate(options: argparse.Namespace) -> int:
     applied = operator().perform({"action": "migrate"})["applied"]
     print(f"Migrated: {', '.join(applied)}." if applied else "The database is up to date.")
@@ -245,10 +163,3 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as exc:
         raise PosternError(f"{file} cannot be read: {exc.strerror}.") from exc
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1000:
-        raise argparse.ArgumentTypeError("must lie between 1 and 1000")
-    return number

@@ -26,13 +26,45 @@ from chalicelib.explain import Known
 from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
 from chalicelib.sources import Source, load_sources
-from cli import output
+from cli import arguments, output
+from cli.arguments import Commands
 from cli.local import LocalRun, Operator, operator
 
 # A secret that verified nothing for so long, while another one did, can go.
 _RETIRED_AFTER = timedelta(days=7)
 # The most that one question may ask for.
 _PAGE = 1_000
+
+
+def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "sources", parents=[deployed], help="list the sources, and which of their secrets are in use"
+    )
+    parser.add_argument("--days", type=arguments.count, default=30, metavar="N", help="look at so many days (30)")
+    parser.set_defaults(run=sources, needs_secrets=True)
+
+    parser = commands.add_parser(
+        "rejected", parents=[deployed], help="list refused deliveries that were kept, newest first"
+    )
+    parser.add_argument("--source", help="only of this source")
+    parser.add_argument("--pending", action="store_true", help="only those that have become no event")
+    parser.add_argument("--before", type=UUID, metavar="ID", help="only older than this one, for the next page")
+    parser.add_argument(
+        "--limit", type=arguments.count, default=20, metavar="N", help="at most so many, up to 1000 (20)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=rejected)
+
+    parser = commands.add_parser("explain", parents=[deployed], help="say why a delivery was refused")
+    parser.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
+    parser.set_defaults(run=explain, needs_secrets=True)
+
+    parser = commands.add_parser(
+        "reverify", parents=[deployed], help="verify kept deliveries again, and let the good ones through, once"
+    )
+    parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
+    parser.add_argument("--source", help="only of this source")
+    parser.set_defaults(run=reverify, needs_secrets=True)
 
 
 def rejected(options: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ POSTERNS_OWN = (
     "metrics.py",
     "naming.py",
     "operate.py",
+    "operations",
     "payloads.py",
     "process.py",
     "providers",

@@ -128,7 +128,7 @@ class Session:
         self._connection = connection
 
     def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Runs a named query of queries.sql; its rows, or none where it gives none."""
+        """Runs a named query of sql/queries; its rows, or none where it gives none."""
         return self.execute(queries()[query], values)
 
     def run_many(self, query: str, rows: Sequence[Sequence[Any]], template: str | None = None) -> None:
@@ -237,9 +237,12 @@ def translated_errors(connection: psycopg2.extensions.connection, *, committing:
 
 @cache
 def queries() -> dict[str, str]:
-    """The blocks of queries.sql by name."""
-    blocks = re.split(r"^-- name: (\w+)\n", (_SQL / "queries.sql").read_text("utf-8"), flags=re.M)
-    return {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
+    """The blocks of sql/queries/*.sql by name."""
+    named: dict[str, str] = {}
+    for file in sorted((_SQL / "queries").glob("*.sql")):
+        blocks = re.split(r"^-- name: (\w+)\n", file.read_text("utf-8"), flags=re.M)
+        named |= {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
+    return named
 
 
 def _open(dsn: str) -> GuardedConnection:

@@ -24,6 +24,7 @@ from chalicelib.adapters.reports import Reports
 from chalicelib.deliveries import new_event_id
 from chalicelib.envelope import Rejected
 from chalicelib.operate import Operator
+from chalicelib.operations import refused, stored
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from devstack.settings import PROJECT
@@ -295,7 +296,8 @@ def test_half_a_stage_is_never_mixed_with_another_ones_half(
 @pytest.fixture
 def store_function(world: World) -> Iterator[str]:
     """Where Lambda's API is, with the store function of the stage; it is the only one who has the database."""
-    operator = Operator(Reports(world.database()), migrate=list)
+    reports = Reports(world.database())
+    operator = Operator(stored.actions(reports) | refused.actions(reports), refused.duties(reports))
 
     class Invoke(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

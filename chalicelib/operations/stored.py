@@ -1,0 +1,59 @@
+"""Stored events: list them, show one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+from uuid import UUID
+
+from marshmallow import Schema, fields, validate
+
+from chalicelib.operate import Action
+from chalicelib.process import Status
+
+
+class Events(Protocol):
+    def events(
+        self,
+        *,
+        source: str | None,
+        type: str | None,
+        status: str | None,
+        before: UUID | None,
+        limit: int,
+    ) -> list[dict[str, Any]]: ...
+    def event(self, id: UUID) -> dict[str, Any] | None: ...
+    def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
+
+
+def actions(events: Events) -> dict[str, Action]:
+    def listing(**filters: Any) -> Mapping[str, Any]:
+        return {"events": events.events(**filters)}
+
+    def show(id: UUID) -> Mapping[str, Any]:
+        return {"event": events.event(id)}
+
+    def secrets_used(days: int) -> Mapping[str, Any]:
+        return {"secrets": events.secrets_used(days)}
+
+    return {
+        "events": Action(listing, _Filters()),
+        "show": Action(show, _Id()),
+        "secrets_used": Action(secrets_used, _Days()),
+    }
+
+
+class _Filters(Schema):
+    source = fields.String(load_default=None, allow_none=True)
+    type = fields.String(load_default=None, allow_none=True)
+    status = fields.String(load_default=None, allow_none=True, validate=validate.OneOf([s.value for s in Status]))
+    before = fields.UUID(load_default=None, allow_none=True)
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+
+
+class _Id(Schema):
+    id = fields.UUID(required=True)
+
+
+class _Days(Schema):
+    days = fields.Integer(load_default=30, validate=validate.Range(1, 366))

@@ -1,0 +1,34 @@
+-- What people ask of the stored events.
+
+-- name: list_events
+SELECT id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error,
+       received_at, processed_at
+FROM postern.events
+WHERE (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(before)s::uuid IS NULL OR id < %(before)s)
+ORDER BY id DESC
+LIMIT %(limit)s
+
+-- name: show_event
+SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, delivery_id,
+       headers, body
+FROM postern.events
+WHERE id = %(id)s
+
+-- name: show_delivery
+SELECT id, source, received_at, headers, body FROM postern.deliveries WHERE id = %(id)s
+
+-- name: event_of_duplicate
+SELECT event_id FROM postern.duplicates WHERE id = %(id)s
+
+-- name: duplicates_of_event
+SELECT id, received_at FROM postern.duplicates WHERE event_id = %(id)s ORDER BY id LIMIT 100
+
+-- name: secrets_used
+SELECT source, secret, count(*) AS events, min(received_at) AS first, max(received_at) AS last
+FROM postern.events
+WHERE id >= postern.uuid7_floor(now() - make_interval(days => %(days)s))
+GROUP BY source, secret
+ORDER BY source, last DESC
