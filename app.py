@@ -86,7 +86,7 @@ def receive(source: str) -> Response:
 @app.on_sqs_message(queue=wiring.queue_name(), batch_size=10, maximum_concurrency=10)
 def processor(event: SQSEvent) -> dict[str, Any]:
     _begin(event.context)
-    return wiring.consumer().consume(event.to_dict()["Records"])
+    return wiring.consumer().consume(event.to_dict()["Records"], _time_left(event.context))
 
 
 @app.schedule(Rate(1, unit=Rate.HOURS))
@@ -150,6 +150,11 @@ def _url(request: Request, headers: Headers, query: list[tuple[str, str]]) -> st
     base = f"https://{domain}" if domain else f"http://{headers.get('host', 'localhost')}"
     path = request.context.get("path") or request.path
     return base + path + (f"?{urlencode(query)}" if query else "")
+
+
+def _time_left(context: Any) -> Callable[[], float]:
+    """In seconds, as Lambda counts it."""
+    return lambda: context.get_remaining_time_in_millis() / 1000
 
 
 def _begin(context: object, **fields: Any) -> None:

@@ -47,6 +47,8 @@ class Config:
     max_attempts: int
     retry_base_seconds: int
     retry_max_seconds: int
+    handler_timeout_seconds: int
+    max_receives: int
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
@@ -67,6 +69,8 @@ class Config:
             max_attempts=_number(environ, "MAX_ATTEMPTS", default=3),
             retry_base_seconds=_number(environ, "RETRY_BASE_SECONDS", default=30),
             retry_max_seconds=_number(environ, "RETRY_MAX_SECONDS", default=300),
+            handler_timeout_seconds=_number(environ, "HANDLER_TIMEOUT_SECONDS", default=10),
+            max_receives=_number(environ, "MAX_RECEIVES", default=100),
         )
 
     def need(self, name: str) -> str:

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Protocol
 from uuid import UUID
 
+from chalicelib.attempts import Work
 from chalicelib.envelope import Rejected, from_message
 from chalicelib.errors import (
     BodyUnavailable,
@@ -25,7 +27,7 @@ from chalicelib.errors import (
     StatementFailed,
 )
 from chalicelib.metrics import UNKNOWN_SOURCE
-from chalicelib.process import Kind, Outcome, Processor, Work
+from chalicelib.process import Kind, Outcome, Processor
 from chalicelib.retries import RetryPolicy
 from chalicelib.tracing import trace_header, trace_id
 
@@ -37,6 +39,7 @@ _LONGEST_REASON = 500
 # What became of an event -> the metric that counts it. An event that was processed before has been counted.
 _COUNTED_AS = {
     "processed": "processed",
+    "stale": "stale",
     "duplicate": "duplicates",
     "failed": "failed",
     "delayed": "delayed",
@@ -49,7 +52,9 @@ class BatchIncomplete(PosternError):
 
 
 class Queue(Protocol):
-    def send(self, message: str, *, attributes: Mapping[str, str], trace: str | None) -> None: ...
+    def send(
+        self, message: str, *, attributes: Mapping[str, str], trace: str | None, group: str = "", delay: int = 0
+    ) -> None: ...
     def hide(self, delays: Mapping[str, int]) -> None: ...
     def delete(self, receipt_handles: Sequence[str]) -> None: ...
 
@@ -93,7 +98,8 @@ class Message:
 class Consumer:
     """What consuming needs. `processor` is asked for with every batch: it may be what cannot be had.
 
-    `sources` are the declared ones, by name; the metrics tell no others apart.
+    `sources` are the declared ones, by name; the metrics tell no others apart. `renewed_after`: what was received so
+    often without being tried is sent anew, before SQS takes it for dead.
     """
 
     processor: Callable[[], Processor]
@@ -103,25 +109,32 @@ class Consumer:
     bodies: Bodies
     policy: RetryPolicy
     partial_responses: bool
+    renewed_after: int
     sources: Container[str]
     random: Callable[[], float]
     now: Callable[[], datetime]
     log: Log
 
-    def consume(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Returns Lambda's partial batch response. Raises BatchIncomplete where that would not be read."""
+    def consume(
+        self, records: Sequence[Mapping[str, Any]], time_left: Callable[[], float] = lambda: inf
+    ) -> dict[str, Any]:
+        """Returns Lambda's partial batch response. Raises BatchIncomplete where that would not be read.
+
+        `time_left` is the seconds that the invocation has left.
+        """
         started = self.now()
         messages = [Message.from_record(record) for record in records]
-        works, outcomes = self._outcomes(messages)
+        works, outcomes = self._outcomes(messages, time_left)
         written = self.now()
         self._bury([m for m in messages if outcomes[m.id].kind is Kind.DEAD], works, outcomes)
         for message in messages:
             self._report(message, works.get(message.id), outcomes[message.id], written)
         again = [m for m in messages if outcomes[m.id].kind is Kind.RETRY]
+        again = self._renew(again, works, outcomes)
         self._hide(again, outcomes)
         unsafe = bool(again) and not self.partial_responses
         if unsafe:
-            self._delete([m for m in messages if outcomes[m.id].kind is not Kind.RETRY])
+            self._delete([m for m in messages if m not in again])
         self.log(
             "batch.consumed",
             metrics={"batch_size": len(messages)},
@@ -132,7 +145,9 @@ class Consumer:
             raise BatchIncomplete(f"{len(again)} of {len(messages)} messages have to come again.")
         return {"batchItemFailures": [{"itemIdentifier": m.id} for m in again]}
 
-    def _outcomes(self, messages: Sequence[Message]) -> tuple[dict[str, Work], dict[str, Outcome]]:
+    def _outcomes(
+        self, messages: Sequence[Message], time_left: Callable[[], float]
+    ) -> tuple[dict[str, Work], dict[str, Outcome]]:
         """By message id: what could be read, and the outcome of every message."""
         outcomes: dict[str, Outcome] = {}
         works: dict[str, Work] = {}
@@ -154,7 +169,7 @@ class Consumer:
                 )
             except BodyUnavailable as exc:
                 outcomes[message.id] = Outcome(Kind.RETRY, reason=f"body: {exc}")
-        processed = self._process(list(works.values()))
+        processed = self._process(list(works.values()), time_left)
         outcomes |= {id: processed[work.event.id] for id, work in works.items()}
         outcomes |= self._keep(refused)
         return works, outcomes
@@ -180,9 +195,9 @@ class Consumer:
             event = replace(event, delivery_body=self.bodies.get(event.delivery_body_key))
         return Work(event, body, message.attempts_before)
 
-    def _process(self, works: Sequence[Work]) -> dict[UUID, Outcome]:
+    def _process(self, works: Sequence[Work], time_left: Callable[[], float]) -> dict[UUID, Outcome]:
         try:
-            return self.processor().process(works)
+            return self.processor().process(works, time_left)
         except ConfigurationError as exc:
             # A handler module that cannot be imported, say: no event's fault, and mended by the next deployment.
             return {w.event.id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for w in works}
@@ -206,6 +221,32 @@ class Consumer:
                 self.log("dead_letter.failed", failed=True, **facts, reason=exc.reason)
                 outcomes[message.id] = Outcome(Kind.RETRY, reason="dead-letter queue unavailable")
 
+    def _renew(
+        self, again: Sequence[Message], works: Mapping[str, Work], outcomes: Mapping[str, Outcome]
+    ) -> list[Message]:
+        """Those that have to come again as they are. What SQS would soon give up on, and is not to blame for having
+        come so often, is sent as a new message in its stead: one more copy is an event that is there already.
+        """
+        left = []
+        for message in again:
+            work = works.get(message.id)
+            if work is None or outcomes[message.id].attempts or message.receives < self.renewed_after:
+                left.append(message)
+                continue
+            attributes = {} if work.attempts_before is None else {ATTEMPTS_ATTRIBUTE: str(work.attempts_before)}
+            try:
+                self.queue.send(
+                    message.text,
+                    group=work.event.source,
+                    attributes=attributes,
+                    trace=message.trace,
+                    delay=self.policy.delay(message.receives, self.random),
+                )
+            except QueueUnavailable as exc:
+                self.log("renewal.failed", failed=True, **self._facts(message, work), reason=exc.reason)
+                left.append(message)
+        return left
+
     def _hide(self, again: Sequence[Message], outcomes: Mapping[str, Outcome]) -> None:
         delays = {
             m.receipt_handle: self.policy.delay(outcomes[m.id].attempts or m.receives, self.random) for m in again
@@ -226,7 +267,7 @@ class Consumer:
     def _report(self, message: Message, work: Work | None, outcome: Outcome, written: datetime) -> None:
         what = _what(outcome)
         metrics: dict[str, float] = {_COUNTED_AS[what]: 1} if what in _COUNTED_AS else {}
-        if work and outcome.kind is Kind.PROCESSED:
+        if work and outcome.kind in (Kind.PROCESSED, Kind.STALE):
             metrics["ingest_lag_ms"] = _ms(work.event.received_at, written)
         self.log(
             f"event.{what}",

@@ -103,7 +103,8 @@ class Event:
 
     `payload` is the parsed body (JSON, or the fields of a form; None where it is neither), `body` its exact bytes. An
     event of a delivery that brought several has its own part of that as its body. `attempt` counts the tries at
-    processing this event, from 1. `request_id` is API Gateway's id of the request that brought it, where there was one.
+    processing this event, from 1; `replayed` says that a person asked for this one, `dry_run` that whatever it does to
+    the database will be undone. `request_id` is API Gateway's id of the request that brought it, where there was one.
     """
 
     id: UUID
@@ -116,6 +117,8 @@ class Event:
     body: bytes
     attempt: int = 1
     request_id: str | None = None
+    replayed: bool = False
+    dry_run: bool = False
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -146,6 +146,13 @@ class HandlerFailed(PosternError):
         self.failure = failure
 
 
+class PermanentError(PosternError):
+    """Raise it, or an error derived from it, in a handler: trying again would not help.
+
+    The event goes to the dead letters at once.
+    """
+
+
 class TransactionControlForbidden(PosternError):
     """A handler tried to end or nest the event's transaction, which it shares with other events."""
 

@@ -16,33 +16,55 @@ import importlib
 import pkgutil
 import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, TypeVar
 
+from marshmallow import EXCLUDE, Schema, ValidationError
+
 from chalicelib.deliveries import Event
-from chalicelib.errors import ConfigurationError
+from chalicelib.errors import ConfigurationError, PermanentError
+
+__all__ = ["Event", "Handler", "PermanentError", "discover", "on"]
 
 Function = Callable[[Event, Any], object]
 _F = TypeVar("_F", bound=Function)
 
-# The end of a traceback is where the error is.
-_LONGEST_ERROR = 8_000
+_HANDLERS = "chalicelib.handlers"
 
 
 @dataclass(frozen=True)
 class Handler:
-    """One decorated function and which events it is for; `*` stands for any run of characters."""
+    """One decorated function and which events it is for; `*` stands for any run of characters.
+
+    - `timeout`: seconds that it may take; None for the installation's own limit.
+    - `schema`: what it gets as the payload is what this makes of it; a mismatch is a permanent error.
+    - `entity`, `version`: what the event is about, and how new that is (chalicelib.order).
+    """
 
     source: str
     type: str
     function: Function
     registered_by: str = ""  # the module; the function may come from another
+    timeout: float | None = None
+    schema: Schema | None = None
+    entity: Callable[[Event], object] | None = None
+    version: Callable[[Event], object] | None = None
+
+    @property
+    def name(self) -> str:
+        module = getattr(self.function, "__module__", "") or self.registered_by
+        function = getattr(self.function, "__qualname__", None) or type(self.function).__name__
+        return f"{module.removeprefix(_HANDLERS + '.')}.{function}"
 
     def takes(self, source: str, type: str) -> bool:
         return _matches(self.source, source) and _matches(self.type, type)
+
+    def __call__(self, event: Event, db: Any) -> None:
+        if self.schema is not None:
+            event = replace(event, payload=_loaded(self.schema, event.payload))
+        self.function(event, db)
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -50,21 +72,50 @@ def _matches(pattern: str, text: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 
+def _loaded(schema: Schema, payload: Any) -> Any:
+    try:
+        return schema.load(payload)
+    except ValidationError as exc:
+        raise PermanentError(f"The payload is not what {type(schema).__name__} says: {exc.messages}") from None
+
+
 _registered: list[Handler] = []
 
 
-def on(source: str, type: str = "*") -> Callable[[_F], _F]:
-    """Registers a handler for events of this source and type."""
+def on(
+    source: str,
+    type: str = "*",
+    *,
+    timeout: float | None = None,
+    schema: Schema | type[Schema] | None = None,
+    entity: Callable[[Event], object] | None = None,
+    version: Callable[[Event], object] | None = None,
+) -> Callable[[_F], _F]:
+    """Registers a handler for events of this source and type; docs/handlers.md says what the options do.
+
+    A class of schema ignores fields that it does not name, unless its Meta says otherwise.
+    """
     module = sys._getframe(1).f_globals.get("__name__", "")
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError(f"A handler's timeout is {timeout!r}, not a number of seconds.")
+    if version is not None and entity is None:
+        raise ConfigurationError("A handler has a version, and no entity that it is the version of.")
 
     def register(function: _F) -> _F:
-        _registered.append(Handler(source, type, function, module))
+        made = _instance(schema) if schema is not None else None
+        _registered.append(Handler(source, type, function, module, timeout, made, entity, version))
         return function
 
     return register
 
 
-def discover(package: str = "chalicelib.handlers") -> Sequence[Handler]:
+def _instance(schema: Schema | type[Schema]) -> Schema:
+    if isinstance(schema, Schema):
+        return schema
+    return schema() if "unknown" in vars(schema.Meta) else schema(unknown=EXCLUDE)
+
+
+def discover(package: str = _HANDLERS) -> Sequence[Handler]:
     """Imports every module of the package; the handlers that registered themselves, in order.
 
     Raises ConfigurationError when one cannot be imported.
@@ -83,29 +134,3 @@ def _import(module: str) -> ModuleType:
         # Whatever it had imported before stays imported, and so do the handlers in there.
         _registered[:] = [h for h in _registered if h.registered_by in sys.modules]
         raise ConfigurationError(f"Handlers in {module} cannot be imported: {type(exc).__name__}: {exc}") from exc
-
-
-def run(handlers: Sequence[Handler], event: Event, db: Any) -> None:
-    for handler in handlers:
-        handler.function(event, db)
-
-
-def describe(failure: BaseException) -> str:
-    """A failure as it is stored: the error in the first line, then the end of its traceback."""
-    # Without this module's and the adapter's frames, which are the same in every failure.
-    trace = failure.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
-        ("chalicelib.adapters.", "chalicelib.handling", "chalicelib.process")
-    ):
-        trace = trace.tb_next
-    summary = f"{type(failure).__name__}: {_message(failure)}".splitlines()[0][:1_000]
-    full = "".join(traceback.format_exception(failure.with_traceback(trace)))
-    return f"{summary}\n\n{full[-_LONGEST_ERROR:]}"
-
-
-def _message(failure: BaseException) -> str:
-    try:
-        return str(failure)
-    except Exception:
-        # An error of the team's own that fails once more when it is asked what it is.
-        return "(no message)"

@@ -30,6 +30,7 @@ METRICS = {
     "secret_matches": Metric(by="secret_used"),
     "duplicates": Metric(by="source"),
     "processed": Metric(by="source"),
+    "stale": Metric(by="source"),
     "failed": Metric(by="source"),
     "delayed": Metric(by="source"),
     "dead": Metric(by="source"),

@@ -6,60 +6,28 @@ What the database's absence causes is nobody's fault: nothing is charged, and al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
+from math import inf
 from typing import Any, Protocol
 from uuid import UUID
 
-from chalicelib import handling, payloads
-from chalicelib.deliveries import Event
+from chalicelib.attempts import Attempt, Result, Runner, Status, Trigger, Work
 from chalicelib.envelope import Accepted
 from chalicelib.errors import DatabaseUnavailable, StatementFailed, TransactionEnded
-from chalicelib.handling import Handler
-from chalicelib.retries import RetryPolicy
+from chalicelib.limits import Budget
+from chalicelib.order import Entity, Order
 
 # Each of them waited for as long as a lock may take: the rest would only use up the function's time.
 _MOST_BLOCKED = 2
 
 
-class Status(StrEnum):
-    """The states of a stored event (docs/architecture.md has the diagram)."""
-
-    PROCESSED = "processed"
-    FAILED = "failed"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True)
-class Work:
-    """One event of a batch, its bytes at hand.
-
-    `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
-    `payload_fits`: False once the database has refused its payload as jsonb.
-    """
-
-    event: Accepted
-    body: bytes
-    attempts_before: int | None = None
-    payload_fits: bool = True
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an event's row says of it."""
-
-    status: Status
-    attempts: int
-    error: str | None = None
-    processed_at: datetime | None = None
-
-
 class Kind(StrEnum):
     PROCESSED = "processed"
+    STALE = "stale"
     DUPLICATE = "duplicate"
     ALREADY_PROCESSED = "already_processed"
     KEPT = "kept"  # no event: a refused delivery
@@ -86,7 +54,12 @@ class Transaction(Protocol):
     def insert(self, rows: Sequence[tuple[Work, Result]]) -> None: ...
     def update(self, results: Sequence[tuple[UUID, Result]]) -> None: ...
     def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None: ...
-    def attempt(self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None) -> BaseException | None: ...
+    def lock_entities(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]: ...
+    def advance(self, versions: Mapping[Entity, tuple[Decimal, UUID]]) -> None: ...
+    def record(self, attempts: Sequence[Attempt]) -> None: ...
+    def attempt(
+        self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None, *, seconds: float
+    ) -> BaseException | None: ...
 
 
 class Store(Protocol):
@@ -95,48 +68,52 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Processor:
-    """Processes batches with these handlers."""
+    """Processes batches."""
 
     store: Store
-    handlers: Sequence[Handler]
-    policy: RetryPolicy
-    now: Callable[[], datetime]
+    runner: Runner
 
-    def process(self, batch: Sequence[Work]) -> dict[UUID, Outcome]:
-        """The outcome of every event of the batch, by its id. Raises nothing that a database can cause."""
-        # SQS may put two copies of one message into one batch; they are one event.
-        works = list({work.event.id: work for work in batch}.values())
+    def process(self, batch: Sequence[Work], time_left: Callable[[], float] = lambda: inf) -> dict[UUID, Outcome]:
+        """The outcome of every event of the batch, by its id. Raises nothing that a database can cause.
+
+        `time_left` is the seconds that the invocation has left.
+        """
+        # SQS may put two copies of one message into one batch; they are one event. It keeps no order, either.
+        works = sorted({work.event.id: work for work in batch}.values(), key=lambda work: work.event.received_at)
         if not works:
             return {}
+        budget = Budget(time_left)
         try:
-            return self._together(works)
+            return self._together(works, budget)
         except DatabaseUnavailable as exc:
             return _all_later(works, f"database: {exc}")
         except (StatementFailed, TransactionEnded):
-            return self._one_by_one(works)
+            return self._one_by_one(works, budget)
 
-    def _one_by_one(self, works: Sequence[Work]) -> dict[UUID, Outcome]:
+    def _one_by_one(self, works: Sequence[Work], budget: Budget) -> dict[UUID, Outcome]:
         outcomes: dict[UUID, Outcome] = {}
         blocked = 0
+        reason = ""
         for at, work in enumerate(works):
             if blocked == _MOST_BLOCKED:
-                return outcomes | _all_later(works[at:], "locked by another transaction")
+                return outcomes | _all_later(works[at:], reason)
             try:
-                outcome = self._alone(work)
+                outcome = self._alone(work, budget)
             except DatabaseUnavailable as exc:
                 return outcomes | _all_later(works[at:], f"database: {exc}")
             outcomes[work.event.id] = outcome
-            blocked += outcome.kind is Kind.RETRY and not outcome.attempts
+            if outcome.kind is Kind.RETRY and not outcome.attempts:
+                blocked, reason = blocked + 1, outcome.reason
         return outcomes
 
-    def _alone(self, work: Work) -> Outcome:
+    def _alone(self, work: Work, budget: Budget) -> Outcome:
         """As it is; without its payload, if that is what the database refuses (the bytes are kept, and handlers read
         those); and as failed, if its handlers left something that the commit refuses, or ended the transaction.
         """
         failure: BaseException | None = None
         while True:
             try:
-                return self._together([work], failure)[work.event.id]
+                return self._together([work], budget, failure)[work.event.id]
             except TransactionEnded as exc:
                 failure = exc
             except StatementFailed as exc:
@@ -148,23 +125,39 @@ class Processor:
                     # A lock that did not come, say: nobody's fault, and gone the next time.
                     return Outcome(Kind.RETRY, reason=str(exc))
 
-    def _together(self, works: Sequence[Work], failure: BaseException | None = None) -> dict[UUID, Outcome]:
+    def _together(
+        self, works: Sequence[Work], budget: Budget, failure: BaseException | None = None
+    ) -> dict[UUID, Outcome]:
         """One transaction. With `failure`, handlers are not run: it is what came of them."""
         with self.store.transaction() as tx:
             outcomes, new, again = self._sort(works, tx)
+            tries = [self.runner.prepare(work, 1, Trigger.FIRST, failure=failure) for work in new]
+            tries += [
+                self.runner.prepare(
+                    work,
+                    number,
+                    Trigger.RETRY if work.attempts_before is None else Trigger.REDRIVE,
+                    failure=failure,
+                )
+                for work, number in again
+            ]
+            order = Order(tx.lock_entities([entity for one in tries for entity in one.entities]))
             # A row whose handlers succeeded is in already, together with what they wrote; the others follow at once.
             rows: list[tuple[Work, Result]] = []
-            results: dict[UUID, Result] = {}
-            for work in new:
-                result, stored = self._run(work, 1, tx, failure)
-                results[work.event.id] = result
-                if not stored:
-                    rows.append((work, result))
+            made: list[Attempt] = []
+            for one in tries:
+                attempt = self.runner.run(one, tx, order, budget)
+                if attempt is None:
+                    outcomes[one.work.event.id] = Outcome(Kind.RETRY, reason="no time left in this invocation")
+                    continue
+                made.append(attempt)
+                if one.number == 1 and (attempt.failure or not one.handlers):
+                    rows.append((one.work, attempt.result))
             tx.insert(rows)
-            for work, attempts in again:
-                results[work.event.id], _ = self._run(work, attempts, tx, failure)
-            tx.update([(work.event.id, results[work.event.id]) for work, _ in again])
-        return outcomes | {id: _outcome(result) for id, result in results.items()}
+            tx.update([(attempt.event.id, attempt.result) for attempt in made if attempt.result.attempts > 1])
+            tx.advance(order.advanced)
+            tx.record(made)
+        return outcomes | {attempt.event.id: _outcome(attempt) for attempt in made}
 
     def _sort(
         self, works: Sequence[Work], tx: Transaction
@@ -196,7 +189,7 @@ class Processor:
                 new.append(work)  # its row was dropped with its partition, or a handler's commit came before it
                 continue
             status, attempts = states[work.event.id]
-            if status == Status.PROCESSED:
+            if Status(status).is_done:
                 outcomes[work.event.id] = Outcome(Kind.ALREADY_PROCESSED)
             elif status == Status.DEAD and work.attempts_before != attempts:
                 # The function died after it had given this event up and before it had moved the message.
@@ -205,50 +198,17 @@ class Processor:
                 again.append((work, attempts + 1))
         return outcomes, new, again
 
-    def _run(self, work: Work, attempts: int, tx: Transaction, failure: BaseException | None) -> tuple[Result, bool]:
-        """The event's result, and whether its row is in with it."""
-        event = work.event
-        processed = Result(Status.PROCESSED, attempts, processed_at=self.now())
-        if failure is None:
-            handlers = [h for h in self.handlers if h.takes(event.source, event.type)]
-            if not handlers:
-                return processed, False
-            failure = tx.attempt(
-                lambda db: handling.run(handlers, _announced(work, attempts), db),
-                row=(work, processed) if attempts == 1 else None,
-            )
-            if failure is None:
-                return processed, attempts == 1
-        since_redrive = attempts - (work.attempts_before or 0)
-        status = Status.DEAD if self.policy.is_last(since_redrive) else Status.FAILED
-        return Result(status, attempts, error=handling.describe(failure)), False
 
-
-def _announced(work: Work, attempts: int) -> Event:
-    event = work.event
-    text = payloads.text_of(work.body, event.form_field, event.format)
-    return Event(
-        id=event.id,
-        source=event.source,
-        type=event.type,
-        dedup_key=event.dedup_key,
-        received_at=event.received_at,
-        headers=deepcopy(dict(event.headers)),  # a handler may do with it as it likes
-        payload=None if text is None else payloads.parse(text),
-        body=work.body,
-        attempt=attempts,
-        request_id=event.request_id,
-    )
-
-
-def _outcome(result: Result) -> Outcome:
+def _outcome(attempt: Attempt) -> Outcome:
     kind = {
         Status.PROCESSED: Kind.PROCESSED,
+        Status.STALE: Kind.STALE,
         Status.FAILED: Kind.RETRY,
         Status.DEAD: Kind.DEAD,
-    }[result.status]
-    reason = result.error.splitlines()[0] if result.error else ""
-    return Outcome(kind, result.attempts, reason)
+    }[attempt.result.status]
+    failure = attempt.failure
+    reason = f"{failure.error_class}: {failure.message}" if failure else ""
+    return Outcome(kind, attempt.result.attempts, reason)
 
 
 def _all_later(works: Sequence[Work], reason: str) -> dict[UUID, Outcome]:

@@ -104,9 +104,11 @@ def consumer() -> Consumer:
     def processor() -> Processor:
         from chalicelib import handling
         from chalicelib.adapters.event_store import EventStore
+        from chalicelib.attempts import Runner
         from chalicelib.process import Processor
 
-        return Processor(EventStore(database()), handling.discover(), policy, utc_now)
+        runner = Runner(handling.discover(), policy, utc_now, config().handler_timeout_seconds)
+        return Processor(EventStore(database()), runner)
 
     def keep(rejected: Sequence[Rejected]) -> None:
         from chalicelib.adapters.event_store import EventStore
@@ -121,6 +123,8 @@ def consumer() -> Consumer:
         bodies=S3Bodies(config().need("bodies_bucket")),
         policy=policy,
         partial_responses=config().partial_batch_response,
+        # A tenth is left for what ends the function, which counts as a receive as well.
+        renewed_after=max(1, config().max_receives - max(1, config().max_receives // 10)),
         sources=source_names(config().sources_file),
         random=random,
         now=utc_now,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 
 from chalicelib.adapters.postgres import Database, Session
+from chalicelib.attempts import Attempt, Result, Work
 from chalicelib.envelope import Accepted, Rejected
 from chalicelib.errors import HandlerFailed, InvalidPayload, StatementFailed
+from chalicelib.order import Entity
 from chalicelib.payloads import jsonb_text, text_of
-from chalicelib.process import Result, Work
 
 
 class EventStore:
@@ -106,12 +108,42 @@ class EventTransaction:
             [(event.id, owner, event.source, event.received_at) for event, owner in repeats],
         )
 
-    def attempt(self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None) -> BaseException | None:
-        """Runs `handlers` with a cursor and then inserts `row`; what they raised, or None.
+    def lock_entities(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
+        """Waits until no other transaction works on any of them, and keeps them until this one ends; their versions."""
+        if not entities:
+            return {}
+        several = sorted(set(entities))
+        values = {"sources": [e.source for e in several], "keys": [e.key for e in several]}
+        self._session.run("lock_entities", values)
+        rows = self._session.run("entity_versions", values)  # seen after the locks were had
+        return {Entity(row["source"], row["entity"]): row["version"] for row in rows}
+
+    def advance(self, versions: Mapping[Entity, tuple[Decimal, UUID]]) -> None:
+        """Notes how far these entities have come."""
+        self._session.run_many(
+            "advance_entities",
+            [(entity.source, entity.key, version, id) for entity, (version, id) in sorted(versions.items())],
+        )
+
+    def record(self, attempts: Sequence[Attempt]) -> None:
+        """Keeps them, and counts the failed ones to their issues: last, since batches share those rows."""
+        self._session.run_many("insert_attempts", [_attempt(attempt) for attempt in attempts])
+        issues: dict[str, list[Attempt]] = {}
+        for attempt in attempts:
+            if attempt.failure:
+                issues.setdefault(attempt.failure.issue, []).append(attempt)
+        self._session.run_many("count_issues", [_issue(id, issues[id]) for id in sorted(issues)])
+
+    def attempt(
+        self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None, *, seconds: float
+    ) -> BaseException | None:
+        """Runs `handlers` with a cursor and then inserts `row`; what they raised, or None. No statement of theirs may
+        take longer than `seconds`.
 
         When they raise, nothing of it is kept. Raises TransactionEnded when the transaction did not survive them; the
         row comes after them so that it never says more than what was done, whatever they committed.
         """
+        self._session.limit_statements(seconds)
         try:
             with self._session.savepoint():
                 self._session.run_handlers(handlers)
@@ -119,6 +151,37 @@ class EventTransaction:
         except HandlerFailed as exc:
             return exc.failure
         return None
+
+
+def _attempt(attempt: Attempt) -> tuple[Any, ...]:
+    failure = attempt.failure
+    return (
+        attempt.event.id,
+        attempt.result.attempts,
+        attempt.started_at,
+        attempt.duration_ms,
+        attempt.trigger,
+        attempt.result.status,
+        *((_text(failure.handler), _text(failure.error_class), _text(failure.message)) if failure else (None,) * 3),
+        *((_text(failure.traceback), failure.issue) if failure else (None, None)),
+        attempt.replay_id,
+    )
+
+
+def _issue(id: str, attempts: Sequence[Attempt]) -> tuple[Any, ...]:
+    first, last = attempts[0], attempts[-1]
+    assert last.failure is not None
+    return (
+        id,
+        _text(last.failure.handler),
+        _text(last.failure.error_class),
+        _text(last.failure.message),
+        len(attempts),
+        first.started_at,
+        last.started_at,
+        first.event.id,
+        last.event.id,
+    )
 
 
 def _keys(events: Sequence[Accepted]) -> dict[str, list[Any]]:

@@ -49,6 +49,9 @@ _AWAY = ("08", "25", "53", "57P", "58", "XX")
 _NO_RESOURCES = "53"
 _NO_SUCH_SAVEPOINT = "3B001"
 
+# As settle_session sets it.
+_STATEMENT_MILLISECONDS = 20_000
+
 _ENDED = "The handler ended its event's transaction."
 
 
@@ -126,6 +129,7 @@ class Session:
 
     def __init__(self, connection: GuardedConnection) -> None:
         self._connection = connection
+        self._limit = _STATEMENT_MILLISECONDS
 
     def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Runs a named query of sql/queries; its rows, or none where it gives none."""
@@ -145,6 +149,13 @@ class Session:
                 return []
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def limit_statements(self, seconds: float) -> None:
+        """For the rest of the transaction, no statement takes longer; never longer than the session allows, either."""
+        milliseconds = max(1, min(round(seconds * 1000), _STATEMENT_MILLISECONDS))
+        if milliseconds != self._limit:
+            self.run("limit_statements", {"milliseconds": str(milliseconds)})
+            self._limit = milliseconds
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:

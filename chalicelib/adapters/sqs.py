@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # SQS takes no more entries in one call.
 _MOST_ENTRIES = 10
+_LONGEST_DELAY_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,18 @@ class SqsQueue:
         group: str = "",
         attributes: Mapping[str, str] | None = None,
         trace: str | None = None,
+        delay: int = 0,
     ) -> None:
         """`group` makes a standard queue a fair one: a group with a backlog does not delay the others.
 
-        `trace`, X-Ray's header, does not count to the message's size.
+        `trace`, X-Ray's header, does not count to the message's size. `delay`: seconds until it can be received, 900 at
+        most.
         """
         optional: dict[str, Any] = {}
         if group:
             optional["MessageGroupId"] = group
+        if delay:
+            optional["DelaySeconds"] = min(delay, _LONGEST_DELAY_SECONDS)
         if trace:
             optional["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         with aws.failing_as(QueueUnavailable):

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
+from chalicelib.attempts import Status
 from chalicelib.operate import Action
-from chalicelib.process import Status
 
 
 class Events(Protocol):

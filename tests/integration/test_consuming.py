@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from chalicelib import handling
 from chalicelib.adapters import aws as aws_clients
 from chalicelib.adapters.event_store import EventStore
+from chalicelib.adapters.postgres import Database
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.consume import BatchIncomplete, Consumer
@@ -124,6 +125,7 @@ def function(
             bodies=S3Bodies(resources.bodies_bucket),
             policy=POLICY,
             partial_responses=partial,
+            renewed_after=90,
             sources={"shop"},
             random=lambda: 1.0,
             now=now,
@@ -318,7 +320,7 @@ def test_handlers_that_can_be_imported_the_second_time_run_once(
     monkeypatch.chdir(tmp_path)
 
     def processor() -> Processor:
-        return replace(world.processor(), handlers=handling.discover("flaky_handlers"))
+        return world.processor(handlers=handling.discover("flaky_handlers"))
 
     fn = function()
     fn = replace(fn, consumer=replace(fn.consumer, processor=processor))
@@ -394,3 +396,44 @@ def test_a_trace_is_in_every_line_of_its_event_and_goes_along_to_the_dead_letter
     assert {(line["trace_id"], line["request_id"], line["id"]) for line in lines} == {(TRACE, "r-1", str(event.id))}
     [letter] = fn.dead()
     assert letter["Attributes"]["AWSTraceHeader"] == header
+
+
+def test_what_the_databases_absence_keeps_for_too_long_is_sent_anew_before_sqs_gives_up(
+    function: Makes, world: World, tmp_path: Path
+) -> None:
+    """`maxReceiveCount` counts receives, and an outage may last longer than they do."""
+    away = Processor(EventStore(Database(lambda fresh: f"host={tmp_path} dbname=none")), world.processor().runner)
+    fn = function(away, renewed_after=2)
+    event = work().event
+    fn.send(event)
+    seen: list[tuple[str, int]] = []
+    for _ in range(9):
+        for message in (messages := eventually(fn.turn)):
+            seen.append((message["MessageId"], int(message["Attributes"]["ApproximateReceiveCount"])))
+        fn.end_wait(messages)
+    assert max(receives for _, receives in seen) == 2
+    assert len({id for id, _ in seen}) == 5
+    fn = function(renewed_after=2)
+    fn.until(lambda: fn.left() == 0)
+    assert world.rows() == [("processed", 1)]
+    assert fn.dead() == []
+
+
+def test_a_renewed_message_keeps_its_group_its_trace_and_its_attempts(function: Makes, tmp_path: Path) -> None:
+    def refuse(*arguments: object) -> Processor:
+        raise ConfigurationError("not to be had")
+
+    fn = function(renewed_after=1)
+    fn = replace(fn, consumer=replace(fn.consumer, processor=refuse))
+    header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    fn.send_text(
+        to_message(work().event),
+        MessageAttributes={"postern-attempts": {"DataType": "String", "StringValue": "3"}},
+        MessageSystemAttributes={"AWSTraceHeader": {"DataType": "String", "StringValue": header}},
+    )
+    [first] = fn.turn()
+    [second] = eventually(fn.receive)
+    assert second["MessageId"] != first["MessageId"]
+    assert second["Attributes"]["AWSTraceHeader"] == header
+    assert second["Attributes"]["MessageGroupId"] == "shop"
+    assert second["MessageAttributes"]["postern-attempts"]["StringValue"] == "3"

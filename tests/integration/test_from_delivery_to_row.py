@@ -15,13 +15,14 @@ import pytest
 from chalicelib import naming
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.reports import Reports
+from chalicelib.attempts import Work
 from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
 from chalicelib.envelope import Accepted, Rejected, from_message
 from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable
 from chalicelib.handling import Handler
 from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.process import Kind, Work
+from chalicelib.process import Kind
 from chalicelib.sources import Sources
 from tests.integration.world import World, effect, now
 from tests.schemes import scheme_of, signature
@@ -104,7 +105,7 @@ class Pipe:
             assert body is not None
             works.append(Work(event, body))
         self.messages.clear()
-        processor = replace(self.world.processor(), handlers=[Handler("*", "*", effect)])
+        processor = self.world.processor(handlers=[Handler("*", "*", effect)])
         outcomes = processor.process(works)
         return [outcomes[work.event.id].kind for work in works]
 

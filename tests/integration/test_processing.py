@@ -11,8 +11,9 @@ import psycopg2
 import pytest
 
 from chalicelib.adapters.reports import Reports
+from chalicelib.attempts import Work
 from chalicelib.deliveries import Event, new_event_id
-from chalicelib.process import Kind, Outcome, Work
+from chalicelib.process import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work
 
 Process = Callable[..., dict[UUID, Outcome]]

@@ -10,8 +10,9 @@ from uuid import UUID
 
 import pytest
 
+from chalicelib.attempts import Work
 from chalicelib.deliveries import Event
-from chalicelib.process import Kind, Outcome, Work
+from chalicelib.process import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work
 from tests.support import eventually
 

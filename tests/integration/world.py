@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +14,11 @@ import psycopg2
 
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
+from chalicelib.attempts import Runner, Work
 from chalicelib.deliveries import Event, new_event_id
 from chalicelib.envelope import Accepted
 from chalicelib.handling import Handler
-from chalicelib.process import Processor, Work
+from chalicelib.process import Processor
 from chalicelib.retries import RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2)
@@ -72,9 +73,14 @@ class World:
         self.open.append(database)
         return database
 
-    def processor(self, *functions: Callable[[Event, Any], object], database: Database | None = None) -> Processor:
-        handlers = [Handler("shop", "*", function) for function in functions]
-        return Processor(EventStore(database or self.database()), handlers, POLICY, now)
+    def processor(
+        self,
+        *functions: Callable[[Event, Any], object],
+        database: Database | None = None,
+        handlers: Sequence[Handler] = (),
+    ) -> Processor:
+        handlers = [*handlers, *(Handler("shop", "*", function) for function in functions)]
+        return Processor(EventStore(database or self.database()), Runner(handlers, POLICY, now, 10))
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with contextlib.closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:

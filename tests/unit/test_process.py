@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from chalicelib.attempts import Runner, Work
 from chalicelib.deliveries import new_event_id
 from chalicelib.envelope import Accepted
 from chalicelib.errors import DatabaseUnavailable, StatementFailed
-from chalicelib.process import Kind, Outcome, Processor, Work
+from chalicelib.process import Kind, Outcome, Processor
 from chalicelib.retries import RetryPolicy
 
 
@@ -43,7 +44,7 @@ class Batch:
         return cls([Work(Accepted(id, "s", "t", str(id), at, {}, b"{}"), b"{}") for id in ids])
 
     def process(self, store: Refusing) -> list[Outcome]:
-        processor = Processor(store, [], RetryPolicy(3, 1, 1), lambda: datetime.now(UTC))
+        processor = Processor(store, Runner([], RetryPolicy(3, 1, 1), lambda: datetime.now(UTC), 10))
         outcomes: dict[UUID, Outcome] = processor.process(self.works)
         return [outcomes[work.event.id] for work in self.works]
 

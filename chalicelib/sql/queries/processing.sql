@@ -57,6 +57,49 @@ SET status = result.status,
 FROM (VALUES %s) AS result (id, status, attempts, error, processed_at)
 WHERE event.id = result.id
 
+-- name: limit_statements
+SELECT set_config('statement_timeout', %(milliseconds)s, true)
+
+-- name: lock_entities
+-- Each transaction takes them in one order, so that none waits for another in a circle. Two entities that share a
+-- hash wait for each other needlessly, and no worse.
+SELECT pg_advisory_xact_lock(key)
+FROM (
+  SELECT DISTINCT hashtextextended('postern.entities' || E'\n' || source || E'\n' || entity, 0) AS key
+  FROM unnest(%(sources)s::text[], %(keys)s::text[]) AS wanted (source, entity)
+  ORDER BY key
+) AS sorted
+
+-- name: entity_versions
+SELECT source, entity, version
+FROM postern.entities
+JOIN unnest(%(sources)s::text[], %(keys)s::text[]) AS wanted (source, entity) USING (source, entity)
+
+-- name: advance_entities
+INSERT INTO postern.entities (source, entity, version, event_id)
+VALUES %s
+ON CONFLICT (source, entity) DO UPDATE SET version = excluded.version, event_id = excluded.event_id, at = now()
+
+-- name: insert_attempts
+-- An event whose row was dropped with its partition begins again at 1.
+INSERT INTO postern.attempts
+  (event_id, number, started_at, duration_ms, trigger, outcome, handler, error_class, message, traceback, issue_id,
+   replay_id)
+VALUES %s
+ON CONFLICT (event_id, number) DO NOTHING
+
+-- name: count_issues
+INSERT INTO postern.issues AS issue
+  (id, handler, error_class, message, count, first_seen, last_seen, first_event, last_event)
+VALUES %s
+ON CONFLICT (id) DO UPDATE
+SET message = excluded.message,
+    count = issue.count + excluded.count,
+    last_seen = greatest(issue.last_seen, excluded.last_seen),
+    last_event = excluded.last_event,
+    state_changed_at = CASE WHEN issue.state = 'resolved' THEN excluded.last_seen ELSE issue.state_changed_at END,
+    state = CASE WHEN issue.state = 'resolved' THEN 'open' ELSE issue.state END
+
 -- name: insert_duplicates
 -- SQS may bring the same repetition twice.
 INSERT INTO postern.duplicates (id, event_id, source, received_at)
