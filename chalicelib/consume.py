@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.attempts import Work
-from chalicelib.envelope import Rejected, from_message
+from chalicelib.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.errors import (
     BodyUnavailable,
     ConfigurationError,
@@ -26,8 +26,10 @@ from chalicelib.errors import (
     QueueUnavailable,
     StatementFailed,
 )
+from chalicelib.limits import Budget
 from chalicelib.metrics import UNKNOWN_SOURCE
 from chalicelib.process import Kind, Outcome, Processor
+from chalicelib.replaying import Replayer
 from chalicelib.retries import RetryPolicy
 from chalicelib.tracing import trace_header, trace_id
 
@@ -96,13 +98,15 @@ class Message:
 
 @dataclass(frozen=True)
 class Consumer:
-    """What consuming needs. `processor` is asked for with every batch: it may be what cannot be had.
+    """What consuming needs. `processor` and `replayer` are asked for with every batch: they may be what cannot
+    be had.
 
     `sources` are the declared ones, by name; the metrics tell no others apart. `renewed_after`: what was received so
     often without being tried is sent anew, before SQS takes it for dead.
     """
 
     processor: Callable[[], Processor]
+    replayer: Callable[[], Replayer]
     keep: Callable[[Sequence[Rejected]], None]
     queue: Queue
     dead_letters: Queue
@@ -124,13 +128,13 @@ class Consumer:
         """
         started = self.now()
         messages = [Message.from_record(record) for record in records]
-        works, outcomes = self._outcomes(messages, time_left)
+        events, outcomes = self._outcomes(messages, time_left)
         written = self.now()
-        self._bury([m for m in messages if outcomes[m.id].kind is Kind.DEAD], works, outcomes)
+        self._bury([m for m in messages if outcomes[m.id].kind is Kind.DEAD], events, outcomes)
         for message in messages:
-            self._report(message, works.get(message.id), outcomes[message.id], written)
+            self._report(message, events.get(message.id), outcomes[message.id], written)
         again = [m for m in messages if outcomes[m.id].kind is Kind.RETRY]
-        again = self._renew(again, works, outcomes)
+        again = self._renew(again, events, outcomes)
         self._hide(again, outcomes)
         unsafe = bool(again) and not self.partial_responses
         if unsafe:
@@ -147,16 +151,19 @@ class Consumer:
 
     def _outcomes(
         self, messages: Sequence[Message], time_left: Callable[[], float]
-    ) -> tuple[dict[str, Work], dict[str, Outcome]]:
-        """By message id: what could be read, and the outcome of every message."""
+    ) -> tuple[dict[str, Accepted | Replay], dict[str, Outcome]]:
+        """By message id: the events that could be read, and the outcome of every message."""
         outcomes: dict[str, Outcome] = {}
         works: dict[str, Work] = {}
+        replays: dict[str, Replay] = {}
         refused: dict[str, Rejected] = {}
         for message in messages:
             try:
                 found = self._read(message)
                 if isinstance(found, Rejected):
                     refused[message.id] = found
+                elif isinstance(found, Replay):
+                    replays[message.id] = found
                 else:
                     works[message.id] = found
             except MalformedMessage as exc:
@@ -172,7 +179,15 @@ class Consumer:
         processed = self._process(list(works.values()), time_left)
         outcomes |= {id: processed[work.event.id] for id, work in works.items()}
         outcomes |= self._keep(refused)
-        return works, outcomes
+        outcomes |= self._replay(replays, time_left)
+        return {**{id: work.event for id, work in works.items()}, **replays}, outcomes
+
+    def _replay(self, replays: Mapping[str, Replay], time_left: Callable[[], float]) -> dict[str, Outcome]:
+        budget = Budget(time_left)
+        try:
+            return {id: self.replayer().replay(replay, budget) for id, replay in replays.items()}
+        except ConfigurationError as exc:
+            return {id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for id in replays}
 
     def _keep(self, refused: Mapping[str, Rejected]) -> dict[str, Outcome]:
         """Nobody misses a forgery: one that the database does not take is let go, unless it is the database's fault."""
@@ -185,9 +200,9 @@ class Consumer:
             self.log("rejected.lost", failed=True, number=len(refused))
         return {id: Outcome(Kind.KEPT) for id in refused}
 
-    def _read(self, message: Message) -> Work | Rejected:
+    def _read(self, message: Message) -> Work | Replay | Rejected:
         event = from_message(message.text)
-        if isinstance(event, Rejected):
+        if not isinstance(event, Accepted):
             return event
         body = self.bodies.get(event.body_key) if event.body_key else event.body
         assert body is not None  # from_message allows exactly one of the two
@@ -202,7 +217,9 @@ class Consumer:
             # A handler module that cannot be imported, say: no event's fault, and mended by the next deployment.
             return {w.event.id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for w in works}
 
-    def _bury(self, dead: Sequence[Message], works: Mapping[str, Work], outcomes: dict[str, Outcome]) -> None:
+    def _bury(
+        self, dead: Sequence[Message], events: Mapping[str, Accepted | Replay], outcomes: dict[str, Outcome]
+    ) -> None:
         """Moves messages to the dead letters; one that cannot be moved has to come again."""
         # By their text: SQS may bring two copies of one message in one batch.
         for message in {message.text: message for message in dead}.values():
@@ -217,33 +234,33 @@ class Consumer:
                     trace=message.trace,
                 )
             except QueueUnavailable as exc:
-                facts = self._facts(message, works.get(message.id))
+                facts = self._facts(message, events.get(message.id))
                 self.log("dead_letter.failed", failed=True, **facts, reason=exc.reason)
                 outcomes[message.id] = Outcome(Kind.RETRY, reason="dead-letter queue unavailable")
 
     def _renew(
-        self, again: Sequence[Message], works: Mapping[str, Work], outcomes: Mapping[str, Outcome]
+        self, again: Sequence[Message], events: Mapping[str, Accepted | Replay], outcomes: Mapping[str, Outcome]
     ) -> list[Message]:
         """Those that have to come again as they are. What SQS would soon give up on, and is not to blame for having
         come so often, is sent as a new message in its stead: one more copy is an event that is there already.
         """
         left = []
         for message in again:
-            work = works.get(message.id)
-            if work is None or outcomes[message.id].attempts or message.receives < self.renewed_after:
+            event = events.get(message.id)
+            if event is None or outcomes[message.id].attempts or message.receives < self.renewed_after:
                 left.append(message)
                 continue
-            attributes = {} if work.attempts_before is None else {ATTEMPTS_ATTRIBUTE: str(work.attempts_before)}
+            before = message.attempts_before
             try:
                 self.queue.send(
                     message.text,
-                    group=work.event.source,
-                    attributes=attributes,
+                    group=event.source,
+                    attributes={} if before is None else {ATTEMPTS_ATTRIBUTE: str(before)},
                     trace=message.trace,
                     delay=self.policy.delay(message.receives, self.random),
                 )
             except QueueUnavailable as exc:
-                self.log("renewal.failed", failed=True, **self._facts(message, work), reason=exc.reason)
+                self.log("renewal.failed", failed=True, **self._facts(message, event), reason=exc.reason)
                 left.append(message)
         return left
 
@@ -264,25 +281,24 @@ class Consumer:
             # They come again, and are found to be done.
             self.log("delete.failed", failed=True, reason=exc.reason)
 
-    def _report(self, message: Message, work: Work | None, outcome: Outcome, written: datetime) -> None:
+    def _report(self, message: Message, event: Accepted | Replay | None, outcome: Outcome, written: datetime) -> None:
         what = _what(outcome)
         metrics: dict[str, float] = {_COUNTED_AS[what]: 1} if what in _COUNTED_AS else {}
-        if work and outcome.kind in (Kind.PROCESSED, Kind.STALE):
-            metrics["ingest_lag_ms"] = _ms(work.event.received_at, written)
+        if isinstance(event, Accepted) and outcome.kind in (Kind.PROCESSED, Kind.STALE):
+            metrics["ingest_lag_ms"] = _ms(event.received_at, written)
         self.log(
             f"event.{what}",
             failed=outcome.kind in (Kind.RETRY, Kind.DEAD),
             metrics=metrics,
-            **self._facts(message, work),
+            **self._facts(message, event),
             receives=message.receives,
             attempts=outcome.attempts,
             # Of a handler's error its kind only: its text may quote the body. The whole of it is in the event's row.
-            reason=(outcome.reason.partition(":")[0] if work and outcome.attempts else outcome.reason) or None,
+            reason=(outcome.reason.partition(":")[0] if event and outcome.attempts else outcome.reason) or None,
         )
 
-    def _facts(self, message: Message, work: Work | None) -> dict[str, Any]:
+    def _facts(self, message: Message, event: Accepted | Replay | None) -> dict[str, Any]:
         """What every line about a message says of it."""
-        event = work.event if work else None
         declared = event is not None and event.source in self.sources
         return {
             "id": str(event.id) if event else None,

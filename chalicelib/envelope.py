@@ -75,8 +75,30 @@ class Rejected:
     request_id: str | None = None
 
 
-def to_message(event: Accepted | Rejected) -> str:
+@dataclass(frozen=True)
+class Replay:
+    """A stored event that is to be processed once more, for the replay `replay_id`. `id` is the event's."""
+
+    id: UUID
+    source: str
+    type: str
+    replay_id: UUID
+    request_id: str | None = None
+
+
+def to_message(event: Accepted | Rejected | Replay) -> str:
     """The message's text. Its length in bytes is its length."""
+    if isinstance(event, Replay):
+        return json.dumps(
+            {
+                "v": VERSION,
+                "replay": str(event.replay_id),
+                "id": str(event.id),
+                "source": event.source,
+                "type": event.type,
+            },
+            separators=(",", ":"),
+        )
     if isinstance(event, Rejected):
         return _rejected_to_message(event)
     envelope: dict[str, Any] = {
@@ -131,12 +153,12 @@ def _rejected_to_message(rejected: Rejected) -> str:
     return json.dumps(envelope, separators=(",", ":"))
 
 
-def from_message(text: str) -> Accepted | Rejected:
+def from_message(text: str) -> Accepted | Rejected | Replay:
     """Raises MalformedMessage for whatever `to_message` did not write."""
     try:
         # A fresh schema costs more than the check; one instance of each serves every message.
-        schema = _REJECTED if text.startswith(_REJECTED_START) else _ENVELOPE
-        event: Accepted | Rejected = schema.loads(text)
+        schema = next((schema for start, schema in _BY_START.items() if text.startswith(start)), _ENVELOPE)
+        event: Accepted | Rejected | Replay = schema.loads(text)
     except ValidationError as exc:
         raise MalformedMessage(f"not an envelope: {_keys(exc)}") from None
     except (ValueError, RecursionError) as exc:
@@ -261,9 +283,23 @@ class _RejectedSchema(Schema):
         )
 
 
+class _ReplaySchema(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    v = fields.Integer(required=True, strict=True, validate=validate.Equal(VERSION))
+    replay = fields.UUID(required=True)
+    id = fields.UUID(required=True)
+    source = fields.String(required=True, validate=_storable)
+    type = fields.String(required=True, validate=_storable)
+
+    @post_load
+    def _to_replay(self, data: dict[str, Any], **kwargs: Any) -> Replay:
+        return Replay(data["id"], data["source"], data["type"], data["replay"])
+
+
 _ENVELOPE = _EnvelopeSchema()
-_REJECTED = _RejectedSchema()
-_REJECTED_START = f'{{"v":{VERSION},"rejected":'
+_BY_START = {f'{{"v":{VERSION},"rejected":': _RejectedSchema(), f'{{"v":{VERSION},"replay":': _ReplaySchema()}
 
 
 def _keys(error: ValidationError) -> str:

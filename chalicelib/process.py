@@ -30,6 +30,9 @@ class Kind(StrEnum):
     STALE = "stale"
     DUPLICATE = "duplicate"
     ALREADY_PROCESSED = "already_processed"
+    REPLAYED = "replayed"
+    REPLAY_FAILED = "replay_failed"  # after its last try; its row is as it was
+    REPLAY_SKIPPED = "replay_skipped"  # cancelled, done before, or its event is gone
     KEPT = "kept"  # no event: a refused delivery
     RETRY = "retry"
     DEAD = "dead"

@@ -18,11 +18,14 @@ from chalicelib.config import Config
 
 if TYPE_CHECKING:
     from chalicelib.adapters.postgres import Database
+    from chalicelib.attempts import Runner
     from chalicelib.consume import Consumer
     from chalicelib.envelope import Rejected
     from chalicelib.ingest import Inbox
     from chalicelib.operate import Operator
     from chalicelib.process import Processor
+    from chalicelib.replaying import Replayer
+    from chalicelib.retries import RetryPolicy
 
 
 # As Chalice names it; every function of the app loads app.py.
@@ -95,20 +98,23 @@ def consumer() -> Consumer:
     from chalicelib.adapters.s3 import S3Bodies
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.consume import Consumer
-    from chalicelib.retries import RetryPolicy
     from chalicelib.sources import source_names
 
-    policy = RetryPolicy(config().max_attempts, config().retry_base_seconds, config().retry_max_seconds)
+    policy = retry_policy()
 
     @cache
     def processor() -> Processor:
-        from chalicelib import handling
         from chalicelib.adapters.event_store import EventStore
-        from chalicelib.attempts import Runner
         from chalicelib.process import Processor
 
-        runner = Runner(handling.discover(), policy, utc_now, config().handler_timeout_seconds)
-        return Processor(EventStore(database()), runner)
+        return Processor(EventStore(database()), runner())
+
+    @cache
+    def replayer() -> Replayer:
+        from chalicelib.adapters.replay_store import ReplayStore
+        from chalicelib.replaying import Replayer
+
+        return Replayer(ReplayStore(database()), runner())
 
     def keep(rejected: Sequence[Rejected]) -> None:
         from chalicelib.adapters.event_store import EventStore
@@ -117,6 +123,7 @@ def consumer() -> Consumer:
 
     return Consumer(
         processor=processor,
+        replayer=replayer,
         keep=keep,
         queue=SqsQueue(config().need("queue_url")),
         dead_letters=SqsQueue(config().need("dead_letter_queue_url")),
@@ -133,17 +140,50 @@ def consumer() -> Consumer:
 
 
 @cache
+def retry_policy() -> RetryPolicy:
+    from chalicelib.retries import RetryPolicy
+
+    return RetryPolicy(config().max_attempts, config().retry_base_seconds, config().retry_max_seconds)
+
+
+@cache
+def runner() -> Runner:
+    """Raises ConfigurationError where a handler cannot be imported."""
+    from chalicelib import handling
+    from chalicelib.attempts import Runner
+
+    return Runner(handling.discover(), retry_policy(), utc_now, config().handler_timeout_seconds)
+
+
+@cache
 def operator() -> Operator:
     from chalicelib.adapters.migrations import migrate
+    from chalicelib.adapters.replay_store import ReplayStore
     from chalicelib.adapters.reports import Reports
+    from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.operate import Operator
-    from chalicelib.operations import refused, storage, stored
+    from chalicelib.operations import issues, refused, replays, storage, stored
+    from chalicelib.operations.dead_letters import DeadLetters
 
     reports = Reports(database())
+    replay_store = ReplayStore(database())
+
+    # Asked for when they are needed: a command line may have a database alone.
+    def queue() -> SqsQueue:
+        return SqsQueue(config().need("queue_url"))
+
+    def letters() -> SqsQueue:
+        return SqsQueue(config().need("dead_letter_queue_url"))
+
     return Operator(
         actions={
             **storage.actions(lambda: migrate(database_dsn())),
             **stored.actions(reports),
+            **issues.actions(reports),
+            **replays.actions(replay_store, queue, utc_now),
+            **DeadLetters(
+                queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now
+            ).actions(),
             **refused.actions(reports),
         },
         duties={

@@ -33,6 +33,7 @@ class LocalRun:
     sources_file: Path
     secrets_file: Path
     queue_url: str
+    dead_letter_queue_url: str
     aws_endpoint_url: str
 
     @classmethod
@@ -49,6 +50,7 @@ class LocalRun:
             sources_file=Path(run.get("sources_file") or SHIPPED_SOURCES),
             secrets_file=Path(run.get("secrets_file") or state / "secrets.json"),
             queue_url=run["queue_url"],
+            dead_letter_queue_url=run["dead_letter_queue_url"],
             aws_endpoint_url=run["aws_endpoint_url"],
         )
 
@@ -56,6 +58,7 @@ class LocalRun:
         """What leads to its queue, as a function of it is told."""
         return {
             "QUEUE_URL": self.queue_url,
+            "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
             "AWS_ENDPOINT_URL": self.aws_endpoint_url,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "test",

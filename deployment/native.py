@@ -38,6 +38,7 @@ _EXPRESSED = (
     "SecurityGroupIds",
     "MaxAttempts",
     "RetryBaseSeconds",
+    "HandlerTimeoutSeconds",
     "Tracing",
 )
 _PARTIAL_RESPONSES = ["ReportBatchItemFailures"]
@@ -65,7 +66,8 @@ def prepare(stage: Stage, say: Say) -> None:
         {"TemplateBody": json.dumps(resources, separators=(",", ":"))},
         {name: value for name, value in values.items() if name in resources["Parameters"]},
     )
-    _configure(stage, _resolver(session, stage, application, values, outputs), application)
+    declared = {**resources["Parameters"], **application["Parameters"]}
+    _configure(stage, _resolver(session, stage, application, declared, values, outputs), application)
     say(
         f"\nStage '{stage.name}' is configured in .chalice/. Next:\n"
         f"  .venv/bin/chalice deploy --stage {stage.name}\n"
@@ -127,9 +129,14 @@ def _check(values: Parameters, resources: Template, application: Template) -> No
 
 
 def _resolver(
-    session: Session, stage: Stage, application: Template, values: Parameters, outputs: Mapping[str, str]
+    session: Session,
+    stage: Stage,
+    application: Template,
+    declared: Mapping[str, Any],
+    values: Parameters,
+    outputs: Mapping[str, str],
 ) -> Resolver:
-    defaults = {name: str(about.get("Default", "")) for name, about in application["Parameters"].items()}
+    defaults = {name: str(about.get("Default", "")) for name, about in declared.items()}
     return Resolver(
         {
             **defaults,

@@ -210,6 +210,8 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         event.request_id,
         event.delivery,
         event.secret,
+        event.format,
+        event.form_field,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from chalicelib.adapters.filters import as_values
 from chalicelib.adapters.postgres import Database
 
 
@@ -15,19 +17,15 @@ class Reports:
         self._database = database
 
     def events(
-        self,
-        *,
-        source: str | None,
-        type: str | None,
-        status: str | None,
-        before: UUID | None,
-        limit: int,
+        self, filters: Mapping[str, Any], *, before: UUID | None, attempts: int | None, error: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        """The newest first; `before` is the last id of the page before."""
+        """The newest first; `before` is the last id of the page before. With at least so many attempts, and with an
+        error that has this text in it.
+        """
         with self._database.transaction() as session:
             return session.run(
                 "list_events",
-                {"source": source, "type": type, "status": status, "before": before, "limit": limit},
+                {**as_values(filters), "before": before, "attempts": attempts, "error": error, "limit": limit},
             )
 
     def event(self, id: UUID) -> dict[str, Any] | None:
@@ -39,8 +37,39 @@ class Reports:
                 return None
             event = found[0]
             event["body"] = bytes(event["body"])
+            event["attempts_made"] = session.run("attempts_of_event", {"id": event["id"]})
             event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
             return event
+
+    def issues(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """The latest first; those that are resolved at the end."""
+        with self._database.transaction() as session:
+            return session.run("list_issues", {"state": state, "limit": limit})
+
+    def issue(self, id: str) -> dict[str, Any] | None:
+        """The one issue whose id begins like this, with its latest attempts and its events by status."""
+        with self._database.transaction() as session:
+            found = session.run("find_issue", {"id": id})
+            if len(found) != 1:
+                return None
+            id = found[0]["id"]
+            traces = session.run("last_traceback_of_issue", {"id": id})
+            return {
+                **found[0],
+                "traceback": traces[0]["traceback"] if traces else None,
+                "events": {row["status"]: row["count"] for row in session.run("events_of_issue", {"id": id})},
+                "attempts": session.run("attempts_of_issue", {"id": id}),
+            }
+
+    def set_issue(self, id: str, state: str) -> bool:
+        with self._database.transaction() as session:
+            return bool(session.run("set_issue", {"id": id, "state": state}))
+
+    def statuses(self, ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Of those that are stored."""
+        with self._database.transaction() as session:
+            rows = session.run("statuses_of_events", {"ids": list(ids)})
+            return {row["id"]: row["status"] for row in rows}
 
     def rejected(
         self, *, source: str | None, pending: bool, before: UUID | None, limit: int

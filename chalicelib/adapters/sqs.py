@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.adapters import aws
@@ -11,11 +12,23 @@ from chalicelib.envelope import LARGEST_MESSAGE_BYTES
 from chalicelib.errors import QueueUnavailable
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
 
 # SQS takes no more entries in one call.
 _MOST_ENTRIES = 10
 _LONGEST_DELAY_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message as it was received: `handle` hides and deletes it."""
+
+    handle: str
+    text: str
+    sent_at: datetime
+    attributes: Mapping[str, str]
+    group: str
+    trace: str | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,26 @@ class SqsQueue:
                 answer = aws.sqs().send_message_batch(QueueUrl=self.url, Entries=entries)
             _refuse(answer.get("Failed", []))
 
+    def waiting(self) -> int:
+        """About how many messages could be received now."""
+        with aws.failing_as(QueueUnavailable):
+            answer = aws.sqs().get_queue_attributes(QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"])
+        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def receive(self, most: int, *, hidden_seconds: int) -> list[Letter]:
+        """Up to ten messages, which nobody else receives for so long; none when there seem to be none."""
+        with aws.failing_as(QueueUnavailable):
+            answer = aws.sqs().receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=most,
+                VisibilityTimeout=hidden_seconds,
+                # Asks all of SQS's servers, and not a sample of them.
+                WaitTimeSeconds=1,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        return [_letter(message) for message in answer.get("Messages", [])]
+
     def hide(self, delays: Mapping[str, int]) -> None:
         """Sets when received messages come back: receipt handle -> seconds from now."""
         failed: list[BatchResultErrorEntryTypeDef] = []
@@ -92,6 +125,22 @@ class SqsQueue:
                 )
             failed += answer.get("Failed", [])
         _refuse(failed)
+
+
+def _letter(message: MessageTypeDef) -> Letter:
+    system = message.get("Attributes", {})
+    return Letter(
+        handle=message["ReceiptHandle"],
+        text=message["Body"],
+        sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC),
+        attributes={
+            name: value["StringValue"]
+            for name, value in message.get("MessageAttributes", {}).items()
+            if "StringValue" in value
+        },
+        group=system.get("MessageGroupId", ""),
+        trace=system.get("AWSTraceHeader"),
+    )
 
 
 def _parts(handles: Sequence[str]) -> list[Sequence[str]]:

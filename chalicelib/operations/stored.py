@@ -8,27 +8,23 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.attempts import Status
 from chalicelib.operate import Action
+from chalicelib.operations.filters import EventFilters
 
 
 class Events(Protocol):
     def events(
-        self,
-        *,
-        source: str | None,
-        type: str | None,
-        status: str | None,
-        before: UUID | None,
-        limit: int,
+        self, filters: Mapping[str, Any], *, before: UUID | None, attempts: int | None, error: str | None, limit: int
     ) -> list[dict[str, Any]]: ...
     def event(self, id: UUID) -> dict[str, Any] | None: ...
     def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
 
 
 def actions(events: Events) -> dict[str, Action]:
-    def listing(**filters: Any) -> Mapping[str, Any]:
-        return {"events": events.events(**filters)}
+    def listing(
+        before: UUID | None, attempts: int | None, error: str | None, limit: int, **filters: Any
+    ) -> Mapping[str, Any]:
+        return {"events": events.events(filters, before=before, attempts=attempts, error=error, limit=limit)}
 
     def show(id: UUID) -> Mapping[str, Any]:
         return {"event": events.event(id)}
@@ -37,17 +33,16 @@ def actions(events: Events) -> dict[str, Action]:
         return {"secrets": events.secrets_used(days)}
 
     return {
-        "events": Action(listing, _Filters()),
+        "events": Action(listing, _Listing()),
         "show": Action(show, _Id()),
         "secrets_used": Action(secrets_used, _Days()),
     }
 
 
-class _Filters(Schema):
-    source = fields.String(load_default=None, allow_none=True)
-    type = fields.String(load_default=None, allow_none=True)
-    status = fields.String(load_default=None, allow_none=True, validate=validate.OneOf([s.value for s in Status]))
+class _Listing(EventFilters):
     before = fields.UUID(load_default=None, allow_none=True)
+    attempts = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(min=1))
+    error = fields.String(load_default=None, allow_none=True)
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
 
 

@@ -19,12 +19,14 @@ from chalicelib import handling
 from chalicelib.adapters import aws as aws_clients
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
+from chalicelib.adapters.replay_store import ReplayStore
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.consume import BatchIncomplete, Consumer
 from chalicelib.envelope import Accepted, to_message
 from chalicelib.errors import ConfigurationError, QueueUnavailable
 from chalicelib.process import Processor
+from chalicelib.replaying import Replayer
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
@@ -126,6 +128,7 @@ def function(
             policy=POLICY,
             partial_responses=partial,
             renewed_after=90,
+            replayer=lambda: Replayer(ReplayStore(world.database()), (processor or world.processor(effect)).runner),
             sources={"shop"},
             random=lambda: 1.0,
             now=now,

@@ -65,6 +65,8 @@ def test_the_contracts_columns_are_there(database_url: str) -> None:
         ("request_id", "text"),
         ("delivery_id", "uuid"),
         ("secret", "text"),
+        ("format", "text"),
+        ("form_field", "text"),
     ]
 
 

@@ -13,6 +13,12 @@ ALTER TABLE postern.events
   ADD CONSTRAINT events_unprocessed_has_an_error
     CHECK ((status IN ('processed', 'stale')) = (error IS NULL)) NOT VALID;
 
+ALTER TABLE postern.events ADD COLUMN format text, ADD COLUMN form_field text;
+
+COMMENT ON COLUMN postern.events.format IS
+  'How the body is read: json, form or bytes; NULL for events from before it was kept.';
+COMMENT ON COLUMN postern.events.form_field IS 'The field of the form that holds the JSON; NULL where none does.';
+
 CREATE TABLE postern.attempts (
   event_id     uuid        NOT NULL,
   number       integer     NOT NULL,

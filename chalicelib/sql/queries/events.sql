@@ -4,10 +4,18 @@
 SELECT id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error,
        received_at, processed_at
 FROM postern.events
-WHERE (%(source)s::text IS NULL OR source = %(source)s)
+WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
+  AND (%(source)s::text IS NULL OR source = %(source)s)
   AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
+  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
+  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
+  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(issue)s::text IS NULL
+       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
   AND (%(before)s::uuid IS NULL OR id < %(before)s)
+  AND (%(attempts)s::integer IS NULL OR attempts >= %(attempts)s)
+  AND (%(error)s::text IS NULL OR position(lower(%(error)s) IN lower(error)) > 0)
 ORDER BY id DESC
 LIMIT %(limit)s
 
@@ -32,3 +40,12 @@ FROM postern.events
 WHERE id >= postern.uuid7_floor(now() - make_interval(days => %(days)s))
 GROUP BY source, secret
 ORDER BY source, last DESC
+
+-- name: attempts_of_event
+SELECT number, trigger, outcome, started_at, duration_ms, handler, error_class, message, traceback, issue_id, replay_id
+FROM postern.attempts
+WHERE event_id = %(id)s
+ORDER BY number
+
+-- name: statuses_of_events
+SELECT id, status FROM postern.events WHERE id = ANY (%(ids)s::uuid[])

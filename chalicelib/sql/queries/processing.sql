@@ -35,7 +35,7 @@ FOR UPDATE
 -- name: insert_events
 INSERT INTO postern.events
   (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id,
-   delivery_id, secret)
+   delivery_id, secret, format, form_field)
 VALUES %s
 
 -- name: insert_rejected

@@ -1,0 +1,181 @@
+"""Replays as SQL: what the processor needs of one event's turn, and what operators need of whole replays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from chalicelib.adapters.event_store import EventTransaction
+from chalicelib.adapters.filters import as_values
+from chalicelib.adapters.postgres import Database, Session
+from chalicelib.attempts import Status, Trigger, Work
+from chalicelib.envelope import Accepted, Replay
+from chalicelib.errors import InvalidPayload
+from chalicelib.payloads import parse, text_of
+from chalicelib.replaying import Item, Stored
+
+
+class ReplayStore:
+    """The replays of one database; every method raises DatabaseUnavailable and StatementFailed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # For the processor
+
+    @contextmanager
+    def transaction(self) -> Iterator[ReplayTransaction]:
+        with self._database.transaction() as session:
+            yield ReplayTransaction(session)
+
+    # For operators
+
+    def plan(self, filters: Mapping[str, Any], sample: int) -> dict[str, Any]:
+        """How many events match, by status, and the oldest few of them."""
+        values = as_values(filters)
+        with self._database.transaction() as session:
+            return {
+                "by_status": {row["status"]: row["count"] for row in session.run("count_matching", values)},
+                "sample": session.run("sample_matching", {**values, "limit": sample}),
+            }
+
+    def start(
+        self, id: UUID, *, kind: str, trigger: str, asked: Mapping[str, Any], rate: int, total: int
+    ) -> UUID | None:
+        """Begins a replay of what matches now, the oldest `total` of it, or a redrive of at most so many. When another
+        bulk one runs, nothing is begun, and that one's id is the answer.
+        """
+        with self._database.transaction() as session:
+            values = {
+                "id": id,
+                "kind": kind,
+                "trigger": trigger,
+                "asked": json.dumps(asked, default=str),
+                "rate": rate,
+                "total": total,
+            }
+            if not session.run("insert_replay", values):
+                running = session.run("running_bulk", {"kind": kind})
+                return running[0]["id"] if running else id
+            if kind == "replay":
+                session.run("insert_replay_items", {**as_values(asked), "replay_id": id, "limit": total})
+                session.run("set_replay_total", {"id": id})
+            return None
+
+    def replays(self, *, limit: int) -> list[dict[str, Any]]:
+        with self._database.transaction() as session:
+            return session.run("list_replays", {"limit": limit})
+
+    def replay(self, id: UUID) -> dict[str, Any] | None:
+        """With how many of its events are in which state, and some that failed. One that has nothing left is done."""
+        with self._database.transaction() as session:
+            session.run("finish_replay", {"id": id})
+            found = session.run("show_replay", {"id": id})
+            if not found:
+                return None
+            states = session.run("count_replay_items", {"id": id})
+            failures = session.run("failed_replay_items", {"id": id})
+            return {
+                **found[0],
+                "states": {row["state"]: row["count"] for row in states},
+                "failures": failures,
+            }
+
+    def cancel(self, id: UUID) -> bool:
+        """Whether it was running. What is on the queue already is passed over when its turn comes."""
+        with self._database.transaction() as session:
+            cancelled = bool(session.run("cancel_replay", {"id": id}))
+            if cancelled:
+                session.run("cancel_replay_items", {"id": id})
+            return cancelled
+
+    @contextmanager
+    def advancing(self, id: UUID) -> Iterator[Advance | None]:
+        """The replay, if it runs and nobody else is advancing it; what is taken is taken when the block ends well."""
+        with self._database.transaction() as session:
+            found = session.run("lock_replay", {"id": id})
+            yield Advance(session, found[0]) if found else None
+
+
+class Advance:
+    """A running replay that is being advanced: `asked`, `rate`, `total`, `moved`, `queued` (not settled yet) and the
+    seconds since it was advanced last.
+    """
+
+    def __init__(self, session: Session, row: Mapping[str, Any]) -> None:
+        self._session = session
+        self._id: UUID = row["id"]
+        self.kind: str = row["kind"]
+        self.asked: Mapping[str, Any] = row["filter"]
+        self.rate: int = row["rate"]
+        self.total: int = row["total"]
+        self.moved: int = row["moved"]
+        self.queued: int = row["queued"]
+        self.seconds: float = row["seconds"]
+
+    def take(self, number: int) -> list[Replay]:
+        """The next events, the oldest first, which are on the queue from now on."""
+        rows = self._session.run("take_replay_items", {"id": self._id, "limit": number})
+        self.note(len(rows))
+        return [Replay(row["id"], row["source"] or "unknown", row["type"] or "unknown", self._id) for row in rows]
+
+    def note(self, moved: int, *, finished: bool = False) -> None:
+        """Notes that so many were put on the queue."""
+        self._session.run("advance_replay", {"id": self._id, "moved": moved, "finished": finished})
+
+
+class ReplayTransaction(EventTransaction):
+    """One event's turn."""
+
+    def item(self, replay: Replay) -> Item | None:
+        """Locks it."""
+        rows = self._session.run("lock_replay_item", {"replay_id": replay.replay_id, "event_id": replay.id})
+        if not rows:
+            return None
+        row = rows[0]
+        return Item(row["state"], row["tries"], Trigger(row["trigger"]), row["running"])
+
+    def stored(self, id: UUID) -> Stored | None:
+        """Locks it."""
+        rows = self._session.run("lock_stored_event", {"id": id})
+        if not rows:
+            return None
+        row = rows[0]
+        return Stored(stored_work(row), Status(row["status"]), row["attempts"], row["processed_at"])
+
+    def settle(self, replay: Replay, state: str, tries: int, error: str | None) -> None:
+        values = {"replay_id": replay.replay_id, "event_id": replay.id, "state": state, "tries": tries}
+        self._session.run("settle_replay_item", {**values, "error": error and error.replace("\0", "\ufffd")[:1000]})
+
+
+def stored_work(row: Mapping[str, Any]) -> Work:
+    """An event as it was between the two functions."""
+    body = bytes(row["body"])
+    format = row["format"]
+    if format is None:
+        # From before it was kept.
+        format = "json" if _is_json(body) else "form"
+    event = Accepted(
+        id=row["id"],
+        source=row["source"],
+        type=row["type"],
+        dedup_key=row["dedup_key"],
+        received_at=row["received_at"],
+        headers=row["headers"],
+        body=body,
+        form_field=row["form_field"],
+        request_id=row["request_id"],
+        format=format,
+    )
+    return Work(event, body)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        parse(text_of(body) or "")
+    except InvalidPayload:
+        return False
+    return True

@@ -1,0 +1,161 @@
+-- Replays: which events match, and each event's turn. The condition is the same as in list_events.
+
+-- name: count_matching
+SELECT status, count(*) AS count
+FROM postern.events
+WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
+  AND (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
+  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
+  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
+  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(issue)s::text IS NULL
+       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+GROUP BY status
+ORDER BY status
+
+-- name: sample_matching
+SELECT id, source, type, status, attempts, split_part(error, E'\n', 1) AS error, received_at
+FROM postern.events
+WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
+  AND (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
+  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
+  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
+  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(issue)s::text IS NULL
+       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+ORDER BY id
+LIMIT %(limit)s
+
+-- name: insert_replay
+INSERT INTO postern.replays (id, kind, trigger, filter, rate, total)
+VALUES (%(id)s, %(kind)s, %(trigger)s, %(asked)s::jsonb, %(rate)s, %(total)s)
+ON CONFLICT (kind) WHERE state = 'running' AND trigger <> 'replay' DO NOTHING
+RETURNING id
+
+-- name: running_bulk
+SELECT id FROM postern.replays WHERE kind = %(kind)s AND state = 'running' AND trigger <> 'replay'
+
+-- name: insert_replay_items
+INSERT INTO postern.replay_items (replay_id, event_id)
+SELECT %(replay_id)s::uuid, id
+FROM postern.events
+WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
+  AND (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
+  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
+  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
+  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(issue)s::text IS NULL
+       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+ORDER BY id
+LIMIT %(limit)s
+
+-- name: set_replay_total
+UPDATE postern.replays
+SET total = (SELECT count(*) FROM postern.replay_items WHERE replay_id = %(id)s)
+WHERE id = %(id)s
+
+-- name: list_replays
+SELECT id, kind, trigger, filter, state, total, moved, rate, created_at, finished_at,
+       (SELECT count(*) FROM postern.replay_items AS item WHERE replay_id = replays.id AND item.state = 'failed')
+         AS failed
+FROM postern.replays
+ORDER BY id DESC
+LIMIT %(limit)s
+
+-- name: show_replay
+SELECT id, kind, trigger, filter, state, total, moved, rate, created_at, advanced_at, finished_at
+FROM postern.replays
+WHERE id = %(id)s
+
+-- name: count_replay_items
+SELECT state, count(*) AS count FROM postern.replay_items WHERE replay_id = %(id)s GROUP BY state ORDER BY state
+
+-- name: failed_replay_items
+SELECT event_id AS id, tries, error
+FROM postern.replay_items
+WHERE replay_id = %(id)s AND state = 'failed'
+ORDER BY event_id
+LIMIT 20
+
+-- name: finish_replay
+UPDATE postern.replays AS replay
+SET state = 'done', finished_at = now()
+WHERE id = %(id)s AND kind = 'replay' AND state = 'running'
+  AND NOT EXISTS (
+    SELECT FROM postern.replay_items WHERE replay_id = replay.id AND state IN ('waiting', 'queued'))
+
+-- name: cancel_replay
+UPDATE postern.replays
+SET state = 'cancelled', finished_at = now()
+WHERE id = %(id)s AND state = 'running'
+RETURNING id
+
+-- name: cancel_replay_items
+UPDATE postern.replay_items SET state = 'cancelled', changed_at = now()
+WHERE replay_id = %(id)s AND state = 'waiting'
+
+-- name: lock_replay
+SELECT id, kind, filter, rate, total, moved,
+       extract(epoch FROM now() - advanced_at)::float8 AS seconds,
+       (SELECT count(*) FROM postern.replay_items AS item WHERE replay_id = replays.id AND item.state = 'queued')
+         AS queued
+FROM postern.replays
+WHERE id = %(id)s AND state = 'running'
+FOR UPDATE SKIP LOCKED
+
+-- name: take_replay_items
+WITH taken AS (
+  UPDATE postern.replay_items AS item SET state = 'queued', changed_at = now()
+  FROM (
+    SELECT event_id FROM postern.replay_items
+    WHERE replay_id = %(id)s AND state = 'waiting'
+    ORDER BY event_id
+    LIMIT %(limit)s
+    FOR UPDATE
+  ) AS next
+  WHERE item.replay_id = %(id)s AND item.event_id = next.event_id
+  RETURNING item.event_id
+)
+SELECT taken.event_id AS id, event.source, event.type
+FROM taken
+LEFT JOIN postern.events AS event ON event.id = taken.event_id
+ORDER BY taken.event_id
+
+-- name: advance_replay
+UPDATE postern.replays
+SET moved = moved + %(moved)s,
+    advanced_at = now(),
+    state = CASE WHEN %(finished)s THEN 'done' ELSE state END,
+    finished_at = CASE WHEN %(finished)s THEN now() ELSE finished_at END
+WHERE id = %(id)s
+
+-- name: lock_replay_item
+SELECT item.state, item.tries, replay.trigger, replay.state = 'running' AS running
+FROM postern.replay_items AS item
+JOIN postern.replays AS replay ON replay.id = item.replay_id
+WHERE item.replay_id = %(replay_id)s AND item.event_id = %(event_id)s
+FOR UPDATE OF item
+
+-- name: lock_stored_event
+SELECT id, source, type, dedup_key, status, attempts, received_at, processed_at, headers, body, request_id, format,
+       form_field
+FROM postern.events
+WHERE id = %(id)s
+FOR UPDATE
+
+-- name: stored_event
+SELECT id, source, type, dedup_key, status, attempts, received_at, processed_at, headers, body, request_id, format,
+       form_field
+FROM postern.events
+WHERE id = %(id)s
+
+-- name: settle_replay_item
+UPDATE postern.replay_items
+SET state = %(state)s, tries = %(tries)s, error = %(error)s, changed_at = now()
+WHERE replay_id = %(replay_id)s AND event_id = %(event_id)s
