@@ -181,9 +181,7 @@ def operator() -> Operator:
             **stored.actions(reports),
             **issues.actions(reports),
             **replays.actions(replay_store, queue, utc_now),
-            **DeadLetters(
-                queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now
-            ).actions(),
+            **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
             **refused.actions(reports),
         },
         duties={
