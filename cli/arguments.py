@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any, Protocol
 
 
@@ -10,6 +11,15 @@ class Commands(Protocol):
     """What argparse's add_subparsers gives."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser: ...
+
+
+def confirmed(question: str) -> bool:
+    """Whether a person at the terminal says yes. Where there is none, nobody does."""
+    if not sys.stdin.isatty():
+        print(f"{question} Nobody is here to ask: say --yes.", file=sys.stderr)
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def count(text: str) -> int:

@@ -111,5 +111,7 @@ def operator(run: LocalRun | None = None) -> Operator:
     if name := os.environ.get("STORE_FUNCTION"):
         return StoreFunction(name)
     if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
-        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
+        here = run or LocalRun.find()
+        # The queues, too, and nobody's real account with them.
+        os.environ |= {"DATABASE_URL": here.database_url, **here.environ()}
     return wiring.operator()

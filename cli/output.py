@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,55 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     )
 
 
+def as_json_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def row(values: Mapping[str, Any], columns: Mapping[str, str], widths: dict[str, int]) -> str:
+    """A line of a table that has no end: `widths` grow as they have to."""
+    cells = []
+    for key in columns:
+        cell = _cell(values[key])
+        widths[key] = max(widths.get(key, 0), len(cell))
+        cells.append(cell.ljust(widths[key]))
+    return "  ".join(cells).rstrip()
+
+
+def facts(named: Mapping[str, Any]) -> str:
+    """A line each."""
+    width = max(map(len, named))
+    return "\n".join(f"{name:<{width}}  {plain(str(value))}" for name, value in named.items())
+
+
+def as_line(value: Any) -> str:
+    """Small JSON, for a cell."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else "-"
+
+
+class Progress:
+    """One line on a terminal that is written over again and again; nothing where there is no terminal."""
+
+    _WIDTH = 30
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        if sys.stderr.isatty():
+            full = self._WIDTH * done // max(total, 1)
+            bar = "█" * full + "░" * (self._WIDTH - full)
+            print(f"\r\x1b[K{bar} {done:,} of {total:,}  {note}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def end(self) -> None:
+        if self._shown:
+            print(file=sys.stderr)
+            self._shown = False
+
+
 def event_page(event: Mapping[str, Any]) -> str:
     """One event, whole: its facts, headers, error and payload."""
-    facts = {
+    named = {
         "id": event["id"],
         "source": event["source"],
         "type": event["type"],
@@ -33,15 +80,30 @@ def event_page(event: Mapping[str, Any]) -> str:
         "received": event["received_at"],
         "processed": event["processed_at"] or "-",
         "request": event["request_id"] or "-",
-        "repeated": "".join(f"\n  {d['received_at']}  {d['id']}" for d in event["duplicates"]) or "never",
+        "repeated": f"{len(event['duplicates'])} times" if event["duplicates"] else "never",
     }
-    sections = ["\n".join(f"{name:<10} {_text(value)}" for name, value in facts.items())]
+    sections = [facts(named), f"Timeline\n{indented(_timeline(event))}"]
     if event["error"]:
-        sections.append(f"Error\n{_indented(event['error'])}")
+        sections.append(f"Error\n{indented(event['error'])}")
     headers = "\n".join(f"{name}: {value}" for name, value in sorted(event["headers"].items()))
-    sections.append(f"Headers\n{_indented(headers)}")
-    sections.append(f"Body\n{_indented(_readable(base64.b64decode(event['body'])))}")
+    sections.append(f"Headers\n{indented(headers)}")
+    sections.append(f"Body\n{indented(_readable(base64.b64decode(event['body'])))}")
     return "\n\n".join(sections)
+
+
+def _timeline(event: Mapping[str, Any]) -> str:
+    """What happened to it, in order."""
+    moments = [(event["received_at"], "received, verified, queued", "")]
+    moments += [(each["received_at"], "received again", f"as {each['id']}") for each in event["duplicates"]]
+    for attempt in event["attempts_made"]:
+        what = f"attempt {attempt['number']} ({attempt['trigger']}) {attempt['outcome']}"
+        detail = f"{attempt['duration_ms']:.0f} ms"
+        if attempt["issue_id"]:
+            detail += f"  {attempt['error_class']}: {attempt['message']}  (issue {attempt['issue_id']})"
+        moments.append((attempt["started_at"], what, detail))
+    moments.sort(key=lambda moment: moment[0])
+    width = max(len(what) for _, what, _ in moments)
+    return "\n".join(f"{at}  {what:<{width}}  {detail}".rstrip() for at, what, detail in moments)
 
 
 def plain(what: bytes | str) -> str:
@@ -62,7 +124,7 @@ def _cell(value: Any) -> str:
     return _text(text if len(text) <= 60 else text[:59] + "…")
 
 
-def _indented(text: str) -> str:
+def indented(text: str) -> str:
     return "\n".join(f"  {_text(line)}" for line in text.splitlines())
 
 

@@ -5,24 +5,32 @@ from __future__ import annotations
 import argparse
 import base64
 import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
 from uuid import UUID
 
 from chalicelib.errors import PosternError
 from cli import arguments, output
 from cli.arguments import Commands
-from cli.local import operator
+from cli.filters import add_filters, filters_of
+from cli.local import Operator, operator
+
+_FOLLOW_SECONDS = 1.0
+_REMEMBERED = 10_000
 
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("events", parents=[deployed], help="list stored events, newest first")
-    parser.add_argument("--source", help="only of this source")
-    parser.add_argument("--type", help="only of this type")
-    parser.add_argument("--status", choices=["processed", "failed", "dead"], help="only in this state")
+    add_filters(parser)
+    parser.add_argument("--error", metavar="TEXT", help="only with this in the error")
+    parser.add_argument("--attempts", type=arguments.count, metavar="N", help="only with at least so many tries")
     parser.add_argument("--before", type=UUID, metavar="ID", help="only older than this event, for the next page")
     parser.add_argument(
         "--limit", type=arguments.count, default=20, metavar="N", help="at most so many, up to 1000 (20)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C; oldest first")
+    parser.add_argument("--json", action="store_true", help="print JSON; with --follow, an object a line")
     parser.set_defaults(run=_events)
 
     parser = commands.add_parser("show", parents=[deployed], help="show one event, with its headers, body and error")
@@ -33,33 +41,51 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_show)
 
 
+_COLUMNS = {
+    "received_at": "RECEIVED",
+    "source": "SOURCE",
+    "type": "TYPE",
+    "status": "STATUS",
+    "attempts": "TRIES",
+    "id": "ID",
+    "error": "ERROR",
+}
+
+
 def _events(options: argparse.Namespace) -> int:
-    filters = {
-        "source": options.source,
-        "type": options.type,
-        "status": options.status,
-        "before": str(options.before) if options.before else None,
-        "limit": options.limit,
-    }
-    events = operator().perform({"action": "events", **filters})["events"]
+    filters = {**filters_of(options), "error": options.error, "attempts": options.attempts, "limit": options.limit}
+    on = operator()
+    if options.follow:
+        _follow(on, filters, as_json=options.json)
+    before = str(options.before) if options.before else None
+    events = on.perform({"action": "events", **filters, "before": before})["events"]
     if options.json:
         print(output.as_json(events))
     elif events:
-        columns = {
-            "received_at": "RECEIVED",
-            "source": "SOURCE",
-            "type": "TYPE",
-            "status": "STATUS",
-            "attempts": "TRIES",
-            "id": "ID",
-            "error": "ERROR",
-        }
-        print(output.table(events, columns))
+        print(output.table(events, _COLUMNS))
         if len(events) == options.limit:
             print(f"\nThere may be more: --before {events[-1]['id']}")
     else:
         print("No events. `postern send github push` makes one.")
     return 0
+
+
+def _follow(on: Operator, filters: Mapping[str, Any], *, as_json: bool) -> NoReturn:
+    """Prints each event once, as it is when it is first seen, and again when its status or its tries change."""
+    known: dict[str, tuple[str, int]] = {}
+    widths: dict[str, int] = {}
+    while True:
+        found = on.perform({"action": "events", **filters})["events"]
+        for event in reversed(found):
+            now = (event["status"], event["attempts"])
+            if known.get(event["id"]) == now:
+                continue
+            known[event["id"]] = now
+            print(output.as_json_line(event) if as_json else output.row(event, _COLUMNS, widths), flush=True)
+        # As many as a page may have again.
+        for id in list(known)[:-_REMEMBERED]:
+            del known[id]
+        time.sleep(_FOLLOW_SECONDS)
 
 
 def _show(options: argparse.Namespace) -> int:
