@@ -22,7 +22,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "postern replay --issue ID --status failed --status dead",
     )
     parser.add_argument("id", nargs="?", metavar="ID", help="show this issue; the beginning of its id is enough")
-    parser.add_argument("note", nargs="?", choices=_NOTED, help="what you think of it")
+    parser.add_argument("note", nargs="?", choices=list(_NOTED), help="what you think of it")
     parser.add_argument("--state", choices=["open", "acknowledged", "resolved"], help="only in this state")
     parser.add_argument("--limit", type=arguments.count, default=20, metavar="N", help="at most so many (20)")
     parser.add_argument("--json", action="store_true", help="print JSON")

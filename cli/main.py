@@ -68,6 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     for module in (stored, issues, replays, dead, refusals):
         module.add_commands(commands, deployed)
 
+    completion = commands.add_parser(
+        "completion",
+        help="print a shell's completion script",
+        description="Prints a completion script. bash: postern completion bash > "
+        "~/.local/share/bash-completion/completions/postern; zsh: a file _postern in a folder of $fpath.",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    completion.set_defaults(run=_completion)
+
     migrate = commands.add_parser("migrate", parents=[deployed], help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
     return parser
@@ -132,6 +141,13 @@ def _address(source: str) -> str:
         return f"{LocalRun.find().url}/webhooks/{source}"
     except NotRunning:
         return f"https://…/webhooks/{source}"
+
+
+def _completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(_parser(), options.shell))
+    return 0
 
 
 def _migrate(options: argparse.Namespace) -> int:
