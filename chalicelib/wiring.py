@@ -132,19 +132,25 @@ def consumer() -> Consumer:
 def operator() -> Operator:
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.reports import Reports
+    from chalicelib.adapters.shapes import Shapes
     from chalicelib.operate import Operator
-    from chalicelib.operations import refused, storage, stored
+    from chalicelib.operations import drift, refused, storage, stored
+    from chalicelib.sources import source_names
 
     reports = Reports(database())
+    shapes = Shapes(database())
+    watch = drift.Watch(shapes, lambda: source_names(config().sources_file), utc_now, time.monotonic, logs.line)
     return Operator(
         actions={
             **storage.actions(lambda: migrate(database_dsn())),
             **stored.actions(reports),
             **refused.actions(reports),
+            **drift.actions(shapes),
         },
         duties={
             **storage.duties(reports),
             **refused.duties(reports),
+            **drift.duties(watch),
         },
     )
 
