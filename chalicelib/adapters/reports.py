@@ -21,14 +21,13 @@ class Reports:
         type: str | None,
         status: str | None,
         before: UUID | None,
+        after: UUID | None = None,
         limit: int,
     ) -> list[dict[str, Any]]:
-        """The newest first; `before` is the last id of the page before."""
+        """The newest first; `before` is the last id of the page before, and `after` an id to stop at."""
+        filters = {"source": source, "type": type, "status": status, "before": before, "after": after, "limit": limit}
         with self._database.transaction() as session:
-            return session.run(
-                "list_events",
-                {"source": source, "type": type, "status": status, "before": before, "limit": limit},
-            )
+            return session.run("list_events", filters)
 
     def event(self, id: UUID) -> dict[str, Any] | None:
         """The event of this id, or the one that the delivery of this id repeated, with its `duplicates`."""
@@ -41,6 +40,12 @@ class Reports:
             event["body"] = bytes(event["body"])
             event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
             return event
+
+    def delivery(self, id: UUID) -> dict[str, Any] | None:
+        """The whole of a delivery that brought several events."""
+        with self._database.transaction() as session:
+            found = session.run("show_delivery", {"id": id})
+            return {**found[0], "body": bytes(found[0]["body"])} if found else None
 
     def rejected(
         self, *, source: str | None, pending: bool, before: UUID | None, limit: int

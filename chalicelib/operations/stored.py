@@ -20,9 +20,11 @@ class Events(Protocol):
         type: str | None,
         status: str | None,
         before: UUID | None,
+        after: UUID | None,
         limit: int,
     ) -> list[dict[str, Any]]: ...
     def event(self, id: UUID) -> dict[str, Any] | None: ...
+    def delivery(self, id: UUID) -> dict[str, Any] | None: ...
     def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
 
 
@@ -33,12 +35,16 @@ def actions(events: Events) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         return {"event": events.event(id)}
 
+    def show_delivery(id: UUID) -> Mapping[str, Any]:
+        return {"delivery": events.delivery(id)}
+
     def secrets_used(days: int) -> Mapping[str, Any]:
         return {"secrets": events.secrets_used(days)}
 
     return {
         "events": Action(listing, _Filters()),
         "show": Action(show, _Id()),
+        "show_delivery": Action(show_delivery, _Id()),
         "secrets_used": Action(secrets_used, _Days()),
     }
 
@@ -48,6 +54,7 @@ class _Filters(Schema):
     type = fields.String(load_default=None, allow_none=True)
     status = fields.String(load_default=None, allow_none=True, validate=validate.OneOf([s.value for s in Status]))
     before = fields.UUID(load_default=None, allow_none=True)
+    after = fields.UUID(load_default=None, allow_none=True)
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
 
 

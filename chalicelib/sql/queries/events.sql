@@ -8,6 +8,7 @@ WHERE (%(source)s::text IS NULL OR source = %(source)s)
   AND (%(type)s::text IS NULL OR type = %(type)s)
   AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(before)s::uuid IS NULL OR id < %(before)s)
+  AND (%(after)s::uuid IS NULL OR id > %(after)s)
 ORDER BY id DESC
 LIMIT %(limit)s
 
