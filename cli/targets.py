@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
@@ -123,5 +124,6 @@ class LocalHandlers:
                 aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
                 region_name=environ["AWS_DEFAULT_REGION"],
             )
-            self._client.append(session.client("sqs", endpoint_url=self.run.aws_endpoint_url))
+            once = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 1})
+            self._client.append(session.client("sqs", endpoint_url=self.run.aws_endpoint_url, config=once))
         return self._client[0]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from chalicelib.adapters.postgres import queries
 from chalicelib.adapters.shapes import KindOfEvents, Shapes
 from chalicelib.deliveries import new_event_id
 from chalicelib.errors import StatementFailed
@@ -248,3 +249,63 @@ def test_a_type_that_comes_no_more_is_forgotten(inbox: Clockwork, world: World) 
     inbox.look(now=lambda: now() + timedelta(days=3))
     assert inbox.look(now=lambda: now() + timedelta(days=3)) == []
     assert world.query("SELECT count(*) FROM postern.shapes") == [(0,)]
+
+
+@pytest.fixture
+def postern(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    from chalicelib import wiring
+    from cli.main import main
+
+    monkeypatch.setenv("DATABASE_URL", world.url)
+    # They would remember another test's environment.
+    remembered = (wiring.config, wiring.database, wiring.operator)
+    for built in remembered:
+        built.cache_clear()
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert main(list(arguments)) == code
+        said = capsys.readouterr()
+        return said.err if code else said.out
+
+    yield run
+    for built in remembered:
+        built.cache_clear()
+
+
+def test_the_command_lists_accepts_and_describes(inbox: Clockwork, postern: Callable[..., str]) -> None:
+    assert postern("drift") == "No drift. Each type is learned from its first 20 events, once an hour.\n"
+    assert "Nothing is known of shop order yet" in postern("shape", "shop", "order", code=1)
+    inbox.receive(*orders(25), *orders(1, **{"a\u202e\x1b\n": {}}), {"id": "1", "total": 1, "note": None})
+    inbox.look()
+    table = postern("drift")
+    assert [line.split()[4] for line in table.splitlines()] == ["CHANGE", "number", "new"]
+    assert "\u202e" not in table
+    assert "\x1b" not in table
+    found = json.loads(postern("drift", "--json"))
+    assert [each["path"] for each in found] == ["id", '"a\u202e\\u001b\\n"']
+    assert postern("drift", "--accept", str(found[0]["id"])) == "1 accepted.\n"
+    assert postern("drift", "--source", "other", "--accept") == "0 accepted.\n"
+    assert postern("drift", "--accept") == "1 accepted.\n"
+    assert len(json.loads(postern("drift", "--all", "--json"))) == 2
+    assert "There may be more: --before" in postern("drift", "--all", "--limit", "1")
+    shape = postern("shape", "shop", "order")
+    assert "From 27 events." in shape
+    assert ["id", "number", "or", "string", "27"] in [line.split() for line in shape.splitlines()]
+
+
+def test_a_large_database_is_asked_by_its_indexes(inbox: Clockwork, world: World) -> None:
+    """From type to type, however many events there are of each."""
+    for type in ("a", "b", "c"):
+        inbox.receive(*orders(100), type=type)
+    world.query(
+        "INSERT INTO postern.events SELECT gen_random_uuid(), source, 'b', id::text || n, status, attempts, error,"
+        " received_at, processed_at, headers, payload, body FROM postern.events CROSS JOIN generate_series(1, 60) AS n"
+    )
+    world.query("ANALYZE postern.events")
+    values = {"now": now(), "most": 1000}
+    with world.database().transaction() as session:
+        query = "EXPLAIN (ANALYZE, FORMAT JSON) " + queries()["note_kinds"]
+        [row] = session.execute(query, values)
+    assert "Seq Scan" not in json.dumps(row), json.dumps(row, indent=1)[:6000]
