@@ -145,7 +145,7 @@ def operator() -> Operator:
             **storage.actions(lambda: migrate(database_dsn())),
             **stored.actions(reports),
             **refused.actions(reports),
-            **drift.actions(shapes),
+            **drift.actions(shapes, watch),
         },
         duties={
             **storage.duties(reports),

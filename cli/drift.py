@@ -31,6 +31,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         metavar="NUMBER",
         help="accept these findings, or all of the source and type: they are listed no more",
     )
+    parser.add_argument("--look", action="store_true", help="look at new events now, and not at the next full hour")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=drift)
 
@@ -45,6 +46,8 @@ def drift(options: argparse.Namespace) -> int:
     which = {"source": options.source, "type": options.type}
     if options.accept is not None:
         return _accept(options, which)
+    if options.look:
+        operator().perform({"action": "look_for_drift"})
     state = None if options.all else "open"
     filters = {**which, "state": state, "before": options.before, "limit": options.limit}
     found = operator().perform({"action": "drift", **filters})["drift"]
@@ -52,7 +55,7 @@ def drift(options: argparse.Namespace) -> int:
         print(output.as_json(found))
         return 0
     if not found:
-        print("No drift. Each type is learned from its first 20 events, once an hour.")
+        print("No drift. Each type is learned from its first 20 events; `--look` looks at new ones now.")
         return 0
     columns = {"id": "NUMBER", "found_at": "FOUND", "source": "SOURCE", "type": "TYPE", "change": "CHANGE"}
     rows = [{**each, "change": _change(each)} for each in found]
@@ -68,7 +71,7 @@ def shape(options: argparse.Namespace) -> int:
     if found is None:
         raise PosternError(
             f"Nothing is known of {output.plain(options.source)} {output.plain(options.type)} yet;"
-            " events are looked at once an hour."
+            " `postern drift --look` looks at new events."
         )
     if options.json:
         print(output.as_json(found))

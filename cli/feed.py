@@ -35,6 +35,7 @@ class Feed:
         self._wait = wait
         self._polls = 0
         self._away = False
+        self._outages = 0
         self._newest = _LOWEST
         self._seen: set[UUID] = set()
         # Raises here and now when there is no such stage: nothing is to be waited for.
@@ -57,12 +58,15 @@ class Feed:
 
     def show(self, id: str) -> dict[str, Any] | None:
         """The event, whole; None where it is gone, or where the stage answers but cannot give it."""
-        for _ in range(3):
+        refusals = 0
+        while refusals < 3:
+            outages = self._outages
             try:
                 event: dict[str, Any] | None = self._on.perform({"action": "show", "id": id})["event"]
             except PosternError:
                 # Either the stage is away, which the next question waits out, or it is the event's fault.
                 self.patiently(lambda: self._page(before=None, after=None, limit=1))
+                refusals += outages == self._outages
             else:
                 return event
         return None
@@ -75,6 +79,7 @@ class Feed:
             except PosternError as exc:
                 if not self._away:
                     self._away = True
+                    self._outages += 1
                     self._say(f"No answer; trying again until there is one. {exc}")
                 self._wait(pause)
                 pause = min(2 * pause, _LONGEST_WAIT_SECONDS)

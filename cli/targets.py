@@ -12,10 +12,6 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.sources import Source
 from cli.forwarding import reading, sendable
@@ -109,6 +105,8 @@ class LocalHandlers:
         )
         if len(message) > LARGEST_MESSAGE_BYTES:
             return Sent("skipped: larger than a message of the queue", ok=False)
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
             self._sqs().send_message(QueueUrl=self.run.queue_url, MessageBody=message, MessageGroupId=event["source"])
         except (BotoCoreError, ClientError) as exc:
@@ -118,6 +116,9 @@ class LocalHandlers:
     def _sqs(self) -> Any:
         """With the local run's credentials, whatever the environment says: that is of the stage."""
         if not self._client:
+            import boto3  # a third of a second, which no other command has to pay
+            from botocore.config import Config
+
             environ = self.run.environ()
             session = boto3.Session(
                 aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],

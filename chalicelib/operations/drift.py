@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -70,10 +70,10 @@ class Watch:
     clock: Callable[[], float]
     log: Callable[..., None]
 
-    def look(self) -> Mapping[str, int]:
-        """Takes what came since it last looked. Raises DatabaseUnavailable."""
+    def look(self, settled_after: timedelta = _SETTLED_AFTER) -> Mapping[str, int]:
+        """Takes what came since it last looked, and that long ago. Raises DatabaseUnavailable."""
         deadline = self.clock() + _MOST_SECONDS
-        settled = _floor(self.now() - _SETTLED_AFTER)
+        settled = _floor(self.now() - settled_after)
         found = refused = learned = 0
         for source, type in self.shapes.kinds(self.now(), _MOST_KINDS):
             if self.clock() > deadline:
@@ -131,7 +131,13 @@ class Watch:
         )
 
 
-def actions(store: Shapes) -> dict[str, Action]:
+def actions(store: Shapes, watch: Watch) -> dict[str, Action]:
+    # Whoever asks sees what was found, so that nothing is logged; and it is for now, not for the next hour.
+    asked = replace(watch, log=lambda *_, **__: None)
+
+    def look() -> Mapping[str, Any]:
+        return asked.look(timedelta(0))
+
     def listing(state: str | None, **filters: Any) -> Mapping[str, Any]:
         return {"drift": store.drift(open=None if state is None else state == "open", **filters)}
 
@@ -144,6 +150,7 @@ def actions(store: Shapes) -> dict[str, Action]:
 
     return {
         "drift": Action(listing, _Filters()),
+        "look_for_drift": Action(look, Schema()),
         "accept_drift": Action(accept, _Which()),
         "shape": Action(shape, _Kind()),
     }

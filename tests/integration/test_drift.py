@@ -60,7 +60,7 @@ class Clockwork:
         return [(fields["kind"], fields["path"], fields["id"]) for _, fields in self.lines[before:]]
 
     def perform(self, action: str, **arguments: Any) -> Any:
-        return Operator(drift.actions(self.shapes), {}).perform({"action": action, **arguments})
+        return Operator(drift.actions(self.shapes, self.watch()), {}).perform({"action": action, **arguments})
 
 
 @pytest.fixture
@@ -275,11 +275,12 @@ def postern(
 
 
 def test_the_command_lists_accepts_and_describes(inbox: Clockwork, postern: Callable[..., str]) -> None:
-    assert postern("drift") == "No drift. Each type is learned from its first 20 events, once an hour.\n"
+    assert (
+        postern("drift") == "No drift. Each type is learned from its first 20 events; `--look` looks at new ones now.\n"
+    )
     assert "Nothing is known of shop order yet" in postern("shape", "shop", "order", code=1)
     inbox.receive(*orders(25), *orders(1, **{"a\u202e\x1b\n": {}}), {"id": "1", "total": 1, "note": None})
-    inbox.look()
-    table = postern("drift")
+    table = postern("drift", "--look")
     assert [line.split()[4] for line in table.splitlines()] == ["CHANGE", "number", "new"]
     assert "\u202e" not in table
     assert "\x1b" not in table

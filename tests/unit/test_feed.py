@@ -128,6 +128,21 @@ def test_an_outage_is_said_once_and_nothing_is_missed(stage: Stage, terminal: Te
     assert len(terminal.said) == 4
 
 
+def test_however_often_the_stage_goes_away_no_event_is_given_up_for_it(stage: Stage, terminal: Terminal) -> None:
+    feed = feed_of(stage, terminal)
+    id = stage.write(1)
+    original, outages = stage.perform, [2] * 5
+
+    def perform(request: Mapping[str, Any]) -> dict[str, Any]:
+        if request["action"] == "show" and outages:
+            stage.failures = outages.pop()
+        return original(request)
+
+    stage.perform = perform  # type: ignore[method-assign]
+    assert feed.show(id) == {"id": id}
+    assert len(terminal.said) == 10
+
+
 def test_an_event_that_cannot_be_shown_is_given_up_and_a_stage_that_is_away_is_not(
     stage: Stage, terminal: Terminal
 ) -> None:
