@@ -34,6 +34,7 @@ METRICS = {
     "failed": Metric(by="source"),
     "delayed": Metric(by="source"),
     "dead": Metric(by="source"),
+    "drift": Metric(by="source"),
     "ingest_lag_ms": Metric(unit="Milliseconds"),
     "ack_ms": Metric(unit="Milliseconds"),
     "batch_size": Metric(),

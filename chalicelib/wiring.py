@@ -160,13 +160,17 @@ def operator() -> Operator:
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.replay_store import ReplayStore
     from chalicelib.adapters.reports import Reports
+    from chalicelib.adapters.shapes import Shapes
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.operate import Operator
-    from chalicelib.operations import issues, refused, replays, storage, stored
+    from chalicelib.operations import drift, issues, refused, replays, storage, stored
     from chalicelib.operations.dead_letters import DeadLetters
+    from chalicelib.sources import source_names
 
     reports = Reports(database())
     replay_store = ReplayStore(database())
+    shapes = Shapes(database())
+    watch = drift.Watch(shapes, lambda: source_names(config().sources_file), utc_now, time.monotonic, logs.line)
 
     # Asked for when they are needed: a command line may have a database alone.
     def queue() -> SqsQueue:
@@ -183,10 +187,12 @@ def operator() -> Operator:
             **replays.actions(replay_store, queue, utc_now),
             **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
             **refused.actions(reports),
+            **drift.actions(shapes, watch),
         },
         duties={
             **storage.duties(reports),
             **refused.duties(reports),
+            **drift.duties(watch),
         },
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 
 class Commands(Protocol):
@@ -27,3 +28,14 @@ def count(text: str) -> int:
     if not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError("must lie between 1 and 1000")
     return number
+
+
+def url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or not text.isascii() or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError("must be an http or https address")
+    return text

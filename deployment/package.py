@@ -49,6 +49,7 @@ POSTERNS_OWN = (
     "replaying.py",
     "retries.py",
     "schemes",
+    "shapes.py",
     "sources.py",
     "sql",
     "tracing.py",

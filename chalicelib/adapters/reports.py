@@ -17,16 +17,21 @@ class Reports:
         self._database = database
 
     def events(
-        self, filters: Mapping[str, Any], *, before: UUID | None, attempts: int | None, error: str | None, limit: int
+        self,
+        filters: Mapping[str, Any],
+        *,
+        before: UUID | None = None,
+        after: UUID | None = None,
+        attempts: int | None = None,
+        error: str | None = None,
+        limit: int,
     ) -> list[dict[str, Any]]:
-        """The newest first; `before` is the last id of the page before. With at least so many attempts, and with an
-        error that has this text in it.
+        """The newest first; `before` is the last id of the page before, and `after` an id to stop at. With at least so
+        many attempts, and with an error that has this text in it.
         """
+        further = {"before": before, "after": after, "attempts": attempts, "error": error, "limit": limit}
         with self._database.transaction() as session:
-            return session.run(
-                "list_events",
-                {**as_values(filters), "before": before, "attempts": attempts, "error": error, "limit": limit},
-            )
+            return session.run("list_events", {**as_values(filters), **further})
 
     def event(self, id: UUID) -> dict[str, Any] | None:
         """The event of this id, or the one that the delivery of this id repeated, with its `duplicates`."""
@@ -70,6 +75,12 @@ class Reports:
         with self._database.transaction() as session:
             rows = session.run("statuses_of_events", {"ids": list(ids)})
             return {row["id"]: row["status"] for row in rows}
+
+    def delivery(self, id: UUID) -> dict[str, Any] | None:
+        """The whole of a delivery that brought several events."""
+        with self._database.transaction() as session:
+            found = session.run("show_delivery", {"id": id})
+            return {**found[0], "body": bytes(found[0]["body"])} if found else None
 
     def rejected(
         self, *, source: str | None, pending: bool, before: UUID | None, limit: int

@@ -16,6 +16,7 @@ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(before)s::uuid IS NULL OR id < %(before)s)
   AND (%(attempts)s::integer IS NULL OR attempts >= %(attempts)s)
   AND (%(error)s::text IS NULL OR position(lower(%(error)s) IN lower(error)) > 0)
+  AND (%(after)s::uuid IS NULL OR id > %(after)s)
 ORDER BY id DESC
 LIMIT %(limit)s
 
