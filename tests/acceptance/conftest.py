@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from tests.support import eventually
 class Run:
     """One `make run`."""
 
-    def __init__(self, state: Path, **environ: str) -> None:
+    def __init__(self, state: Path, project: Path = PROJECT, **environ: str) -> None:
+        self.project = project
         self.state = state
         self.port = int(environ.get("PORT") or free_port())
         self.environ = {**os.environ, **environ, "POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
@@ -33,7 +35,7 @@ class Run:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "devstack"],
-                cwd=PROJECT,
+                cwd=project,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -75,7 +77,7 @@ class Run:
     def postern(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "cli", *arguments],
-            cwd=PROJECT,
+            cwd=self.project,
             env=self.environ,
             capture_output=True,
             text=True,
@@ -105,6 +107,16 @@ class Run:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(60)
+
+
+def checkout(directory: Path, **handlers: str) -> Path:
+    """A copy of the project with these modules as its handlers, which a test may change."""
+    shutil.copy(PROJECT / "app.py", directory)
+    for name in ("chalicelib", ".chalice", "infra", "deployment", "devstack", "cli"):
+        shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", "deployed"))
+    for name, code in handlers.items():
+        (directory / "chalicelib" / "handlers" / f"{name}.py").write_text(code, "utf-8")
+    return directory
 
 
 @pytest.fixture(scope="session")
