@@ -13,7 +13,7 @@ from chalice.app import CloudWatchEvent, Request, SQSEvent
 
 from chalicelib import http, logs, naming, wiring
 from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import Refusal
+from chalicelib.errors import Refusal, UnknownAction
 from chalicelib.ingest import accept
 from chalicelib.tracing import trace_header, trace_id
 
@@ -101,9 +101,13 @@ def maintenance(event: CloudWatchEvent) -> dict[str, Any]:
 @app.lambda_function(name="store")
 def store(event: dict[str, Any], context: object) -> dict[str, Any]:
     _begin(context)
-    # The action's name only: its arguments and its result may be data.
-    with logs.timed("store", action=str(event.get("action"))[:40]):
-        return wiring.operator().perform(event)
+    try:
+        # The action's name only: its arguments and its result may be data.
+        with logs.timed("store", action=str(event.get("action"))[:40]):
+            return wiring.operator().perform(event)
+    except UnknownAction as exc:
+        # The function works; what it was asked for does not. A sentence for whoever asked.
+        return {"refused": str(exc)}
 
 
 @app.middleware("http")

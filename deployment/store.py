@@ -10,9 +10,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deployment.errors import DeploymentError
 from deployment.session import Session
 
-# What it says about what it was asked for, and not about itself.
-_SENTENCES = ("UnknownAction",)
-
 # As long as a function may take.
 _PATIENCE_SECONDS = 900
 
@@ -25,10 +22,10 @@ def ask(session: Session, function: str, request: dict[str, Any]) -> dict[str, A
     except (BotoCoreError, ClientError) as exc:
         raise DeploymentError(f"Function {function} cannot be called: {exc}") from None
     result: dict[str, Any] = json.loads(answer["Payload"].read())
-    if result.get("errorType") in _SENTENCES:
-        raise DeploymentError(str(result.get("errorMessage")))
     if "FunctionError" in answer:
         raise DeploymentError(f"Function {function} failed: {result.get('errorType')}: {result.get('errorMessage')}")
+    if "refused" in result:
+        raise DeploymentError(result["refused"])
     return result
 
 

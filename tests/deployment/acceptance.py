@@ -47,6 +47,37 @@ def accept(installation: Installation) -> None:
         installation,
         began,
     )
+    _operate(installation, replayed=ids["an event"], redriven=ids["a poisoned event"])
+
+
+def _operate(installation: Installation, *, replayed: str, redriven: str) -> None:
+    """An operator looks at the dead letters, moves one back, which dies once more, and has an event replayed."""
+
+    def ask(action: str, **arguments: Any) -> dict[str, Any]:
+        answer = installation.invoke(f"{installation.name}-store", {"action": action, **arguments})
+        if answer["failed"]:
+            raise Unacceptable(f"store: {action}: {answer['result'].get('errorMessage')}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def attempts_of(id: str) -> int:
+        return int(installation.rows([id])[0]["attempts"])
+
+    ask("dead_letters", limit=10)
+    began = time.time()
+    before = attempts_of(redriven)
+    redrive = ask("start_redrive", id=redriven)["replay"]
+    _until(
+        lambda: ask("advance_redrive", id=redrive["id"])["replay"]["state"] == "done",
+        "the redrive does not end",
+        installation,
+        began,
+    )
+    _until(lambda: attempts_of(redriven) > before, "the redriven event is not tried again", installation, began)
+    before = attempts_of(replayed)
+    replay = ask("start_replay", ids=[replayed])["replay"]
+    ask("advance_replay", id=replay["id"])
+    _until(lambda: attempts_of(replayed) > before, "the event is not replayed", installation, began)
 
 
 _CALLS: dict[str, dict[str, Any]] = {
@@ -98,6 +129,8 @@ def by_aws(installation: Installation) -> Iterator[tuple[str, str, str]]:
             yield function, action, f"{account}:log-group:/aws/lambda/{name}:log-stream:2026/11/23/[1]0"
         for action in ("xray:PutTraceSegments", "xray:PutTelemetryRecords"):
             yield function, action, "*"
+    # After nine tenths of the receives that SQS allows a message: longer than anybody wants to wait.
+    yield "processor", "sqs:SendMessage", installation.outputs["QueueArn"]
     # The event source mapping's; CreateEventSourceMapping fails without them.
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
         yield "processor", action, installation.outputs["QueueArn"]

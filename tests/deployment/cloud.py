@@ -138,7 +138,7 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 _HANDLERS = """
-from chalicelib.handling import on
+from chalicelib.handling import PermanentError, on
 
 
 @on("hmac", "order.created")
@@ -149,9 +149,17 @@ def take(event, db):
 @on("hmac", "order.poisoned")
 def fail(event, db):
     raise ValueError("This order cannot be taken.")
+
+
+@on("hmac", "order.mending")
+def mend(event, db):
+    db.execute("INSERT INTO public.orders VALUES (%(id)s)", {"id": event.id})
+    db.execute("SELECT FROM public.mended WHERE what = %(what)s", {"what": event.payload["what"]})
+    if not db.rowcount:
+        raise PermanentError("It is not mended yet.")
 """
 # No key: what counts twice is there twice.
-_MIGRATION = "CREATE TABLE public.orders (event_id uuid);\n"
+_MIGRATION = "CREATE TABLE public.orders (event_id uuid); CREATE TABLE public.mended (what text);\n"
 
 
 def checkout(directory: Path) -> Path:

@@ -66,6 +66,12 @@ class Installation:
             cursor.execute("SELECT * FROM postern.events WHERE id = ANY(%s::uuid[]) ORDER BY id", (ids,))
             return [dict(row) for row in cursor.fetchall()]
 
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:
+            cursor = connection.cursor()
+            cursor.execute(sql, values)
+            return cursor.fetchall() if cursor.description else []
+
     def row_of(self, id: str, timeout: float = 30) -> dict[str, Any]:
         return self.processed([id], timeout)[0]
 

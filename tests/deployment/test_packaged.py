@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+import uuid
 
 import pytest
 
@@ -84,8 +85,8 @@ def test_without_a_sound_secret_a_sender_is_told_to_come_again(installation: Ins
 # The command, with an operator's rights and no path to the database
 
 
-def postern(installation: Installation, *arguments: str) -> str:
-    done = subprocess.run(
+def ask(installation: Installation, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "cli", *arguments, "--stage", installation.stage],
         cwd=PROJECT,
         env=installation.cloud.environ(),
@@ -94,6 +95,10 @@ def postern(installation: Installation, *arguments: str) -> str:
         timeout=60,
         check=False,
     )
+
+
+def postern(installation: Installation, *arguments: str) -> str:
+    done = ask(installation, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -131,3 +136,52 @@ def test_what_was_refused_is_kept_explained_and_let_through_once_its_secret_is_k
         assert id not in kept()
     finally:
         client.put_secret_value(SecretId=arn, SecretString=sound)
+
+
+def broken(installation: Installation) -> tuple[str, str]:
+    """An event whose handler gives it up until it is mended: its id, and what is to be mended."""
+    what = uuid.uuid4().hex
+    body = json.dumps({"type": "order.mending", "what": what}).encode()
+    id: str = installation.post("hmac", body, type="order.mending").body["id"]
+    eventually(lambda: [row["status"] for row in installation.rows([id])] == ["dead"], timeout=30)
+    return id, what
+
+
+def mend(installation: Installation, what: str) -> None:
+    installation.query("INSERT INTO public.mended VALUES (%s)", what)
+
+
+def orders(installation: Installation, id: str) -> int:
+    return int(installation.query("SELECT count(*) FROM public.orders WHERE event_id = %s", id)[0][0])
+
+
+def test_a_dead_event_is_looked_into_mended_and_replayed_through_the_store_function(
+    installation: Installation,
+) -> None:
+    id, what = broken(installation)
+    issues = json.loads(postern(installation, "issues", "--json"))
+    [issue] = [issue for issue in issues if issue["message"] == "It is not mended yet."]
+    assert issue["handler"] == "orders.mend"
+    assert "raise PermanentError" in postern(installation, "issues", issue["id"])
+    assert "attempt 1 (first) dead" in postern(installation, "show", id)
+    mend(installation, what)
+    assert "1 processed" in postern(installation, "replay", id)
+    assert installation.row_of(id)["attempts"] == 2
+    assert orders(installation, id) == 1
+    assert "attempt 2 (replay) processed" in postern(installation, "show", id)
+    # Its letter went with it.
+    assert id not in postern(installation, "dead", "--limit", "200")
+
+
+def test_a_dead_letter_is_listed_and_redriven_through_the_store_function(installation: Installation) -> None:
+    id, what = broken(installation)
+    eventually(lambda: id in postern(installation, "dead", "--limit", "200"))
+    mend(installation, what)
+    assert "1 dead letters are back" in postern(installation, "dead", "redrive", "--id", id, "--yes")
+    assert installation.row_of(id)["attempts"] == 2
+    assert orders(installation, id) == 1
+
+
+def test_what_the_store_function_is_asked_in_vain_is_a_sentence(installation: Installation) -> None:
+    done = ask(installation, "replay", "--cancel", str(uuid.uuid4()))
+    assert (done.returncode, done.stderr[:27]) == (1, "postern: There is no replay")
