@@ -153,16 +153,17 @@ class Runner:
         failure = one.failure
         status = Status.PROCESSED
         if failure is None and one.handlers:
-            if not budget.allows(sum(map(self._limit, (handler for handler, _ in one.handlers)))):
+            if not budget.allows(sum(map(self.limit, (handler for handler, _ in one.handlers)))):
                 return None
             current = [(handler, place) for handler, place in one.handlers if not order.is_stale(place)]
             if len(current) < len(one.handlers):
                 status = Status.STALE
-            call = _Call(self, one, [handler for handler, _ in current], budget)
+            assert one.announced is not None
+            call = Call(self, one.announced, [handler for handler, _ in current], budget)
             error = tx.attempt(
                 call,
                 row=(one.work, Result(status, 1, processed_at=started)) if one.number == 1 else None,
-                seconds=max((self._limit(handler) for handler, _ in current), default=self.timeout_seconds),
+                seconds=max((self.limit(handler) for handler, _ in current), default=self.timeout_seconds),
             )
             if error is None:
                 for _, place in current:
@@ -178,26 +179,26 @@ class Runner:
         took = (self.now() - started) / timedelta(milliseconds=1)
         return Attempt(one.work.event, one.trigger, started, max(0.0, took), result, failure, one.replay_id)
 
-    def _limit(self, handler: Handler) -> float:
+    def limit(self, handler: Handler) -> float:
+        """How many seconds it may take."""
         return handler.timeout or self.timeout_seconds
 
 
 @dataclass
-class _Call:
+class Call:
     """Calls one event's handlers, one after the other, and remembers which one is at work."""
 
     runner: Runner
-    one: Try
+    event: Event
     handlers: Sequence[Handler]
     budget: Budget
     at_work: str = field(default="", init=False)
 
     def __call__(self, db: Any) -> None:
-        assert self.one.announced is not None
         for handler in self.handlers:
             self.at_work = handler.name
-            with time_limit(max(0.1, min(self.runner._limit(handler), self.budget.left()))):
-                handler(self.one.announced, db)
+            with time_limit(max(0.1, min(self.runner.limit(handler), self.budget.left()))):
+                handler(self.event, db)
 
 
 def _announced(work: Work, number: int, trigger: Trigger, dry_run: bool) -> Event:

@@ -160,10 +160,11 @@ def operator() -> Operator:
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.replay_store import ReplayStore
     from chalicelib.adapters.reports import Reports
+    from chalicelib.adapters.row_changes import RowChanges
     from chalicelib.adapters.shapes import Shapes
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.operate import Operator
-    from chalicelib.operations import drift, issues, refused, replays, storage, stored
+    from chalicelib.operations import drift, dry_run, issues, refused, replays, storage, stored
     from chalicelib.operations.dead_letters import DeadLetters
     from chalicelib.sources import source_names
 
@@ -184,6 +185,7 @@ def operator() -> Operator:
             **storage.actions(lambda: migrate(database_dsn())),
             **stored.actions(reports),
             **issues.actions(reports),
+            **dry_run.actions(replay_store, runner, RowChanges(database_dsn)),
             **replays.actions(replay_store, queue, utc_now),
             **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
             **refused.actions(reports),

@@ -112,10 +112,12 @@ class EventTransaction:
         """Waits until no other transaction works on any of them, and keeps them until this one ends; their versions."""
         if not entities:
             return {}
-        several = sorted(set(entities))
-        values = {"sources": [e.source for e in several], "keys": [e.key for e in several]}
-        self._session.run("lock_entities", values)
-        rows = self._session.run("entity_versions", values)  # seen after the locks were had
+        self._session.run("lock_entities", _entities(entities))
+        return self.versions(entities)  # seen after the locks were had
+
+    def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
+        """How far these have come."""
+        rows = self._session.run("entity_versions", _entities(entities)) if entities else []
         return {Entity(row["source"], row["entity"]): row["version"] for row in rows}
 
     def advance(self, versions: Mapping[Entity, tuple[Decimal, UUID]]) -> None:
@@ -151,6 +153,11 @@ class EventTransaction:
         except HandlerFailed as exc:
             return exc.failure
         return None
+
+
+def _entities(entities: Sequence[Entity]) -> dict[str, list[str]]:
+    several = sorted(set(entities))
+    return {"sources": [e.source for e in several], "keys": [e.key for e in several]}
 
 
 def _attempt(attempt: Attempt) -> tuple[Any, ...]:

@@ -98,20 +98,8 @@ class Database:
             except psycopg2.Error:
                 self.close()
         if self._connection is None:
-            self._connection = self._connect()
+            self._connection = open_connection(self._dsn)
         return self._connection
-
-    def _connect(self) -> GuardedConnection:
-        try:
-            return _open(self._dsn(False))
-        except psycopg2.Error as exc:
-            if not _is_login_failure(exc):
-                raise DatabaseUnavailable(_first_line(exc)) from exc
-        # The password may have been rotated since it was fetched.
-        try:
-            return _open(self._dsn(True))
-        except psycopg2.Error as exc:
-            raise DatabaseUnavailable(_first_line(exc)) from exc
 
     def _abandon(self, connection: GuardedConnection) -> None:
         """Back to a clean connection, or to none."""
@@ -122,6 +110,20 @@ class Database:
             connection.close()
         if connection.closed:
             self._connection = None
+
+
+def open_connection(dsn: Callable[[bool], str]) -> GuardedConnection:
+    """`dsn` as Database takes it. Raises DatabaseUnavailable."""
+    try:
+        return _open(dsn(False))
+    except psycopg2.Error as exc:
+        if not _is_login_failure(exc):
+            raise DatabaseUnavailable(_first_line(exc)) from exc
+    # The password may have been rotated since it was fetched.
+    try:
+        return _open(dsn(True))
+    except psycopg2.Error as exc:
+        raise DatabaseUnavailable(_first_line(exc)) from exc
 
 
 class Session:

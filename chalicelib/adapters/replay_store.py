@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from chalicelib.adapters.postgres import Database, Session
 from chalicelib.attempts import Status, Trigger, Work
 from chalicelib.envelope import Accepted, Replay
 from chalicelib.errors import InvalidPayload
+from chalicelib.order import Entity
 from chalicelib.payloads import parse, text_of
 from chalicelib.replaying import Item, Stored
 
@@ -92,6 +94,17 @@ class ReplayStore:
                 session.run("cancel_replay_items", {"id": id})
             return cancelled
 
+    def stored(self, id: UUID) -> Stored | None:
+        """An event as it is stored, without locking it."""
+        with self._database.transaction() as session:
+            rows = session.run("stored_event", {"id": id})
+            return _stored(rows[0]) if rows else None
+
+    def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
+        """How far these have come, without locking them."""
+        with self._database.transaction() as session:
+            return EventTransaction(session).versions(entities)
+
     @contextmanager
     def advancing(self, id: UUID) -> Iterator[Advance | None]:
         """The replay, if it runs and nobody else is advancing it; what is taken is taken when the block ends well."""
@@ -141,14 +154,15 @@ class ReplayTransaction(EventTransaction):
     def stored(self, id: UUID) -> Stored | None:
         """Locks it."""
         rows = self._session.run("lock_stored_event", {"id": id})
-        if not rows:
-            return None
-        row = rows[0]
-        return Stored(stored_work(row), Status(row["status"]), row["attempts"], row["processed_at"])
+        return _stored(rows[0]) if rows else None
 
     def settle(self, replay: Replay, state: str, tries: int, error: str | None) -> None:
         values = {"replay_id": replay.replay_id, "event_id": replay.id, "state": state, "tries": tries}
         self._session.run("settle_replay_item", {**values, "error": error and error.replace("\0", "\ufffd")[:1000]})
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
+    return Stored(stored_work(row), Status(row["status"]), row["attempts"], row["processed_at"])
 
 
 def stored_work(row: Mapping[str, Any]) -> Work:
