@@ -100,6 +100,10 @@ class RowChanges:
                 tables = [_Table(**row) for row in _rows(inside, queries()["tables_written"])]
                 for table in tables:
                     _compare(table, start, inside, outside, outcome)
+                outcome.incomplete += [
+                    f"{row['shown']} was truncated or altered, which is not told row by row."
+                    for row in _rows(inside, queries()["tables_locked_whole"])
+                ]
             return outcome
 
     @contextmanager

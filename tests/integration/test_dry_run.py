@@ -201,7 +201,7 @@ def test_an_event_is_run_through_todays_handlers_and_stays_as_it_was(world: Worl
     assert (found["status"], found["outcome"], found["failure"]) == ("failed", "processed", None)
     assert found["changes"] == [
         {
-            "table": "effects",
+            "table": "postern.effects",
             "kind": "inserted",
             "key": {},
             "before": None,

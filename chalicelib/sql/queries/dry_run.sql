@@ -44,3 +44,12 @@ LIMIT %(limit)s
 SELECT to_jsonb(seen) AS row
 FROM ONLY {table} AS seen
 JOIN jsonb_populate_recordset(NULL::{table}, %(rows)s::jsonb) AS wanted USING ({key})
+
+-- name: tables_locked_whole
+-- As TRUNCATE and ALTER do, whose work is in no count.
+SELECT DISTINCT namespace.nspname || '.' || class.relname AS shown
+FROM pg_locks AS held
+JOIN pg_class AS class ON class.oid = held.relation AND class.relkind IN ('r', 'p')
+JOIN pg_namespace AS namespace ON namespace.oid = class.relnamespace
+WHERE held.pid = pg_backend_pid() AND held.mode = 'AccessExclusiveLock' AND NOT starts_with(namespace.nspname, 'pg_')
+ORDER BY shown
