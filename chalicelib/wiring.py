@@ -130,21 +130,38 @@ def consumer() -> Consumer:
 
 @cache
 def operator() -> Operator:
+    from chalicelib.adapters.cloudwatch import CloudWatch
+    from chalicelib.adapters.ledger import Ledger
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.reports import Reports
     from chalicelib.operate import Operator
-    from chalicelib.operations import refused, storage, stored
+    from chalicelib.operations import ledger, quiet, refused, status, storage, stored
+    from chalicelib.sources import source_names
 
     reports = Reports(database())
+    book = Ledger(database())
+
+    def sources() -> frozenset[str]:
+        return source_names(config().sources_file)
+
+    def queues() -> list[str]:
+        urls = [config().need(name) for name in ("queue_url", "dead_letter_queue_url")]
+        return [url.rsplit("/", 1)[-1] for url in urls]
+
+    bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
     return Operator(
         actions={
             **storage.actions(lambda: migrate(database_dsn())),
             **stored.actions(reports),
             **refused.actions(reports),
+            **ledger.actions(book, utc_now),
+            **status.actions(book, sources, utc_now),
         },
         duties={
             **storage.duties(reports),
             **refused.duties(reports),
+            **ledger.duties(bookkeeper),
+            **quiet.duties(quiet.Watch(book, sources, utc_now, logs.line)),
         },
     )
 

@@ -108,5 +108,7 @@ def operator(run: LocalRun | None = None) -> Operator:
     if name := os.environ.get("STORE_FUNCTION"):
         return StoreFunction(name)
     if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
-        os.environ["DATABASE_URL"] = (run or LocalRun.find()).database_url
+        run = run or LocalRun.find()
+        os.environ["DATABASE_URL"] = run.database_url
+        os.environ.setdefault("SOURCES_FILE", str(run.sources_file))
     return wiring.operator()

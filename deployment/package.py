@@ -44,6 +44,7 @@ POSTERNS_OWN = (
     "quarantine.py",
     "retries.py",
     "schemes",
+    "silence.py",
     "sources.py",
     "sql",
     "tracing.py",

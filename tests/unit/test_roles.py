@@ -29,6 +29,8 @@ CONFIG: dict[str, Any] = json.loads((PROJECT / ".chalice" / "config.json").read_
 
 # The only actions on `*`: AWS's service authorization reference has no resource type for any of them.
 ON_EVERYTHING = {
+    "cloudwatch:GetMetricStatistics",  # metrics are no resource
+    "cloudwatch:ListMetrics",  # a listing
     "ec2:DescribeNetworkInterfaces",  # a listing
     "ec2:DescribeSubnets",  # a listing
     "xray:PutTraceSegments",  # goes to the account's traces, which are no resource
@@ -47,6 +49,8 @@ MAY = {
     ("s3:GetObject", "${LargeBodies.Arn}/*"): {"processor"},
     ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
     ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {"processor", "maintenance", "store"},
+    ("cloudwatch:GetMetricStatistics", "*"): {"maintenance"},
+    ("cloudwatch:ListMetrics", "*"): {"maintenance"},
     ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {"processor", "maintenance", "store"},
 }
 
