@@ -47,6 +47,10 @@ def accept(installation: Installation) -> None:
         installation,
         began,
     )
+    # It counts what has been stored by now.
+    answer = installation.invoke(f"{installation.name}-maintenance", _CALLS["maintenance"])
+    if answer["failed"]:
+        raise Unacceptable(f"maintenance: {answer['result'].get('errorMessage')}")
 
 
 _CALLS: dict[str, dict[str, Any]] = {
