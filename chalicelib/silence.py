@@ -84,12 +84,13 @@ def _usual_minutes(hour: datetime, known: Mapping[datetime, Hour], begins: datet
     """How many of the hour's minutes are active, as a mean of the weeks before without the highest: what happened
     once is no habit.
     """
-    hours = [at for week in range(1, WEEKS_KEPT + 1) if begins <= (at := hour - week * _WEEK) < ends]
+    hours = [hour - week * _WEEK for week in range(1, WEEKS_KEPT + 1)]
+    hours = [at for at in hours if begins <= at < ends]
     highest = 1
     if len(hours) < _FEW:
         # One of each three: beside a burst is no burst.
         highest = len(hours)
-        hours = [at + beside for at in hours for beside in (-_HOUR, 0 * _HOUR, _HOUR)]
+        hours = [at for near in hours for beside in (-1, 0, 1) if begins <= (at := near + beside * _HOUR) < ends]
     active = sorted(known[at].active_minutes if at in known else 0 for at in hours)
     usual = active[:-highest] if highest else []
     return sum(usual) / len(usual) if usual else 0.0

@@ -36,7 +36,7 @@ class Ear:
             " headers, body) SELECT id, %s, 't', id::text, 'processed', 1, at, at, '{}', ''"
             " FROM unnest(%s::uuid[], %s::timestamptz[]) AS came (id, at)",
             source,
-            [new_event_id(at) for at in times],
+            [str(new_event_id(at)) for at in times],
             list(times),
         )
 
