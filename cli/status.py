@@ -42,7 +42,8 @@ def _facts(found: dict[str, Any]) -> list[str]:
     facts = [
         f"failed  {found['failed']}  (they are tried again)",
         f"dead    {found['dead']}" + ("  (`postern events --status dead`)" if found["dead"] else ""),
-        f"ledger  {balance}, to {ledger['to']}" + (", NOT CHECKED since: maintenance fails" * ledger["stale"]),
+        f"ledger  {balance}, checked {ledger['checked_at'] or 'never'}"
+        + (", NOT since then: maintenance fails" * ledger["stale"]),
     ]
     if oldest := found["oldest_failed"]:
         error = output.plain(f"{oldest['source']} {oldest['type']}: {oldest['error']}")[:100]

@@ -25,6 +25,7 @@ _REACH = timedelta(days=14)
 # What is counted in one transaction.
 _STRETCH = timedelta(hours=6)
 _RECENT = timedelta(hours=3)
+_MINUTE = timedelta(minutes=1)
 _KEPT = timedelta(days=35)
 _MOST_MINUTES = 1000
 
@@ -75,7 +76,8 @@ class Bookkeeper:
         It goes on where it stopped, so that an outage leaves no gap. Raises MetricsUnavailable.
         """
         now = self.now()
-        until = now.replace(second=0, microsecond=0)
+        # To the end of the present minute, which is counted again the next time.
+        until = now.replace(second=0, microsecond=0) + _MINUTE
         oldest = until - _REACH
         progress = self.book.progress()
         since = max(progress["ledger_begins"], progress["ledger_to"] - _LATE, oldest)
@@ -119,8 +121,7 @@ class Bookkeeper:
 
     def _waiting(self, until: datetime, oldest: datetime) -> int:
         """Messages beyond those of events that have a row: what is missing may be among them."""
-        # To the end of the present minute: a depth of this very minute counts, too.
-        held = self.counts.most_waiting(self.queues(), until - _DEPTH, until + timedelta(minutes=1))
+        held = self.counts.most_waiting(self.queues(), until - _DEPTH, until)
         return max(0, held - self.book.unfinished(oldest))
 
 

@@ -44,7 +44,7 @@ def actions(facts: Facts, sources: Callable[[], Iterable[str]], now: Callable[[]
                 "balanced": mismatch == 0,
                 "missing": mismatch,
                 "waiting": progress["waiting"],
-                "to": progress["ledger_to"],
+                "checked_at": progress["checked_at"],
                 "stale": stale,
             },
             "well": not (quiet or dead or mismatch or stale),
