@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -38,6 +39,7 @@ def receive(source: str) -> Response:
     outcome: dict[str, Any] = {"source": source, "bytes": None}
     counted, number = "rejected", 1
     counts: dict[str, int] = {}
+    at: datetime | None = None
     try:
         delivery = _delivery(source, request)
         outcome["bytes"] = len(delivery.body)
@@ -56,7 +58,8 @@ def receive(source: str) -> Response:
         if result.fingerprint is not None:
             outcome["secret_used"] = f"{source}/{result.fingerprint}"
             counts = {"secret_matches": 1}
-        counted, number = "accepted", len(result.ids)
+        # The minute that the ledger finds the events' rows in, however long the answer took.
+        counted, number, at = "accepted", len(result.ids), delivery.received_at
         answer = http.accepted(result)
     except Refusal as refusal:
         outcome |= {
@@ -76,6 +79,7 @@ def receive(source: str) -> Response:
         f"delivery.{counted}",
         failed=counted == "rejected",
         metrics={counted: number, **counts, "ack_ms": logs.ms_since(started)},
+        at=at,
         status=answer.status,
         **outcome,
     )
@@ -89,7 +93,7 @@ def processor(event: SQSEvent) -> dict[str, Any]:
     return wiring.consumer().consume(event.to_dict()["Records"], _time_left(event.context))
 
 
-@app.schedule(Rate(1, unit=Rate.HOURS))
+@app.schedule(Rate(5, unit=Rate.MINUTES))
 def maintenance(event: CloudWatchEvent) -> dict[str, Any]:
     _begin(event.context)
     with logs.timed("maintenance") as fields:

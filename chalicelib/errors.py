@@ -165,5 +165,9 @@ class MigrationError(PosternError):
     """The database's schema cannot be brought to this version."""
 
 
+class MetricsUnavailable(PosternError):
+    """CloudWatch does not say what was counted."""
+
+
 class UnknownAction(PosternError):
     """The store function was asked for something that it does not do."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,8 @@ from aws_lambda_powertools import Logger
 from chalicelib.metrics import embedded
 
 SERVICE = "postern"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What every line of one invocation says. The local server answers requests in threads; each has its own.
 _invocation: ContextVar[Mapping[str, Any] | None] = ContextVar("invocation", default=None)
@@ -44,10 +47,18 @@ def begin(context: object, *, stage: str, **fields: Any) -> None:
     _cold_start = False
 
 
-def line(name: str, /, *, failed: bool = False, metrics: Mapping[str, float] | None = None, **fields: Any) -> None:
-    """Logs `name` with these fields and metrics; those that are None are left out."""
+def line(
+    name: str,
+    /,
+    *,
+    failed: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    at: datetime | None = None,
+    **fields: Any,
+) -> None:
+    """Logs `name` with these fields and metrics; those that are None are left out. `at`: when what is counted was."""
     log = logger()
-    (log.warning if failed else log.info)(name, extra=_entry(fields, metrics))
+    (log.warning if failed else log.info)(name, extra=_entry(fields, metrics, at))
 
 
 def crash(name: str, /, *, metrics: Mapping[str, float] | None = None, **fields: Any) -> None:
@@ -72,10 +83,13 @@ def ms_since(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 1)
 
 
-def _entry(fields: Mapping[str, Any], metrics: Mapping[str, float] | None) -> dict[str, Any]:
+def _entry(
+    fields: Mapping[str, Any], metrics: Mapping[str, float] | None, at: datetime | None = None
+) -> dict[str, Any]:
     entry = {**(_invocation.get() or {}), **fields, **(metrics or {})}
     entry = {key: value for key, value in entry.items() if value is not None}
     # Outside of an invocation there is no stage to count for.
     if metrics and "stage" in entry:
-        entry["_aws"] = embedded(entry, metrics, time.time_ns() // 1_000_000)
+        at_ms = time.time_ns() // 1_000_000 if at is None else (at - _EPOCH) // timedelta(milliseconds=1)
+        entry["_aws"] = embedded(entry, metrics, at_ms)
     return entry

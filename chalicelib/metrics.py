@@ -38,6 +38,8 @@ METRICS = {
     "ingest_lag_ms": Metric(unit="Milliseconds"),
     "ack_ms": Metric(unit="Milliseconds"),
     "batch_size": Metric(),
+    "ledger_mismatch": Metric(),
+    "quiet_sources": Metric(by="source"),
 }
 
 

@@ -157,6 +157,8 @@ def runner() -> Runner:
 
 @cache
 def operator() -> Operator:
+    from chalicelib.adapters.cloudwatch import CloudWatch
+    from chalicelib.adapters.ledger import Ledger
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.replay_store import ReplayStore
     from chalicelib.adapters.reports import Reports
@@ -164,14 +166,17 @@ def operator() -> Operator:
     from chalicelib.adapters.shapes import Shapes
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.operate import Operator
-    from chalicelib.operations import drift, dry_run, issues, refused, replays, storage, stored
+    from chalicelib.operations import drift, dry_run, issues, ledger, quiet, refused, replays, status, storage, stored
     from chalicelib.operations.dead_letters import DeadLetters
     from chalicelib.sources import source_names
 
     reports = Reports(database())
     replay_store = ReplayStore(database())
     shapes = Shapes(database())
-    watch = drift.Watch(shapes, lambda: source_names(config().sources_file), utc_now, time.monotonic, logs.line)
+    book = Ledger(database())
+
+    def sources() -> frozenset[str]:
+        return source_names(config().sources_file)
 
     # Asked for when they are needed: a command line may have a database alone.
     def queue() -> SqsQueue:
@@ -180,6 +185,12 @@ def operator() -> Operator:
     def letters() -> SqsQueue:
         return SqsQueue(config().need("dead_letter_queue_url"))
 
+    def queues() -> list[str]:
+        urls = [config().need(name) for name in ("queue_url", "dead_letter_queue_url")]
+        return [url.rsplit("/", 1)[-1] for url in urls]
+
+    watch = drift.Watch(shapes, sources, utc_now, time.monotonic, logs.line)
+    bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
     return Operator(
         actions={
             **storage.actions(lambda: migrate(database_dsn())),
@@ -190,11 +201,15 @@ def operator() -> Operator:
             **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
             **refused.actions(reports),
             **drift.actions(shapes, watch),
+            **ledger.actions(book, utc_now),
+            **status.actions(book, sources, utc_now),
         },
         duties={
             **storage.duties(reports),
             **refused.duties(reports),
             **drift.duties(watch),
+            **ledger.duties(bookkeeper),
+            **quiet.duties(quiet.Watch(book, sources, utc_now, logs.line)),
         },
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -39,3 +41,15 @@ def url(text: str) -> str:
     if not usable or not text.isascii() or not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError("must be an http or https address")
     return text
+
+
+def moment(text: str) -> datetime:
+    """`90m`, `24h` and `7d` mean that long ago; or a time in ISO 8601, which is UTC where it says nothing else."""
+    if found := re.fullmatch(r"(\d{1,5})([mhd])", text, re.ASCII):
+        unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
+        return datetime.now(UTC) - timedelta(**{unit: int(found[1])})
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be such as 90m, 24h, 7d or 2026-11-23T12:00:00Z") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

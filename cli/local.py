@@ -114,4 +114,5 @@ def operator(run: LocalRun | None = None) -> Operator:
         here = run or LocalRun.find()
         # The queues, too, and nobody's real account with them.
         os.environ |= {"DATABASE_URL": here.database_url, **here.environ()}
+        os.environ.setdefault("SOURCES_FILE", str(here.sources_file))
     return wiring.operator()

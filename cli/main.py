@@ -16,7 +16,22 @@ from pathlib import Path
 from chalicelib.errors import PosternError
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
-from cli import arguments, catalogue, dead, drift, dry_run, export, issues, listen, refusals, replays, samples, stored
+from cli import (
+    arguments,
+    catalogue,
+    dead,
+    drift,
+    dry_run,
+    export,
+    issues,
+    ledger,
+    listen,
+    refusals,
+    replays,
+    samples,
+    status,
+    stored,
+)
 from cli.local import LocalRun, NotRunning, Operator, operator
 from cli.stage import enter
 
@@ -65,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     providers.set_defaults(run=_providers)
 
-    for module in (stored, issues, dry_run, replays, dead, refusals, drift, export, listen):
+    for module in (status, stored, issues, dry_run, replays, dead, ledger, refusals, drift, export, listen):
         module.add_commands(commands, deployed)
 
     completion = commands.add_parser(

@@ -50,6 +50,7 @@ POSTERNS_OWN = (
     "retries.py",
     "schemes",
     "shapes.py",
+    "silence.py",
     "sources.py",
     "sql",
     "tracing.py",

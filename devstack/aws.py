@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import WaiterConfigTypeDef
 
 TEMPLATE = PROJECT / "infra" / "resources.yaml"
-_SERVICES = "sqs,secretsmanager,s3,cloudformation,sts"
+_SERVICES = "sqs,secretsmanager,s3,cloudformation,sts,monitoring"
 _STARTS_WITHIN_SECONDS = 60.0
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from devstack.settings import PROCESSOR_TIMEOUT_SECONDS
 from devstack.worker import READY
 
-# A batch says nothing to them that its events have not said.
-_NOT_FOR_PEOPLE = (READY, "batch.consumed")
+# A batch says nothing to them that its events have not said; maintenance, what it found.
+_NOT_FOR_PEOPLE = (READY, "batch.consumed", "maintenance.done", "ledger.checked")
 
 
 def say(text: str) -> None:

@@ -22,6 +22,7 @@ from chalicelib.sources import load_sources
 from devstack import screen
 from devstack.aws import EmulatedAws, Resources
 from devstack.errors import StartError
+from devstack.metrics import Metrics
 from devstack.postgres import Server
 from devstack.processes import Child, Register, free_port, write_atomically
 from devstack.secrets import ensure_development_secrets, read_secrets
@@ -31,7 +32,8 @@ from devstack.worker import READY
 _STACK = "postern-local"
 _READY_WITHIN_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.2
-_MAINTENANCE_EVERY_SECONDS = 3600.0
+# In a deployment every five; here somebody is looking.
+_MAINTENANCE_EVERY_SECONDS = 60.0
 # A process that ends so often in so short a time will not get better by being started again.
 _MOST_RESTARTS = 5
 _RESTARTS_WITHIN_SECONDS = 30.0
@@ -60,7 +62,10 @@ class Supervisor:
         self._aws = EmulatedAws(self._state / "aws")
         self._watched: list[_Watched] = []
         self._tail = screen.Tail()
-        self._maintained_at = 0.0
+        self._metrics: Metrics | None = None
+        self._maintenance: Child | None = None
+        self._maintenance_environ: dict[str, str] = {}
+        self._maintained_at = float("-inf")
         self._stopping = False
 
     @property
@@ -92,6 +97,7 @@ class Supervisor:
         self._aws.put_secrets(resources, read_secrets(secrets_file))
         self._migrate()
         screen.say("Starting the API and the processor …")
+        self._metrics = Metrics(self._aws.client("cloudwatch"), self._aws.client("sqs"), resources)
         self._start_app(resources)
         self._wait_until_ready()
         self._write_run_file(resources, secrets_file)
@@ -112,7 +118,11 @@ class Supervisor:
         if self._lock is None:
             return  # what is here belongs to another run
         (self._state / "run.json").unlink(missing_ok=True)
+        if self._maintenance is not None:
+            self._maintenance.stop()
         for part in reversed(self._watched):
+            if part.name == "aws" and self._metrics is not None:
+                self._metrics.put()  # it keeps what the others have counted to their end
             part.child.stop()
         # Once more by name: a start that was interrupted may have one that is not watched yet.
         self._aws.stop()
@@ -180,6 +190,14 @@ class Supervisor:
             common["SOURCES_FILE"] = str(self._settings.sources_file)
         # As in a deployment: the API has no way to the database, and the processor none to the sources' secrets.
         api = {**common, "SOURCES_SECRET_ID": resources.sources_secret_id}
+        self._maintenance_environ = {
+            **common,
+            "DEAD_LETTER_QUEUE_URL": resources.dead_letter_queue_url,
+            "DATABASE_URL": self._database_url,
+        }
+        maintained = self._logs / "maintenance.log"
+        maintained.touch()
+        self._follow(maintained)
         processor = {
             **common,
             "DEAD_LETTER_QUEUE_URL": resources.dead_letter_queue_url,
@@ -200,7 +218,12 @@ class Supervisor:
             return Child([sys.executable, "-m", module, *arguments], log=log, environ=environ, cwd=PROJECT)
 
         self._watch(name, start(), start)
+        self._follow(log)
+
+    def _follow(self, log: Path) -> None:
         self._tail.follow(log)
+        if self._metrics is not None:
+            self._metrics.follow(log)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_WITHIN_SECONDS
@@ -272,13 +295,14 @@ class Supervisor:
         return self._aws.child
 
     def _maintain(self) -> None:
+        """Beside the rest; one that takes longer than a minute is waited for."""
+        if self._maintenance is not None and self._maintenance.exit_code is None:
+            return
         self._maintained_at = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", "from chalicelib import wiring; wiring.operator().maintain()"],
-            cwd=PROJECT,
-            env={**self._aws.environ(), "DATABASE_URL": self._database_url},
-            capture_output=True,
-            text=True,
+        if self._metrics is not None:
+            self._metrics.put()
+        log = self._logs / "maintenance.log"
+        self._maintenance = Child(
+            [sys.executable, "-m", "devstack.maintenance"], log=log, environ=self._maintenance_environ, cwd=PROJECT
         )
-        if done.returncode != 0:
-            screen.say(f"Maintenance failed: {done.stderr.strip().splitlines()[-1]}")
+        self._register.write([*(part.child for part in self._watched), self._maintenance])

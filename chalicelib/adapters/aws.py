@@ -32,6 +32,10 @@ def secretsmanager() -> SecretsManagerClient:
     return client
 
 
+def cloudwatch() -> Any:
+    return _client("cloudwatch")
+
+
 @contextmanager
 def failing_as(error: Callable[[str], Exception]) -> Iterator[None]:
     """Turns whatever an AWS call raises into `error`, with AWS's short code as its text."""

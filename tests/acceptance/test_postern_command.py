@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Run
+from tests.support import eventually
 
 
 def test_send_says_what_became_of_it(run: Run) -> None:
@@ -99,3 +100,23 @@ def test_migrating_again_changes_nothing(run: Run) -> None:
 def test_help_names_every_command(run: Run) -> None:
     text = run.postern("--help").stdout
     assert all(command in text for command in ("send", "events", "show", "migrate"))
+
+
+def test_status_says_on_one_screen_how_the_inbox_does(run: Run) -> None:
+    run.postern("send", "github", "star")
+    found = run.postern("status", "--json")
+    status = json.loads(found.stdout)
+    assert found.returncode == (0 if status["well"] else 1)
+    [github] = [row for row in status["sources"] if row["source"] == "github"]
+    assert github["hour"] >= 1
+    screen = run.postern("status").stdout
+    assert screen.splitlines()[0].split() == ["SOURCE", "LAST", "SEEN", "HOUR", "DAY", "STATE"]
+    assert "\nledger  balanced, checked " in screen
+
+
+def test_the_ledger_is_kept_while_it_runs(run: Run) -> None:
+    """Maintenance comes with the start, and each minute."""
+    eventually(lambda: json.loads(run.postern("ledger", "--json").stdout)["checked_at"] is not None, timeout=30)
+    assert json.loads(run.postern("ledger", "--since", "2h", "--json").stdout)["missing"] == 0
+    refused = run.postern("ledger", "--since", "yesterday")
+    assert (refused.returncode, "must be such as 90m" in refused.stderr) == (2, True)

@@ -78,6 +78,10 @@ def _operate(installation: Installation, *, replayed: str, redriven: str) -> Non
     replay = ask("start_replay", ids=[replayed])["replay"]
     ask("advance_replay", id=replay["id"])
     _until(lambda: attempts_of(replayed) > before, "the event is not replayed", installation, began)
+    # It counts what has been stored by now.
+    answer = installation.invoke(f"{installation.name}-maintenance", _CALLS["maintenance"])
+    if answer["failed"]:
+        raise Unacceptable(f"maintenance: {answer['result'].get('errorMessage')}")
 
 
 _CALLS: dict[str, dict[str, Any]] = {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -128,6 +129,12 @@ def test_an_accepted_delivery_is_counted_by_its_source_in_its_one_line(environ: 
     assert re.fullmatch(r"[a-z-]+/[0-9a-f]{8}", line["secret_used"])
     assert counted(line) == counted(line, source="token") == 1
     assert line["ack_ms"] > 0
+
+
+def test_an_accepted_delivery_is_counted_when_it_was_received(environ: dict[str, str]) -> None:
+    """The ledger finds its row by the same minute; ids carry that time, in milliseconds."""
+    _, [line] = invoke(environ, request(b"{}"))
+    assert line["_aws"]["Timestamp"] == UUID(line["id"]).int >> 80
 
 
 def test_a_rejected_delivery_is_counted_by_the_code_of_its_answer(environ: dict[str, str]) -> None:

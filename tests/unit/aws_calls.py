@@ -22,7 +22,8 @@ PROJECT = Path(__file__).parents[2]
 AWS_MODULE = "chalicelib.adapters.aws"
 
 # In a call of this service, the argument that names the resource.
-RESOURCE_ARGUMENT = {"sqs": "QueueUrl", "s3": "Bucket", "secretsmanager": "SecretId"}
+# An empty one: the service's operations take no resource.
+RESOURCE_ARGUMENT = {"cloudwatch": "", "sqs": "QueueUrl", "s3": "Bucket", "secretsmanager": "SecretId"}
 
 
 class Unfollowed(Exception):
@@ -31,7 +32,7 @@ class Unfollowed(Exception):
 
 @dataclass(frozen=True)
 class AwsCall:
-    """`variable` is the environment variable that names the resource."""
+    """`variable` is the environment variable that names the resource; empty where there is none to name."""
 
     service: str
     operation: str
@@ -515,8 +516,11 @@ class Reader:
         operation = operations_of(method.service).get(method.name)
         if operation is None:
             raise Unfollowed(f"{place}: {method.name} is no operation of {method.service}; which ones does it use?")
-        argument = RESOURCE_ARGUMENT.get(method.service, "")
-        named = arguments.named.get(argument, NOTHING)
+        argument = RESOURCE_ARGUMENT.get(method.service)
+        if argument == "":
+            self.calls.add(AwsCall(method.service, operation, "", place))
+            return
+        named = arguments.named.get(argument or "", NOTHING)
         variables = [value for value in named if isinstance(value, Variable)]
         if not variables or len(variables) < len(named):
             raise Unfollowed(f"{place}: which resource does {method.name} mean? Found {sorted(map(str, named))}.")

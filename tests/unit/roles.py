@@ -28,6 +28,10 @@ ACTION_OF = {
     "s3:ListObjectsV2": "s3:ListBucket",
 }
 
+# A type of resource that AWS names for an action and that what we ask for is none of: the metrics of namespaces are in
+# no dataset.
+ELSEWHERE = {("cloudwatch:ListMetrics", "dataset")}
+
 _EC2 = "arn:${AWS::Partition}:ec2:${AWS::Region}"
 # Lambda makes and removes a function's network interfaces in the name of its role; its guide ("Giving Lambda functions
 # access to resources in an Amazon VPC") lists the actions, and asks for every resource ID of the account. The subnet
@@ -118,7 +122,7 @@ def resource_types(action: str) -> list[str]:
     actions = reference()[service]["Actions"]
     assert name.lower() in actions, f"IAM knows no action {action}; what permits it belongs into ACTION_OF."
     found: list[str] = actions[name.lower()].get("Resources", [])
-    return found
+    return [kind for kind in found if (action, kind) not in ELSEWHERE]
 
 
 def read_policies() -> dict[str, Policy]:
@@ -177,6 +181,9 @@ def needed_by_code(function: str, calls: set[AwsCall], infrastructure: Infrastru
     for call in sorted(calls, key=lambda call: call.place):
         operation = f"{call.service}:{call.operation}"
         action = ACTION_OF.get(operation, operation)
+        if not call.variable:
+            needs[Grant(action, "*")] = f"{call.place} calls {call.operation}"
+            continue
         name = infrastructure.named_by(function, call.variable)
         needs[Grant(action, infrastructure.arn(name, action))] = f"{call.place} calls {call.operation}"
         if name == "DatabaseSecretArn":

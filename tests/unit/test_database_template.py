@@ -122,7 +122,7 @@ def test_the_log_group_exists_before_rds_would_make_one_that_keeps_lines_for_eve
     assert RESOURCES["Database"]["DependsOn"] == "DatabaseLogs"
 
 
-@pytest.mark.parametrize("name", ["QueueEndpoint", "SecretsEndpoint"])
+@pytest.mark.parametrize("name", ["QueueEndpoint", "SecretsEndpoint", "MetricsEndpoint"])
 def test_an_endpoint_serves_the_functions_only(name: str) -> None:
     assert RESOURCES[name]["Condition"] == "HasEndpoints"
     endpoint = RESOURCES[name]["Properties"]
@@ -132,12 +132,19 @@ def test_an_endpoint_serves_the_functions_only(name: str) -> None:
     assert (rule["FromPort"], rule["ToPort"], rule["SourceSecurityGroupId"]) == (443, 443, OF_FUNCTIONS)
 
 
+SPEAKS_OF_NO_RESOURCE = (
+    "secretsmanager:GetRandomPassword",
+    ["cloudwatch:GetMetricStatistics", "cloudwatch:ListMetrics"],
+)
+
+
 @pytest.mark.parametrize("name", of_type("AWS::EC2::VPCEndpoint"))
 def test_no_endpoint_is_a_way_into_another_account(name: str) -> None:
     account = {"Ref": "AWS::AccountId"}
     for statement in RESOURCES[name]["Properties"]["PolicyDocument"]["Statement"]:
-        if statement["Action"] == "secretsmanager:GetRandomPassword":
-            continue  # speaks of no resource
+        if statement["Action"] in SPEAKS_OF_NO_RESOURCE:
+            assert statement["Condition"] == {"StringEquals": {"aws:PrincipalAccount": account}}
+            continue
         bounds = statement["Condition"]["StringEquals"]
         resource = statement["Resource"]
         assert bounds.get("aws:ResourceAccount") == account or ":${AWS::AccountId}:" in resource["Fn::Sub"]

@@ -29,6 +29,8 @@ CONFIG: dict[str, Any] = json.loads((PROJECT / ".chalice" / "config.json").read_
 
 # The only actions on `*`: AWS's service authorization reference has no resource type for any of them.
 ON_EVERYTHING = {
+    "cloudwatch:GetMetricStatistics",  # metrics are no resource
+    "cloudwatch:ListMetrics",  # a listing
     "ec2:DescribeNetworkInterfaces",  # a listing
     "ec2:DescribeSubnets",  # a listing
     "xray:PutTraceSegments",  # goes to the account's traces, which are no resource
@@ -51,6 +53,8 @@ MAY = {
     ("s3:GetObject", "${LargeBodies.Arn}/*"): {"processor"},
     ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
     ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {"processor", "maintenance", "store"},
+    ("cloudwatch:GetMetricStatistics", "*"): {"maintenance"},
+    ("cloudwatch:ListMetrics", "*"): {"maintenance"},
     ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {"processor", "maintenance", "store"},
 }
 
@@ -317,8 +321,12 @@ def test_a_call_that_is_gone_is_found() -> None:
 
 
 def test_a_use_case_that_needs_a_resource_its_function_is_not_told_is_found() -> None:
-    sources = changed("app", "done = wiring.operator().maintain()", "done = wiring.consumer().consume([])")
-    with pytest.raises(AssertionError, match="maintenance is not told by"):
+    sources = changed(
+        "app",
+        "return wiring.operator().perform(event)",
+        "return wiring.operator().perform(event), wiring.consumer().consume([])",
+    )
+    with pytest.raises(AssertionError, match="store is not told by BODIES_BUCKET"):
         problems(POLICIES, sources)
 
 

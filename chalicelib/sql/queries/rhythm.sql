@@ -1,0 +1,93 @@
+-- Each source's hours, and what an operator sees first.
+
+-- name: count_hours
+-- A gap that reaches back before these hours began at the last minute that is known of.
+INSERT INTO postern.source_hours AS known (source, hour, events, active_minutes, longest_gap, last_minute)
+SELECT source, date_trunc('hour', minute AT TIME ZONE 'UTC') AT TIME ZONE 'UTC',
+       sum(number), count(*), max(gap), max(minute)
+FROM (
+  SELECT source, minute, number,
+         extract(epoch FROM minute - lag(minute, 1, before.last_minute) OVER (PARTITION BY source ORDER BY minute)) / 60
+           AS gap
+  FROM (
+    SELECT source, date_trunc('minute', received_at) AS minute, count(*) AS number
+    FROM (
+      SELECT source, received_at FROM postern.events
+      WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
+      UNION ALL
+      SELECT source, received_at FROM postern.duplicates
+      WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
+    ) AS came
+    GROUP BY 1, 2
+  ) AS minutes
+  LEFT JOIN LATERAL (
+    SELECT last_minute FROM postern.source_hours
+    WHERE source_hours.source = minutes.source AND hour < %(since)s
+    ORDER BY hour DESC LIMIT 1
+  ) AS before ON true
+) AS gaps
+GROUP BY 1, 2
+ON CONFLICT (source, hour) DO UPDATE
+SET events = excluded.events, active_minutes = excluded.active_minutes, longest_gap = excluded.longest_gap,
+    last_minute = excluded.last_minute
+WHERE known.events < excluded.events
+
+-- name: hours_have_come_to
+UPDATE postern.bookkeeping SET hours_to = greatest(hours_to, %(until)s)
+
+-- name: drop_hours
+DELETE FROM postern.source_hours WHERE hour < %(before)s
+
+-- name: last_seen
+-- By the ledger, too: a source is not quiet while its events wait in the queue.
+SELECT wanted.source,
+       greatest(
+         (SELECT max(minute) FROM postern.ledger WHERE ledger.source = wanted.source),
+         (SELECT last_minute FROM postern.source_hours WHERE source_hours.source = wanted.source
+          ORDER BY hour DESC LIMIT 1),
+         recent.last
+       ) AS last_seen,
+       coalesce(recent.hour, 0) AS hour,
+       coalesce(recent.day, 0) AS day
+FROM unnest(%(sources)s::text[]) AS wanted (source)
+LEFT JOIN (
+  SELECT source, max(received_at) AS last, count(*) AS day,
+         count(*) FILTER (WHERE id >= postern.uuid7_floor(%(now)s - interval '1 hour')) AS hour
+  FROM postern.events
+  WHERE id >= postern.uuid7_floor(%(now)s - interval '1 day')
+  GROUP BY source
+) AS recent USING (source)
+ORDER BY wanted.source
+
+-- name: last_minutes
+WITH recent AS (
+  SELECT source, max(received_at) AS last FROM postern.events
+  WHERE id >= postern.uuid7_floor(%(since)s) GROUP BY source
+  UNION ALL
+  SELECT source, max(received_at) FROM postern.duplicates
+  WHERE id >= postern.uuid7_floor(%(since)s) GROUP BY source
+)
+SELECT wanted.source,
+       greatest(
+         (SELECT max(minute) FROM postern.ledger WHERE ledger.source = wanted.source),
+         (SELECT last_minute FROM postern.source_hours WHERE source_hours.source = wanted.source
+          ORDER BY hour DESC LIMIT 1),
+         (SELECT max(last) FROM recent WHERE recent.source = wanted.source)
+       ) AS last_seen
+FROM unnest(%(sources)s::text[]) AS wanted (source)
+
+-- name: hours_of
+SELECT source, hour, active_minutes, longest_gap
+FROM postern.source_hours
+WHERE source = ANY (%(sources)s::text[])
+ORDER BY source, hour
+
+-- name: count_statuses
+SELECT status, count(*) AS number FROM postern.events WHERE status <> 'processed' GROUP BY status
+
+-- name: oldest_failed
+SELECT id, source, type, attempts, split_part(error, E'\n', 1) AS error, received_at
+FROM postern.events
+WHERE status <> 'processed' AND status = 'failed'
+ORDER BY id
+LIMIT 1

@@ -1,0 +1,57 @@
+"""`postern status`: how the inbox does, on one screen."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from cli import output
+from cli.arguments import Commands
+from cli.local import operator
+
+
+def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "status", parents=[deployed], help="how the inbox does; exit code 1 when something needs a person"
+    )
+    parser.add_argument("--all", action="store_true", help="sources that nothing ever came from, too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_status)
+
+
+def _status(options: argparse.Namespace) -> int:
+    found = operator().perform({"action": "status"})
+    print(output.as_json(found) if options.json else _page(found, everything=options.all))
+    return 0 if found["well"] else 1
+
+
+def _page(found: dict[str, Any], *, everything: bool) -> str:
+    sources = [row | {"state": _state(row)} for row in found["sources"] if everything or row["last_seen"]]
+    silent = len(found["sources"]) - len(sources)
+    columns = {"source": "SOURCE", "last_seen": "LAST SEEN", "hour": "HOUR", "day": "DAY", "state": "STATE"}
+    parts = [output.table(sources, columns) if sources else "Nothing has come yet. `postern send github push` helps."]
+    if silent:
+        parts.append(f"Nothing ever came from {silent} other sources (--all lists them).")
+    parts.append("\n".join(_facts(found)))
+    return "\n\n".join(parts)
+
+
+def _facts(found: dict[str, Any]) -> list[str]:
+    ledger = found["ledger"]
+    balance = "balanced" if ledger["balanced"] else f"{ledger['missing']} MISSING (`postern ledger`)"
+    facts = [
+        f"failed  {found['failed']}  (they are tried again)",
+        f"dead    {found['dead']}" + ("  (`postern events --status dead`)" if found["dead"] else ""),
+        f"ledger  {balance}, checked {ledger['checked_at'] or 'never'}"
+        + (", NOT since then: maintenance fails" * ledger["stale"]),
+    ]
+    if oldest := found["oldest_failed"]:
+        error = output.plain(f"{oldest['source']} {oldest['type']}: {oldest['error']}")[:100]
+        facts.append(f"oldest failed  {oldest['received_at']}  {oldest['id']}  {error}")
+    return facts
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["quiet"] is None:
+        return "-" if row["last_seen"] is None else "ok"
+    return f"QUIET for {row['quiet']['minutes']} min, expected about {row['quiet']['expected']:.0f} with events"
