@@ -45,6 +45,10 @@ partial-responses: $(STAMP) ## After `chalice deploy`: retry only the failed eve
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest
 
+.PHONY: day
+day: $(STAMP) ## Ten thousand deliveries through the running system, with repetitions, failures and their fix
+	POSTERN_EVENTS=10000 $(BIN)/python -m pytest -q tests/acceptance/test_a_day.py --timeout 1800
+
 .PHONY: bench
 bench: $(STAMP) ## Run every benchmark; each prints ratios
 	$(BIN)/python -m bench.providers
