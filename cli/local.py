@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,9 +111,19 @@ def operator(run: LocalRun | None = None) -> Operator:
     """On the database of the stage, or the one, that the environment names, or else on the local run's."""
     if name := os.environ.get("STORE_FUNCTION"):
         return StoreFunction(name)
-    if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")):
-        here = run or LocalRun.find()
-        # The queues, too, and nobody's real account with them.
-        os.environ |= {"DATABASE_URL": here.database_url, **here.environ()}
-        os.environ.setdefault("SOURCES_FILE", str(here.sources_file))
+    named = os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")
+    if not named:
+        _enter(run or LocalRun.find())
+    elif "QUEUE_URL" not in os.environ:
+        # `make run` on a server of one's own, whose address is set here as well.
+        with suppress(NotRunning):
+            here = run or LocalRun.find()
+            if here.database_url == named:
+                _enter(here)
     return wiring.operator()
+
+
+def _enter(run: LocalRun) -> None:
+    # Its queues, too, and nobody's real account with them.
+    os.environ |= {"DATABASE_URL": run.database_url, **run.environ()}
+    os.environ.setdefault("SOURCES_FILE", str(run.sources_file))

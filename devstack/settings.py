@@ -48,6 +48,7 @@ class Settings:
     secrets_file: Path | None
     workers: int
     partial_batch_response: bool
+    max_receives: int
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -59,6 +60,7 @@ class Settings:
             secrets_file=_file(environ, "SECRETS_FILE"),
             workers=_number(environ, "PROCESSORS", 2, 1, 32),
             partial_batch_response=environ.get("PARTIAL_BATCH_RESPONSE", "true") == "true",
+            max_receives=_number(environ, "MAX_RECEIVES", 100, 1, 1000),
         )
 
 

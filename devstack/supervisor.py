@@ -170,6 +170,7 @@ class Supervisor:
     def _make_resources(self) -> Resources:
         parameters = {
             "VisibilityTimeout": str(VISIBILITY_TIMEOUT_SECONDS),
+            "MaxReceiveCount": str(self._settings.max_receives),
         }
         return self._aws.ensure_stack(_STACK, parameters)
 
@@ -202,6 +203,7 @@ class Supervisor:
             **common,
             "DEAD_LETTER_QUEUE_URL": resources.dead_letter_queue_url,
             "DATABASE_URL": self._database_url,
+            "MAX_RECEIVES": str(self._settings.max_receives),
             "PARTIAL_BATCH_RESPONSE": "true" if self._settings.partial_batch_response else "false",
             # Nobody wants to wait half a minute for a retry that they are looking at.
             "RETRY_BASE_SECONDS": os.environ.get("RETRY_BASE_SECONDS", "2"),
