@@ -202,7 +202,7 @@ def operator() -> Operator:
             **refused.actions(reports),
             **drift.actions(shapes, watch),
             **ledger.actions(book, utc_now),
-            **status.actions(book, sources, utc_now),
+            **status.actions(book, reports, sources, utc_now),
         },
         duties={
             **storage.duties(reports),

@@ -45,6 +45,12 @@ def _facts(found: dict[str, Any]) -> list[str]:
         f"ledger  {balance}, checked {ledger['checked_at'] or 'never'}"
         + (", NOT since then: maintenance fails" * ledger["stale"]),
     ]
+    if found["open_issues"]:
+        facts.append(f"issues  {found['open_issues']} open  (`postern issues`)")
+    if found["open_drift"]:
+        facts.append(f"drift   {found['open_drift']} changes of payloads  (`postern drift`)")
+    if found["running_replays"]:
+        facts.append(f"replays {found['running_replays']} running or resting  (`postern replays`)")
     if oldest := found["oldest_failed"]:
         error = output.plain(f"{oldest['source']} {oldest['type']}: {oldest['error']}")[:100]
         facts.append(f"oldest failed  {oldest['received_at']}  {oldest['id']}  {error}")

@@ -70,6 +70,11 @@ class Reports:
         with self._database.transaction() as session:
             return bool(session.run("set_issue", {"id": id, "state": state}))
 
+    def attention(self) -> dict[str, Any]:
+        """What a person may want to look at: open issues, changes of payloads, and replays that run or rest."""
+        with self._database.transaction() as session:
+            return session.run("attention")[0]
+
     def statuses(self, ids: Sequence[UUID]) -> dict[UUID, str]:
         """Of those that are stored."""
         with self._database.transaction() as session:

@@ -24,7 +24,13 @@ class Facts(Hours, Protocol):
     def oldest_failed(self) -> dict[str, Any] | None: ...
 
 
-def actions(facts: Facts, sources: Callable[[], Iterable[str]], now: Callable[[], datetime]) -> dict[str, Action]:
+class Attention(Protocol):
+    def attention(self) -> dict[str, Any]: ...
+
+
+def actions(
+    facts: Facts, others: Attention, sources: Callable[[], Iterable[str]], now: Callable[[], datetime]
+) -> dict[str, Action]:
     def status() -> Mapping[str, Any]:
         at = now()
         seen = facts.seen(sources(), at)
@@ -40,6 +46,7 @@ def actions(facts: Facts, sources: Callable[[], Iterable[str]], now: Callable[[]
             "failed": statuses.get("failed", 0),
             "dead": dead,
             "oldest_failed": facts.oldest_failed(),
+            **others.attention(),
             "ledger": {
                 "balanced": mismatch == 0,
                 "missing": mismatch,

@@ -26,6 +26,8 @@ from tests.support import eventually
 class Run:
     """One `make run`."""
 
+    project = PROJECT
+
     def __init__(self, state: Path, project: Path = PROJECT, **environ: str) -> None:
         self.project = project
         self.state = state

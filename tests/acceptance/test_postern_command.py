@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -120,3 +123,41 @@ def test_the_ledger_is_kept_while_it_runs(run: Run) -> None:
     assert json.loads(run.postern("ledger", "--since", "2h", "--json").stdout)["missing"] == 0
     refused = run.postern("ledger", "--since", "yesterday")
     assert (refused.returncode, "must be such as 90m" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_is_a_script_that_knows_the_commands(run: Run, shell: str, tmp_path: Path) -> None:
+    script = run.postern("completion", shell).stdout
+    assert "dry-run" in script
+    assert "--contains" in script
+
+
+def test_a_replay_of_everything_has_to_be_asked_for(run: Run) -> None:
+    refused = run.postern("replay")
+    assert (refused.returncode, "say --all" in refused.stderr) == (1, True)
+    # Nobody is at a terminal here, and nobody said --yes.
+    asked = run.postern("replay", "--source", "no-such-source", "--all")
+    assert (asked.returncode, "Nothing matches." in asked.stderr) == (1, True)
+
+
+def test_an_event_that_is_not_there_cannot_be_replayed_nor_run_dry(run: Run) -> None:
+    for command in ("replay", "dry-run"):
+        refused = run.postern(command, str(uuid.uuid4()))
+        assert (refused.returncode, "There is no event" in refused.stderr) == (1, True)
+
+
+def test_filters_that_make_no_sense_are_not_understood(run: Run) -> None:
+    for arguments in (["--since", "yesterday"], ["--contains", "{"], ["--status", "lost"], ["--attempts", "0"]):
+        assert run.postern("events", *arguments).returncode == 2
+
+
+def test_following_prints_what_comes(run: Run) -> None:
+    command = [sys.executable, "-m", "cli", "events", "--follow", "--json", "--source", "token"]
+    with subprocess.Popen(command, cwd=run.project, env=run.environ, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        sent = run.postern("send", "token")
+        id = json.loads(sent.stdout.split("  ")[1])["id"]
+        seen = next(line for line in following.stdout if id in line)
+        assert json.loads(seen)["status"] == "processed"
+        following.send_signal(signal.SIGINT)
+        assert following.wait(20) == 130

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chalicelib.adapters.ledger import Ledger
+from chalicelib.adapters.reports import Reports
 from chalicelib.deliveries import new_event_id
 from chalicelib.operate import Operator
 from chalicelib.operations import status
@@ -58,7 +59,7 @@ class Ear:
         self.lines.append((name, {**fields, **(metrics or {})}))
 
     def status(self) -> dict[str, Any]:
-        actions = status.actions(self.book, lambda: self.sources, lambda: self.now)
+        actions = status.actions(self.book, Reports(self.world.database()), lambda: self.sources, lambda: self.now)
         return Operator(actions, {}).perform({"action": "status"})
 
 

@@ -27,6 +27,9 @@ STATUS: dict[str, Any] = {
     },
     "ledger": {"balanced": False, "missing": 3, "waiting": 0, "checked_at": "2026-11-23T12:00:00Z", "stale": True},
     "well": False,
+    "open_issues": 2,
+    "open_drift": 1,
+    "running_replays": 1,
 }
 COUNTS = {"accepted": 5, "stored": 2, "duplicates": 0, "written_off": 0, "missing": 3, "surplus": 0}
 LEDGER: dict[str, Any] = {
