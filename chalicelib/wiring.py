@@ -132,18 +132,21 @@ def consumer() -> Consumer:
 def operator() -> Operator:
     from chalicelib.adapters.migrations import migrate
     from chalicelib.adapters.reports import Reports
+    from chalicelib.adapters.storage import Storage
     from chalicelib.operate import Operator
     from chalicelib.operations import refused, storage, stored
 
     reports = Reports(database())
+    retention = storage.Retention.of(config().retention_days, config().dedup_days, config().unresolved_days)
+    upkeep = storage.Upkeep(Storage(database()), retention, utc_now, time.monotonic, random)
     return Operator(
         actions={
-            **storage.actions(lambda: migrate(database_dsn())),
+            **storage.actions(lambda: migrate(database_dsn()), upkeep),
             **stored.actions(reports),
             **refused.actions(reports),
         },
         duties={
-            **storage.duties(reports),
+            **storage.duties(upkeep),
             **refused.duties(reports),
         },
     )

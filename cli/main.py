@@ -16,7 +16,7 @@ from pathlib import Path
 from chalicelib.errors import PosternError
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
-from cli import arguments, catalogue, refusals, samples, stored
+from cli import arguments, catalogue, refusals, samples, storage, stored
 from cli.local import LocalRun, NotRunning, Operator, operator
 from cli.stage import enter
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     providers.set_defaults(run=_providers)
 
-    for module in (stored, refusals):
+    for module in (stored, refusals, storage):
         module.add_commands(commands, deployed)
 
     migrate = commands.add_parser("migrate", parents=[deployed], help="bring the database to this version")

@@ -38,6 +38,9 @@ _EXPRESSED = (
     "SecurityGroupIds",
     "MaxAttempts",
     "RetryBaseSeconds",
+    "RetentionDays",
+    "DedupDays",
+    "UnresolvedDays",
     "Tracing",
 )
 _PARTIAL_RESPONSES = ["ReportBatchItemFailures"]
