@@ -47,16 +47,18 @@ class Storage:
 
     def settled_since(self, partition: Partition, moment: datetime) -> list[UUID]:
         """The events of a partition of theirs that were processed at this moment or later."""
-        rows = self._run("settled_since", since=partition.since, until=partition.until, settled_since=moment)
-        return [row["id"] for row in rows]
+        values = {"since": partition.since, "until": partition.until, "settled_since": moment}
+        with self._database.transaction() as session:
+            session.run("allow_a_minute")  # it reads the whole day
+            return [row["id"] for row in session.run("settled_since", values)]
 
     def kept_events(self, partition: Partition) -> list[UUID]:
         """The events that outlived the partition of their day."""
         return [row["id"] for row in self._run("kept_events", since=partition.since, until=partition.until)]
 
     def retire_partition(self, partition: Partition, keep: Sequence[UUID], *, unresolved: bool) -> int | None:
-        """Drops it, but keeps these rows and, with `unresolved`, events that are not processed: how many; None where
-        it was gone. Blocks writers for two seconds at most.
+        """Takes it out, but keeps these rows and, with `unresolved`, events that are not processed: how many; None
+        where it was gone. Blocks writers for two seconds at most.
         """
         kept: int | None = self._run_bounded(
             "retire_partition",
@@ -65,6 +67,15 @@ class Storage:
             keep=list(keep),
             unresolved=unresolved,
         )["kept"]
+        return kept
+
+    def drop_retired(self, settled_since: datetime) -> int:
+        """Drops what was taken out, but keeps what was written to it last; how many rows. Blocks nobody."""
+        kept = 0
+        for retired in self._run("retired_partitions"):
+            with self._database.transaction() as session:
+                session.run("allow_a_minute")
+                kept += session.run("drop_retired", {**retired, "settled_since": settled_since})[0]["kept"]
         return kept
 
     def delete_events(self, before: datetime, settled_before: datetime, unresolved_before: datetime) -> int:

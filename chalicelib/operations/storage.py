@@ -20,6 +20,9 @@ from chalicelib.operate import Action, Duty
 _DAYS_AHEAD = 14
 _FEWEST_DAYS_AHEAD = 3
 
+# Each time that a lock does not come, writers have waited behind it: a run asks for no more than so many in vain.
+_MOST_PUT_OFF = 3
+
 # For all that is deleted in one run; the rest goes in the next.
 _SECONDS = 60.0
 
@@ -57,6 +60,7 @@ class Store(Protocol):
     def settled_since(self, partition: Partition, moment: datetime) -> list[UUID]: ...
     def kept_events(self, partition: Partition) -> list[UUID]: ...
     def retire_partition(self, partition: Partition, keep: Sequence[UUID], *, unresolved: bool) -> int | None: ...
+    def drop_retired(self, settled_since: datetime) -> int: ...
     def delete_events(self, before: datetime, settled_before: datetime, unresolved_before: datetime) -> int: ...
     def delete_attempts(self, before: datetime) -> int: ...
     def delete_duplicates(self, before: datetime) -> int: ...
@@ -67,6 +71,24 @@ class Store(Protocol):
     def index_health(self) -> list[dict[str, Any]]: ...
     def default_rows(self, table: str, before: datetime, ahead: datetime) -> dict[str, Any]: ...
     def oldest_key(self) -> datetime | None: ...
+
+
+class _PutOff:
+    """The partitions whose locks did not come in time."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._tables: list[str] = []
+
+    def add(self, exc: StatementFailed, table: str, name: str) -> None:
+        """Raises it again when it is no matter of time."""
+        if exc.bad_data:
+            raise exc
+        self.names.append(name)
+        self._tables.append(table)
+
+    def enough(self, table: str) -> bool:
+        return self._tables.count(table) >= _MOST_PUT_OFF
 
 
 @dataclass(frozen=True)
@@ -83,40 +105,45 @@ class Upkeep:
         """Makes the partitions of the days ahead, and of each day within retention that has rows and no partition."""
         today = self._today()
         first, last = today - timedelta(days=self.retention.days), today + timedelta(days=_DAYS_AHEAD)
-        made, moved, put_off = 0, 0, []
+        ahead = [today + timedelta(days=n) for n in range(_DAYS_AHEAD + 1)]
+        made, moved, put_off = 0, 0, _PutOff()
         for table in self.store.tables():
             there = {partition.since.date() for partition in self.store.partitions() if partition.table == table}
-            ahead = {today + timedelta(days=n) for n in range(_DAYS_AHEAD + 1)}
-            behind = set(self.store.days_without_partition(table, first, last))
-            for day in sorted((ahead | behind) - there):
+            behind = self.store.days_without_partition(table, first, last)
+            # Those ahead first: events that come are best off at home from the start.
+            for day in dict.fromkeys([*ahead, *behind]):
+                if day in there or put_off.enough(table):
+                    continue
                 try:
                     rows = self.store.make_partition(table, day)
                 except StatementFailed as exc:
-                    put_off.append(_put_off(exc, f"{table}_{day:%Y%m%d}"))
+                    put_off.add(exc, table, f"{table}_{day:%Y%m%d}")
                     continue
                 if rows is not None:
                     made, moved = made + 1, moved + rows
-        return {"partitions_made": made, "rows_moved_home": moved, "partitions_not_made": put_off or None}
+        return {"partitions_made": made, "rows_moved_home": moved, "partitions_not_made": put_off.names or None}
 
     def drop_partitions(self) -> Mapping[str, Any]:
         """Drops the days that are old enough. What is unresolved or only just settled moves to the default partition
         first, and an event's attempts stay as long as it does.
         """
-        before, dropped, kept, put_off = self._days_ago(self.retention.days), 0, 0, []
+        before, dropped, put_off = self._days_ago(self.retention.days), 0, _PutOff()
+        kept = self.store.drop_retired(self._settled_since())
         old = [partition for partition in self.store.partitions() if partition.until <= before]
-        events_stay = set()
+        events_stay = {partition.since for partition in old if partition.table == "events"}
         for partition in sorted(old, key=lambda partition: (partition.table != "events", partition.since)):
-            if partition.table != "events" and partition.since in events_stay:
+            if put_off.enough(partition.table) or (partition.table != "events" and partition.since in events_stay):
                 continue
             try:
                 rows = self._retire(partition)
             except StatementFailed as exc:
-                put_off.append(_put_off(exc, partition.name))
-                events_stay.add(partition.since)
+                put_off.add(exc, partition.table, partition.name)
                 continue
+            if partition.table == "events":
+                events_stay.discard(partition.since)
             if rows is not None:
-                dropped, kept = dropped + 1, kept + rows
-        return {"partitions_dropped": dropped, "rows_kept": kept, "partitions_not_dropped": put_off or None}
+                dropped, kept = dropped + 1, kept + rows + self.store.drop_retired(self._settled_since())
+        return {"partitions_dropped": dropped, "rows_kept": kept, "partitions_not_dropped": put_off.names or None}
 
     def delete_leftovers(self) -> Mapping[str, Any]:
         """Deletes, in short transactions and for a minute at most, what outlived its partition and what has none."""
@@ -227,13 +254,6 @@ def duties(upkeep: Upkeep) -> dict[str, Duty]:
         "retention": upkeep.drop_partitions,
         "leftovers": upkeep.delete_leftovers,
     }
-
-
-def _put_off(exc: StatementFailed, name: str) -> str:
-    """The partition's name, where it was only somebody's lock that was in the way."""
-    if exc.bad_data:
-        raise exc
-    return name
 
 
 def _midnight(day: date) -> datetime:

@@ -79,8 +79,8 @@ BEGIN
 END
 $$;
 
--- Drops a partition. Rows with these keys stay, in the default partition, and with `unresolved` those whose events are
--- not processed; how many stay, or NULL where the partition is gone already.
+-- Takes a partition out, under another name. Rows with these keys stay, in the default partition, and with `unresolved`
+-- those whose events are not processed; how many stay, or NULL where the partition is gone already.
 CREATE FUNCTION postern.retire_partition(parent text, name text, keep uuid[], unresolved boolean) RETURNS bigint
 LANGUAGE plpgsql STRICT AS $$
 DECLARE
@@ -100,6 +100,30 @@ BEGIN
     -- The first condition is that of the index which finds them.
     CASE WHEN unresolved THEN ' OR status <> ''processed'' AND status IN (''failed'', ''dead'')' ELSE '' END)
     USING keep;
+  GET DIAGNOSTICS kept = ROW_COUNT;
+  EXECUTE format('ALTER TABLE postern.%I RENAME TO %I', name, name || '_retired');
+  RETURN kept;
+END
+$$;
+
+-- Drops what was taken out. What was written to it between the choice of what stays and the lock is found now, when
+-- the search blocks nobody: events settled since then, and attempts at events that are there; how many those were.
+CREATE FUNCTION postern.drop_retired(parent text, name text, settled_since timestamptz) RETURNS bigint
+LANGUAGE plpgsql STRICT AS $$
+DECLARE
+  kept  bigint;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('postern.ensure_partitions'));
+  IF to_regclass(format('postern.%I', name)) IS NULL THEN
+    RETURN 0;
+  END IF;
+  EXECUTE format(
+    'INSERT INTO postern.%1$I SELECT * FROM postern.%2$I AS retired WHERE %3$s ON CONFLICT DO NOTHING', parent, name,
+    CASE parent
+      WHEN 'events' THEN 'processed_at >= $1'
+      ELSE format('EXISTS (SELECT FROM postern.events AS event WHERE event.id = retired.%I)', postern.partition_key(parent))
+    END)
+    USING settled_since;
   GET DIAGNOSTICS kept = ROW_COUNT;
   EXECUTE format('DROP TABLE postern.%I', name);
   RETURN kept;

@@ -31,6 +31,18 @@ WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)
 -- name: retire_partition
 SELECT postern.retire_partition(%(parent)s::text, %(name)s::text, %(keep)s::uuid[], %(unresolved)s::boolean) AS kept
 
+-- name: retired_partitions
+SELECT part.relname::text AS name, split_part(part.relname::text, '_', 1) AS parent
+FROM pg_catalog.pg_class AS part
+WHERE part.relnamespace = 'postern'::regnamespace AND part.relname ~ '^(events|attempts)_[0-9]{8}_retired$'
+ORDER BY parent DESC, name
+
+-- name: allow_a_minute
+SELECT set_config('statement_timeout', '60s', true)
+
+-- name: drop_retired
+SELECT postern.drop_retired(%(parent)s::text, %(name)s::text, %(settled_since)s::timestamptz) AS kept
+
 -- name: delete_events
 -- What is locked is being worked on, and is looked at again the next time; so no deletion waits for anybody.
 WITH gone AS (
