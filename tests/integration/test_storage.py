@@ -345,6 +345,23 @@ def test_a_writer_loses_nothing_and_waits_for_nothing_long_while_all_of_it_is_do
     assert slowest[0] < BLOCKED_SECONDS
 
 
+def test_what_is_written_to_a_day_in_the_moment_in_which_it_goes_is_kept(world: World) -> None:
+    before, late = received(29), received(29)
+    process(world, before)
+    upkeep(world).make_partitions()
+
+    class JustBefore(Storage):
+        def retire_partition(self, *values: Any, **named: Any) -> int | None:
+            process(world, late, effect)
+            return super().retire_partition(*values, **named)
+
+    done = run(upkeep(world, in_days=5, store=JustBefore(world.database())))
+    assert (done["partitions_dropped"], done["rows_kept"]) == (1, 2)
+    assert {place(world, before), place(world, late)} == {"events_default"}
+    assert process(world, late, effect) is Kind.ALREADY_PROCESSED
+    assert world.effects() == 1
+
+
 def test_two_runs_at_once_do_the_work_of_one(world: World) -> None:
     for days in (1, 2, 3, 40):
         process(world, received(days), fails if days == 2 else effect)
