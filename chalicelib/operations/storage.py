@@ -26,6 +26,9 @@ _MOST_PUT_OFF = 3
 # For all that is deleted in one run; the rest goes in the next.
 _SECONDS = 60.0
 
+# Of the dedup keys' table, 20 MB: a run that read all of a large one would push what is in use out of memory.
+_PAGES = 2_500
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -204,14 +207,15 @@ class Upkeep:
         return self.store.retire_partition(partition, keep, unresolved=unresolved)
 
     def _expire_keys(self, deadline: float) -> Iterator[int]:
-        """Goes once through the whole table, as far as the time allows; where it begins is drawn each time, so that
-        every part of a large one gets its turn.
+        """Goes through the table, or a part of a large one. Where it begins is drawn each time, so that every part gets
+        its turn.
         """
         before, pages = self._days_ago(self.retention.dedup_days), self.store.key_pages()
-        start = int(self.random() * pages)
+        start, left = int(self.random() * pages), _PAGES
         for page, end in ((start, pages), (0, start)):
-            while page < end and self.clock() < deadline:
-                deleted, page = self.store.delete_keys(page, before)
+            while page < end and left > 0 and self.clock() < deadline:
+                deleted, after = self.store.delete_keys(page, before)
+                left, page = left - (after - page), after
                 yield deleted
 
     def _partitions_of(self, table: str, days: Sequence[Partition], default: Mapping[str, Any]) -> dict[str, Any]:

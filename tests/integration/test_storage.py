@@ -219,6 +219,21 @@ def test_wherever_it_begins_it_finds_every_key(world: World, random: float) -> N
     assert upkeep(world, random=random, in_days=61).delete_leftovers()["dedup_keys_deleted"] == 60_000
 
 
+def test_a_large_table_of_keys_is_walked_through_in_several_runs(world: World) -> None:
+    walked: list[int] = []
+
+    class Large(Storage):
+        def key_pages(self) -> int:
+            return 10_000
+
+        def delete_keys(self, page: int, before: datetime) -> tuple[int, int]:
+            walked.append(page)
+            return super().delete_keys(page, before)
+
+    upkeep(world, random=0.9, store=Large(world.database())).delete_leftovers()
+    assert walked == [*range(9_000, 10_000, 250), *range(0, 1_500, 250)]
+
+
 # What belongs to events
 
 
