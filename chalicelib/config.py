@@ -22,6 +22,10 @@ SIGNING_KEY = ".signing_key"
 # larger body is answered 413 by API Gateway before it gets here.
 LARGEST_BODY_BYTES = 6_000_000
 
+# The queue keeps a message for 10 days, the dead letters for 14 (infra/resources.yaml): for so long it may come back.
+QUEUES_KEEP_DAYS = 24
+_LEAST_RETENTION_DAYS = QUEUES_KEEP_DAYS + 1
+
 
 @dataclass(frozen=True)
 class Config:
@@ -49,6 +53,9 @@ class Config:
     retry_max_seconds: int
     handler_timeout_seconds: int
     max_receives: int
+    retention_days: int
+    dedup_days: int
+    unresolved_days: int
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
@@ -71,6 +78,9 @@ class Config:
             retry_max_seconds=_number(environ, "RETRY_MAX_SECONDS", default=300),
             handler_timeout_seconds=_number(environ, "HANDLER_TIMEOUT_SECONDS", default=10),
             max_receives=_number(environ, "MAX_RECEIVES", default=100),
+            retention_days=_days(environ, "RETENTION_DAYS", default=90, least=_LEAST_RETENTION_DAYS),
+            dedup_days=_days(environ, "DEDUP_DAYS", default=180),
+            unresolved_days=_days(environ, "UNRESOLVED_DAYS", default=365),
         )
 
     def need(self, name: str) -> str:
@@ -86,6 +96,18 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     # Twelve hours: the longest that SQS keeps a message hidden.
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 43200):
         raise ConfigurationError(f"{name} is '{text}', not a whole number from 1 to 43200.")
+    return int(text)
+
+
+def _days(environ: Mapping[str, str], name: str, default: int, least: int = 1) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 3650):
+        raise ConfigurationError(f"{name} is '{text}', not a whole number of days up to 3650.")
+    if int(text) < least:
+        raise ConfigurationError(
+            f"{name} is '{text}', but must be {least} at least: the queue and the dead letters may bring an event back "
+            f"for {least - 1} days, and without its row it would be processed once more."
+        )
     return int(text)
 
 

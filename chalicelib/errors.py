@@ -121,12 +121,13 @@ class StatementFailed(PosternError):
     """PostgreSQL answered, and refused a statement or the commit; the transaction is void.
 
     `bad_data` says that the values were at fault and the same values will fail again; `row_refused`, that they were
-    those of an event's own row.
+    those of an event's own row; `partition_changed`, that the row's partition was made or taken out that very moment.
     """
 
-    def __init__(self, message: str, *, bad_data: bool = False) -> None:
+    def __init__(self, message: str, *, bad_data: bool = False, partition_changed: bool = False) -> None:
         super().__init__(message)
         self.bad_data = bad_data
+        self.partition_changed = partition_changed
         self.row_refused = False
 
 

@@ -24,6 +24,9 @@ from chalicelib.order import Entity, Order
 # Each of them waited for as long as a lock may take: the rest would only use up the function's time.
 _MOST_BLOCKED = 2
 
+# Partitions are made and dropped a few at a time, and each may come between.
+_MOST_CHANGES = 10
+
 
 class Kind(StrEnum):
     PROCESSED = "processed"
@@ -114,13 +117,16 @@ class Processor:
         those); and as failed, if its handlers left something that the commit refuses, or ended the transaction.
         """
         failure: BaseException | None = None
+        changes = 0
         while True:
             try:
                 return self._together([work], budget, failure)[work.event.id]
             except TransactionEnded as exc:
                 failure = exc
             except StatementFailed as exc:
-                if exc.row_refused and work.payload_fits:
+                if exc.partition_changed and changes < _MOST_CHANGES:
+                    changes += 1
+                elif exc.row_refused and work.payload_fits:
                     work = replace(work, payload_fits=False)
                 elif exc.bad_data and failure is None:
                     failure = exc

@@ -165,6 +165,7 @@ def operator() -> Operator:
     from chalicelib.adapters.row_changes import RowChanges
     from chalicelib.adapters.shapes import Shapes
     from chalicelib.adapters.sqs import SqsQueue
+    from chalicelib.adapters.storage import Storage
     from chalicelib.operate import Operator
     from chalicelib.operations import drift, dry_run, issues, ledger, quiet, refused, replays, status, storage, stored
     from chalicelib.operations.dead_letters import DeadLetters
@@ -191,9 +192,11 @@ def operator() -> Operator:
 
     watch = drift.Watch(shapes, sources, utc_now, time.monotonic, logs.line)
     bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
+    retention = storage.Retention.of(config().retention_days, config().dedup_days, config().unresolved_days)
+    upkeep = storage.Upkeep(Storage(database()), retention, utc_now, time.monotonic, random)
     return Operator(
         actions={
-            **storage.actions(lambda: migrate(database_dsn())),
+            **storage.actions(lambda: migrate(database_dsn()), upkeep),
             **stored.actions(reports),
             **issues.actions(reports),
             **dry_run.actions(replay_store, runner, RowChanges(database_dsn)),
@@ -205,7 +208,7 @@ def operator() -> Operator:
             **status.actions(book, reports, sources, utc_now),
         },
         duties={
-            **storage.duties(reports),
+            **storage.duties(upkeep),
             **refused.duties(reports),
             **drift.duties(watch),
             **ledger.duties(bookkeeper),

@@ -30,6 +30,7 @@ from cli import (
     replays,
     samples,
     status,
+    storage,
     stored,
 )
 from cli.local import LocalRun, NotRunning, Operator, operator
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     providers.set_defaults(run=_providers)
 
-    for module in (status, stored, issues, dry_run, replays, dead, ledger, refusals, drift, export, listen):
+    for module in (status, stored, issues, dry_run, replays, dead, ledger, refusals, drift, export, listen, storage):
         module.add_commands(commands, deployed)
 
     completion = commands.add_parser(

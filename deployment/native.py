@@ -39,6 +39,9 @@ _EXPRESSED = (
     "MaxAttempts",
     "RetryBaseSeconds",
     "HandlerTimeoutSeconds",
+    "RetentionDays",
+    "DedupDays",
+    "UnresolvedDays",
     "Tracing",
 )
 _PARTIAL_RESPONSES = ["ReportBatchItemFailures"]

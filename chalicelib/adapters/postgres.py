@@ -47,6 +47,7 @@ _CONTENTION = ("40001", "40P01", "55P03")
 _PASSING = (*_CONTENTION, "57014")
 _AWAY = ("08", "25", "53", "57P", "58", "XX")
 _NO_RESOURCES = "53"
+_CHECK_VIOLATION = "23514"
 _NO_SUCH_SAVEPOINT = "3B001"
 
 # As settle_session sets it.
@@ -240,6 +241,10 @@ def translated_errors(connection: psycopg2.extensions.connection, *, committing:
         code = exc.pgcode or ""
         if code == _NO_SUCH_SAVEPOINT:
             raise TransactionEnded(_ENDED) from exc
+        if code == _CHECK_VIOLATION and not exc.diag.constraint_name:
+            # Of a partition. While the statement waited for its lock, the row's day got a partition of its own, or lost
+            # it; the next statement knows.
+            raise StatementFailed(_first_line(exc), partition_changed=True) from exc
         if committing and code and not code.startswith(_AWAY + _PASSING):
             raise StatementFailed(_first_line(exc), bad_data=True) from exc
         if not connection.closed and code.startswith(_BAD_DATA + _PASSING):

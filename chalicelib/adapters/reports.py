@@ -117,8 +117,3 @@ class Reports:
         """For each source and fingerprint: how many events it verified in these days, the first and the last."""
         with self._database.transaction() as session:
             return session.run("secrets_used", {"days": days})
-
-    def ensure_partitions(self, days_ahead: int) -> int:
-        """How many partitions it made."""
-        with self._database.transaction() as session:
-            return int(session.run("ensure_partitions", {"days_ahead": days_ahead})[0]["ensure_partitions"])

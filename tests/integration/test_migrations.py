@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg2
+import psycopg2.extras
 import pytest
 
 from chalicelib.adapters.migrations import FOLDERS, migrate
+from chalicelib.adapters.postgres import Database
+from chalicelib.adapters.storage import Storage
+from chalicelib.deliveries import new_event_id
 from chalicelib.errors import DatabaseUnavailable, MigrationError
+from chalicelib.operate import Operator
+from chalicelib.operations.storage import Retention, Upkeep, duties
+from chalicelib.process import Kind
+from tests.integration.world import World, work
+from tests.support import eventually
 
 
 def query(url: str, sql: str) -> list[tuple[Any, ...]]:
@@ -24,6 +36,26 @@ def query(url: str, sql: str) -> list[tuple[Any, ...]]:
 
 # Postern's own, in their order.
 ALL = [file.stem for file in sorted(FOLDERS["postern"].glob("*.sql"))]
+
+
+def insert_processed(url: str, moments: list[datetime]) -> None:
+    """An event for each of them, as the first version wrote them."""
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        psycopg2.extras.execute_values(
+            cursor,
+            "INSERT INTO postern.events (id, source, type, dedup_key, status, attempts, received_at, processed_at,"
+            " headers, body) VALUES %s",
+            [(str(new_event_id(at)), f"{n}", at, at) for n, at in enumerate(moments)],
+            template="(%s, 'shop', 'order', %s, 'processed', 1, %s, %s, '{}', '')",
+        )
+
+
+def uuid_age(id: str) -> timedelta:
+    return datetime.now(UTC) - datetime.fromtimestamp((uuid.UUID(id).int >> 80) / 1000, UTC)
+
+
+def received(at: datetime) -> Any:
+    return work(id=new_event_id(at), received_at=at)
 
 
 def folder(tmp_path: Path, **files: str) -> dict[str, Path]:
@@ -112,3 +144,54 @@ def test_the_floor_of_a_moment_is_the_floor_of_its_ids(database_url: str) -> Non
     """An id holds whole milliseconds; a rounded floor would miss the event of the very moment."""
     [(low,)] = query(database_url, "SELECT postern.uuid7_floor('2026-11-23 12:00:00.0006+00')::text")
     assert uuid.UUID(low).int >> 80 == int(datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp() * 1000)
+
+
+def test_a_living_database_with_events_is_upgraded_without_losing_or_blocking_any(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """From before partitions were made one at a time: events of several days, most of them without a partition."""
+    url, old = empty_database_url, tmp_path / "old"
+    old.mkdir()
+    for file in sorted(FOLDERS["postern"].glob("000[1-4]_*.sql")):
+        shutil.copy(file, old)
+    assert len(migrate(url, {"postern": old})) == 4
+    moments = [datetime.now(UTC) - timedelta(days=days, seconds=n) for days in (0, 1, 2, 20, 200) for n in range(200)]
+    insert_processed(url, moments)
+    before = {id for (id,) in query(url, "SELECT id::text FROM postern.events")}
+
+    stop, stored, slowest = threading.Event(), [], [0.0]
+
+    def write() -> None:
+        world = World(url, [])
+        processor = world.processor()
+        while not stop.is_set():
+            days = [0, 1, 20, 40]
+            batch = [received(datetime.now(UTC) - timedelta(days=n)) for n in days]
+            while batch:  # what comes while a column is still missing comes again
+                started = time.monotonic()
+                outcomes = processor.process(batch)
+                slowest[0] = max(slowest[0], time.monotonic() - started)
+                stored.extend(id for id, outcome in outcomes.items() if outcome.kind is Kind.PROCESSED)
+                batch = [item for item in batch if outcomes[item.event.id].kind is Kind.RETRY]
+        for database in world.open:
+            database.close()
+
+    with ThreadPoolExecutor(1) as functions:
+        writer = functions.submit(write)
+        try:
+            migrate(url)
+            eventually(lambda: len(stored) > 20)
+            database = Database(lambda fresh: url)
+            retention = Retention.of(days=90, dedup_days=180, unresolved_days=365)
+            upkeep = Upkeep(Storage(database), retention, lambda: datetime.now(UTC), time.monotonic, lambda: 0.0)
+            done = Operator({}, duties(upkeep)).maintain()
+            database.close()
+        finally:
+            stop.set()
+        writer.result()
+    assert (done["partitions_not_made"], done["partitions_not_dropped"], done["events_deleted"]) == (None, None, 200)
+    left = query(url, "SELECT e.id::text, c.relname::text FROM postern.events e JOIN pg_class c ON c.oid = e.tableoid")
+    assert {id for id, _ in left} == {id for id in before if uuid_age(id) < timedelta(days=90)} | set(map(str, stored))
+    # What came after the day was looked at moves the next time.
+    assert not {id for id, place in left if place == "events_default"} & before
+    assert slowest[0] < 2.5

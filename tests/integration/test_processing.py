@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 
 from chalicelib.adapters.reports import Reports
+from chalicelib.adapters.storage import Storage
 from chalicelib.attempts import Work
 from chalicelib.deliveries import Event, new_event_id
 from chalicelib.process import Kind, Outcome
@@ -315,7 +316,7 @@ def test_an_event_without_a_partition_is_stored_and_moves_when_there_is_one(proc
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     partition = f"events_{tomorrow:%Y%m%d}"
     world.query(f"DROP TABLE postern.{partition}")
-    reports = Reports(world.database())
+    storage = Storage(world.database())
 
     def place(item: Work) -> list[tuple[str]]:
         return world.query(
@@ -327,11 +328,11 @@ def test_an_event_without_a_partition_is_stored_and_moves_when_there_is_one(proc
     assert kinds(process([item]), [item]) == [Kind.PROCESSED]
     assert place(item) == [("events_default",)]
 
-    assert reports.ensure_partitions(14) == 1
+    assert storage.make_partition("events", tomorrow.date()) == 1
     assert place(item) == [(partition,)]
-    assert reports.ensure_partitions(14) == 0
+    assert storage.make_partition("events", tomorrow.date()) is None
 
-    found = reports.event(item.event.id)
+    found = Reports(world.database()).event(item.event.id)
     assert found is not None
     assert (found["body"], found["request_id"]) == (item.body, "r-1")
     assert kinds(process([item]), [item]) == [Kind.ALREADY_PROCESSED]

@@ -12,6 +12,7 @@ from chalicelib.errors import ConfigurationError
 
 NUMBERS = {"MAX_ATTEMPTS": "max_attempts", "RETRY_BASE_SECONDS": "retry_base_seconds"}
 NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds"}
+DAYS = {"RETENTION_DAYS": "retention_days", "DEDUP_DAYS": "dedup_days", "UNRESOLVED_DAYS": "unresolved_days"}
 ADDRESS = ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME")
 
 
@@ -19,6 +20,7 @@ def test_nothing_set_gives_the_defaults_that_the_documents_promise() -> None:
     config = Config.from_environ({})
     assert (config.sources_file, config.stage) == (SHIPPED_SOURCES, "local")
     assert (config.max_attempts, config.retry_base_seconds, config.retry_max_seconds) == (3, 30, 300)
+    assert (config.retention_days, config.dedup_days, config.unresolved_days) == (90, 180, 365)
 
 
 def test_the_shipped_sources_file_is_there() -> None:
@@ -50,7 +52,7 @@ def test_what_is_set_is_taken() -> None:
     assert config.max_attempts == 5
 
 
-@pytest.mark.parametrize("name", [*NUMBERS, *ADDRESS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE", "STAGE"])
+@pytest.mark.parametrize("name", [*NUMBERS, *DAYS, *ADDRESS, "PARTIAL_BATCH_RESPONSE", "SOURCES_FILE", "STAGE"])
 def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
     """So a template may leave a parameter blank."""
     assert Config.from_environ({name: ""}) == Config.from_environ({})
@@ -71,6 +73,21 @@ def test_a_setting_that_is_no_number_from_1_to_43200_is_named(name: str, value: 
 @pytest.mark.parametrize("value", ["1", "007", "43200"])
 def test_a_number_at_its_bounds_is_taken(name: str, attribute: str, value: str) -> None:
     assert getattr(Config.from_environ({name: value}), attribute) == int(value)
+
+
+@pytest.mark.parametrize("name", DAYS)
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "90.5", "3651", " 90", "90d", "٣٠", "9" * 5_000], ids=lambda v: ascii(v[:8])
+)
+def test_a_number_of_days_that_is_none_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is '.*', not a whole number of days up to 3650"):
+        Config.from_environ({name: value})
+
+
+def test_events_are_kept_for_longer_than_their_messages_may_come_back() -> None:
+    assert Config.from_environ({"RETENTION_DAYS": "25"}).retention_days == 25
+    with pytest.raises(ConfigurationError, match="must be 25 at least: the queue and the dead letters may bring"):
+        Config.from_environ({"RETENTION_DAYS": "24"})
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,11 @@ def test_an_error_that_nobody_expected_is_not_swallowed(size: int) -> None:
     """The invocation fails, nothing is deleted, and everything comes again."""
     with pytest.raises(ZeroDivisionError):
         Batch.of(size).process(Refusing([ZeroDivisionError()]))
+
+
+def test_a_partition_that_is_made_or_dropped_meanwhile_charges_no_event() -> None:
+    store = Refusing([StatementFailed("violates partition constraint", partition_changed=True)])
+    [outcome] = Batch.of(1).process(store)
+    assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 0)
+    # Together, and alone as often as partitions may be made one after the other.
+    assert store.transactions == 1 + 11
