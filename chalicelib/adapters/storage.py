@@ -99,6 +99,14 @@ class Storage:
         """Deletes some deliveries whose events are all gone; how many."""
         return self._delete("delete_deliveries", before=before)
 
+    def delete_replays(self, before: datetime) -> int:
+        """Deletes some replays that ended before, with their items; how many."""
+        return self._delete("delete_replays", before=before)
+
+    def delete_entities(self, before: datetime) -> int:
+        """Deletes what is known of some entities that nothing was handled of since; how many."""
+        return self._delete("delete_entities", before=before)
+
     def key_pages(self) -> int:
         pages: int = self._run("key_pages")[0]["pages"]
         return pages

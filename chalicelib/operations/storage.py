@@ -29,6 +29,9 @@ _SECONDS = 60.0
 # Of the dedup keys' table, 20 MB: a run that read all of a large one would push what is in use out of memory.
 _PAGES = 2_500
 
+# What reads a whole table is done in one run of those of a day, more or less.
+_ONCE_A_DAY = 1 / 288
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -68,6 +71,8 @@ class Store(Protocol):
     def delete_attempts(self, before: datetime) -> int: ...
     def delete_duplicates(self, before: datetime) -> int: ...
     def delete_deliveries(self, before: datetime) -> int: ...
+    def delete_replays(self, before: datetime) -> int: ...
+    def delete_entities(self, before: datetime) -> int: ...
     def key_pages(self) -> int: ...
     def delete_keys(self, page: int, before: datetime) -> tuple[int, int]: ...
     def table_sizes(self) -> list[dict[str, Any]]: ...
@@ -158,9 +163,12 @@ class Upkeep:
             ),
             "duplicates_deleted": lambda: self.store.delete_duplicates(before),
             "deliveries_deleted": lambda: self.store.delete_deliveries(before),
+            "attempts_deleted": lambda: self.store.delete_attempts(before),
+            "replays_deleted": lambda: self.store.delete_replays(before),
         }
-        if "attempts" in self.store.tables():
-            kinds["attempts_deleted"] = lambda: self.store.delete_attempts(before)
+        if self.random() < _ONCE_A_DAY:
+            # An older event of theirs would be a new one by now, dedup key and all.
+            kinds["entities_deleted"] = lambda: self.store.delete_entities(self._days_ago(self.retention.dedup_days))
         done = dict.fromkeys([*kinds, "dedup_keys_deleted"], 0)
         for kind, delete in kinds.items():
             while self.clock() < deadline and (deleted := delete()):

@@ -512,3 +512,26 @@ def test_the_command_prints_tables_for_people_and_json_for_pipes(world: World) -
     text = postern()
     assert all(heading in text for heading in ("TABLE", "PARTITIONS OF", "INDEX", "Kept for"))
     assert "45 days" in text
+
+
+def test_what_is_known_of_entities_and_replays_goes_with_its_time(world: World) -> None:
+    world.query(
+        "INSERT INTO postern.entities (source, entity, version, event_id, at)"
+        " SELECT 'shop', n::text, 1, gen_random_uuid(), now() - make_interval(days => n) FROM generate_series(0, 100) n"
+    )
+    world.query(
+        "INSERT INTO postern.replays (id, kind, trigger, filter, total, rate, state, created_at, finished_at)"
+        " SELECT gen_random_uuid(), 'replay', 'replay', '{}', 1, 1, CASE n WHEN 50 THEN 'running' ELSE 'done' END,"
+        " now() - make_interval(days => n), CASE n WHEN 50 THEN NULL ELSE now() - make_interval(days => n) END"
+        " FROM generate_series(1, 50) n"
+    )
+    world.query("INSERT INTO postern.replay_items SELECT id, gen_random_uuid() FROM postern.replays")
+    run(upkeep(world, random=0.0))
+    [(entities, oldest)] = world.query("SELECT count(*), max(now() - at) FROM postern.entities")
+    kept = upkeep(world).retention
+    assert oldest <= timedelta(days=kept.dedup_days + 1)
+    assert entities >= min(kept.dedup_days, 100)
+    [(replays, items)] = world.query(
+        "SELECT (SELECT count(*) FROM postern.replays), (SELECT count(*) FROM postern.replay_items)"
+    )
+    assert replays == items == min(kept.days, 49) + 1

@@ -195,3 +195,21 @@ FROM postern.attempts_default
 -- name: oldest_key
 -- Of a sample, when there are so many that looking at all of them would take long.
 SELECT min(claimed_at) AS oldest FROM postern.dedup_keys TABLESAMPLE SYSTEM (%(percent)s)
+
+-- name: delete_replays
+WITH gone AS (
+  DELETE FROM postern.replays
+  WHERE id = ANY (ARRAY(
+    SELECT id FROM postern.replays WHERE state <> 'running' AND finished_at < %(before)s ORDER BY id LIMIT 10))
+  RETURNING id
+)
+SELECT count(*) AS deleted FROM gone
+
+-- name: delete_entities
+WITH gone AS (
+  DELETE FROM postern.entities
+  WHERE ctid = ANY (ARRAY(SELECT ctid FROM postern.entities WHERE at < %(before)s LIMIT %(limit)s))
+    AND at < %(before)s
+  RETURNING event_id
+)
+SELECT count(*) AS deleted FROM gone
