@@ -46,6 +46,12 @@ class Reports:
             event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
             return event
 
+    def body(self, id: UUID, *, of: str, offset: int, length: int) -> bytes:
+        """A part of the body `of` an "event" or a "delivery"; nothing behind its end, or where there is none."""
+        with self._database.transaction() as session:
+            found = session.run(f"part_of_{of}", {"id": id, "offset": offset, "length": length})
+            return bytes(found[0]["part"]) if found else b""
+
     def issues(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The latest first; those that are resolved at the end."""
         with self._database.transaction() as session:

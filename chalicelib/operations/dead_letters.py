@@ -131,8 +131,9 @@ class DeadLetters:
                     moved.append(letter)
                 else:
                     passed_over.append(letter)
-        step.note(len(moved), finished=ended or step.moved + len(moved) >= step.total)
-        if ended:
+        finished = ended or step.moved + len(moved) >= step.total
+        step.note(len(moved), finished=finished)
+        if finished:
             box.hide(dict.fromkeys([letter.handle for letter in passed_over], 0))
 
     def _purge(self, most: int) -> Mapping[str, Any]:

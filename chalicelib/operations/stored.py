@@ -11,6 +11,9 @@ from marshmallow import Schema, fields, validate
 from chalicelib.operate import Action
 from chalicelib.operations.filters import EventFilters
 
+# A function's answer carries 6 MB, in which bytes are base64 and an event has its headers and its tries.
+_PART_BYTES = 3_000_000
+
 
 class Events(Protocol):
     def events(
@@ -25,6 +28,7 @@ class Events(Protocol):
     ) -> list[dict[str, Any]]: ...
     def event(self, id: UUID) -> dict[str, Any] | None: ...
     def delivery(self, id: UUID) -> dict[str, Any] | None: ...
+    def body(self, id: UUID, *, of: str, offset: int, length: int) -> bytes: ...
     def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
 
 
@@ -36,10 +40,13 @@ def actions(events: Events) -> dict[str, Action]:
         return {"events": found}
 
     def show(id: UUID) -> Mapping[str, Any]:
-        return {"event": events.event(id)}
+        return {"event": _without_large_body(events.event(id))}
 
     def show_delivery(id: UUID) -> Mapping[str, Any]:
-        return {"delivery": events.delivery(id)}
+        return {"delivery": _without_large_body(events.delivery(id))}
+
+    def body(id: UUID, of: str, offset: int) -> Mapping[str, Any]:
+        return {"part": events.body(id, of=of, offset=offset, length=_PART_BYTES)}
 
     def secrets_used(days: int) -> Mapping[str, Any]:
         return {"secrets": events.secrets_used(days)}
@@ -48,6 +55,7 @@ def actions(events: Events) -> dict[str, Action]:
         "events": Action(listing, _Listing()),
         "show": Action(show, _Id()),
         "show_delivery": Action(show_delivery, _Id()),
+        "body": Action(body, _Part()),
         "secrets_used": Action(secrets_used, _Days()),
     }
 
@@ -58,6 +66,20 @@ class _Listing(EventFilters):
     attempts = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(min=1))
     error = fields.String(load_default=None, allow_none=True)
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+
+
+def _without_large_body(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """One that would not fit into a function's answer is None, and asked for in parts: `bytes` says how many."""
+    if found is None:
+        return None
+    size = len(found["body"])
+    return {**found, "bytes": size, "body": found["body"] if size <= _PART_BYTES else None}
+
+
+class _Part(Schema):
+    id = fields.UUID(required=True)
+    of = fields.String(required=True, validate=validate.OneOf(["event", "delivery"]))
+    offset = fields.Integer(required=True, validate=validate.Range(min=0))
 
 
 class _Id(Schema):

@@ -55,14 +55,17 @@ def _operate(installation: Installation, *, replayed: str, redriven: str) -> Non
 
     def ask(action: str, **arguments: Any) -> dict[str, Any]:
         answer = installation.invoke(f"{installation.name}-store", {"action": action, **arguments})
-        if answer["failed"]:
-            raise Unacceptable(f"store: {action}: {answer['result'].get('errorMessage')}")
+        if answer["failed"] or "refused" in answer["result"]:
+            raise Unacceptable(f"store: {action}: {answer['result']}")
         result: dict[str, Any] = answer["result"]
         return result
 
     def attempts_of(id: str) -> int:
         return int(installation.rows([id])[0]["attempts"])
 
+    for left in ask("replays")["replays"]:  # by an acceptance that ended half-way
+        if left["state"] == "running":
+            ask("cancel_replay", id=left["id"])
     ask("dead_letters", limit=10)
     began = time.time()
     before = attempts_of(redriven)
@@ -73,7 +76,13 @@ def _operate(installation: Installation, *, replayed: str, redriven: str) -> Non
         installation,
         began,
     )
-    _until(lambda: attempts_of(redriven) > before, "the redriven event is not tried again", installation, began)
+    _until(
+        lambda: attempts_of(redriven) > before and installation.rows([redriven])[0]["status"] == "dead",
+        "the redriven event does not die once more",
+        installation,
+        began,
+    )
+    _until(lambda: redriven in _dead_letter_ids(installation), "its letter does not come back", installation, began)
     before = attempts_of(replayed)
     replay = ask("start_replay", ids=[replayed])["replay"]
     ask("advance_replay", id=replay["id"])

@@ -138,6 +138,13 @@ def test_what_was_refused_is_kept_explained_and_let_through_once_its_secret_is_k
         client.put_secret_value(SecretId=arn, SecretString=sound)
 
 
+def test_an_event_that_is_larger_than_a_functions_answer_is_shown_byte_for_byte(installation: Installation) -> None:
+    body = json.dumps({"type": "order.created", "noise": random.randbytes(2_500_000).hex()}).encode()
+    id = installation.post("hmac", body).body["id"]
+    installation.row_of(id)
+    assert postern(installation, "show", id, "--body").encode() == body
+
+
 def broken(installation: Installation) -> tuple[str, str]:
     """An event whose handler gives it up until it is mended: its id, and what is to be mended."""
     what = uuid.uuid4().hex

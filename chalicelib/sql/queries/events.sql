@@ -50,3 +50,9 @@ ORDER BY number
 
 -- name: statuses_of_events
 SELECT id, status FROM postern.events WHERE id = ANY (%(ids)s::uuid[])
+
+-- name: part_of_event
+SELECT substring(body FROM %(offset)s + 1 FOR %(length)s) AS part FROM postern.events WHERE id = %(id)s
+
+-- name: part_of_delivery
+SELECT substring(body FROM %(offset)s + 1 FOR %(length)s) AS part FROM postern.deliveries WHERE id = %(id)s
