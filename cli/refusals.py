@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -41,6 +41,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "sources", parents=[deployed], help="list the sources, and which of their secrets are in use"
     )
     parser.add_argument("--days", type=arguments.count, default=30, metavar="N", help="look at so many days (30)")
+    parser.add_argument("--json", action="store_true", help="print JSON, of every source")
     parser.set_defaults(run=sources, needs_secrets=True)
 
     parser = commands.add_parser(
@@ -57,6 +58,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 
     parser = commands.add_parser("explain", parents=[deployed], help="say why a delivery was refused")
     parser.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=explain, needs_secrets=True)
 
     parser = commands.add_parser(
@@ -93,12 +95,17 @@ def explain(options: argparse.Namespace) -> int:
     if found is None:
         raise PosternError(f"There is no refused delivery {options.id}; `postern rejected` lists those that were kept.")
     source = here.source(found["source"])
+    others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
+    known = Known(here.secrets.get(source.name, []), here.previous.get(source.name, []), others)
+    findings = causes_of(_delivery(found), source, known, wiring.fetch)
+    if options.json:
+        facts = {name: found[name] for name in ("id", "source", "received_at", "reason", "event_id")}
+        print(output.as_json({**facts, "causes": [asdict(finding) for finding in findings]}))
+        return 0
     print(output.plain(f"{found['source']}, {found['received_at']}: refused for '{found['reason']}'."))
     if found["event_id"]:
         print(f"It was let through: postern show {found['event_id']}")
-    others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
-    known = Known(here.secrets.get(source.name, []), here.previous.get(source.name, []), others)
-    for finding in causes_of(_delivery(found), source, known, wiring.fetch):
+    for finding in findings:
         print(output.plain(f"  {finding.cause}: {finding.sentence}"))
     if found["reason"] == "verification_token":
         print("  The body, which holds the token for you to read:")
@@ -168,6 +175,9 @@ def sources(options: argparse.Namespace) -> int:
     rows = []
     for name in here.sources:
         rows += _rows(name, here.secrets.get(name, []), [each for each in used if each["source"] == name])
+    if options.json:
+        print(output.as_json(rows))
+        return 0
     columns = {"source": "SOURCE", "secret": "SECRET", "events": "EVENTS", "last": "LAST", "says": ""}
     print(output.table([row for row in rows if row["events"] or row["listed"] > 1] or rows, columns))
     print(f"\nEvents of the last {options.days} days. Sources without any and with one secret are left out.")

@@ -192,3 +192,20 @@ def test_a_dead_letter_is_listed_and_redriven_through_the_store_function(install
 def test_what_the_store_function_is_asked_in_vain_is_a_sentence(installation: Installation) -> None:
     done = ask(installation, "replay", "--cancel", str(uuid.uuid4()))
     assert (done.returncode, done.stderr[:27]) == (1, "postern: There is no replay")
+
+
+def test_everything_else_is_answered_through_the_store_function_too(installation: Installation) -> None:
+    id = installation.post("hmac", json.dumps({"type": "order.created", "n": random.random()}).encode()).body["id"]
+    installation.row_of(id)
+    dry = json.loads(postern(installation, "dry-run", id, "--json"))
+    assert (dry["outcome"], [change["table"] for change in dry["changes"]]) == ("processed", ["public.orders"])
+    assert orders(installation, id) == 1
+    status = json.loads(ask(installation, "status", "--json").stdout)
+    assert "hmac" in {source["source"] for source in status["sources"] if source["last_seen"]}
+    storage = json.loads(postern(installation, "storage", "--json"))
+    assert {"events", "attempts"} <= {table["name"] for table in storage["tables"]}
+    assert "missing" in json.loads(postern(installation, "ledger", "--json"))
+    assert isinstance(json.loads(postern(installation, "drift", "--json")), list | dict)
+    assert isinstance(json.loads(postern(installation, "replays", "--json")), list)
+    assert "curl" in postern(installation, "export", id, "--curl")
+    assert any(row["source"] == "hmac" for row in json.loads(postern(installation, "sources", "--json")))

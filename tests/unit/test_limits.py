@@ -1,0 +1,90 @@
+"""How long handlers may take, and what an invocation has left for them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from chalicelib.limits import Budget, HandlerTimeout, time_limit
+from devstack.settings import PROJECT
+
+
+def test_what_takes_longer_is_interrupted_wherever_it_is() -> None:
+    with pytest.raises(HandlerTimeout, match=r"longer than 0.05 s"), time_limit(0.05):
+        while True:
+            time.sleep(0.001)
+
+
+def test_what_is_in_time_is_not_interrupted_afterwards() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with time_limit(0.05):
+        pass
+    assert signal.getsignal(signal.SIGALRM) is before
+    rest, _ = signal.getitimer(signal.ITIMER_REAL)
+    assert rest == 0 or rest > 1  # the test's own
+
+
+def test_somebody_elses_timer_goes_on() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))
+    tests_own = signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        with time_limit(1):
+            pass
+        rest, _ = signal.getitimer(signal.ITIMER_REAL)
+        assert 50 < rest <= 60
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *tests_own)
+    assert seen == []
+
+
+def test_what_cannot_be_interrupted_is_ended_by_the_timer_around_it() -> None:
+    """As a local worker ends itself, which Lambda does from outside."""
+    code = """
+import signal
+from chalicelib.limits import time_limit
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+with time_limit(0.05):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, timeout=20)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_in_another_thread_there_is_no_limit() -> None:
+    ended: list[bool] = []
+
+    def work() -> None:
+        with time_limit(0.001):
+            time.sleep(0.01)
+        ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert ended == [True]
+
+
+def test_handlers_are_begun_while_there_is_time_for_them() -> None:
+    left = 30.0
+    budget = Budget(lambda: left)
+    assert budget.allows(10)
+    left = 12.0  # of which three are kept
+    assert not budget.allows(10)
+    assert budget.allows(5)
+
+
+def test_the_first_handlers_are_begun_even_where_time_is_scarce_but_not_where_there_is_none() -> None:
+    assert Budget(lambda: 5.0).allows(60)
+    assert not Budget(lambda: 3.5).allows(60)
