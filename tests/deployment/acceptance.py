@@ -126,11 +126,14 @@ def _until(holds: Callable[[], bool], complaint: str, installation: Installation
 
 
 def _dead_letter_ids(installation: Installation) -> list[str]:
-    """Seen, and left there."""
-    answer = installation.cloud.client("sqs").receive_message(
-        QueueUrl=installation.outputs["DeadLetterQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
-    )
-    return [json.loads(message["Body"])["id"] for message in answer.get("Messages", [])]
+    """All of them, seen and left there."""
+    client, queue = installation.cloud.client("sqs"), installation.outputs["DeadLetterQueueUrl"]
+    seen: list[Any] = []
+    while found := client.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=30).get("Messages"):
+        seen += found
+    for message in seen:
+        client.change_message_visibility(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    return [json.loads(message["Body"])["id"] for message in seen]
 
 
 def by_aws(installation: Installation) -> Iterator[tuple[str, str, str]]:

@@ -207,5 +207,5 @@ def test_everything_else_is_answered_through_the_store_function_too(installation
     assert "missing" in json.loads(postern(installation, "ledger", "--json"))
     assert isinstance(json.loads(postern(installation, "drift", "--json")), list | dict)
     assert isinstance(json.loads(postern(installation, "replays", "--json")), list)
-    assert "curl" in postern(installation, "export", id, "--curl")
+    assert "curl" in postern(installation, "export", id, "--curl", "--to", "http://localhost:1/")
     assert any(row["source"] == "hmac" for row in json.loads(postern(installation, "sources", "--json")))
