@@ -41,9 +41,17 @@ migrate: $(STAMP) ## Migrate the database of a deployed stage: make migrate STAG
 partial-responses: $(STAMP) ## After `chalice deploy`: retry only the failed events of a batch: make partial-responses STAGE=dev
 	@exec $(DEPLOYMENT) partial-responses --stage "$(STAGE)"
 
+# Whole files to each of the processes; what they have in common stays in one (tests/conftest.py).
+IN_PARALLEL = -n $(TEST_PROCESSES) --no-loadscope-reorder
+TEST_PROCESSES ?= 3
+
 .PHONY: test
-test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest
+test: $(STAMP) ## Run every test, before a pull request: make test ARGS="-k ledger"
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) $(ARGS)
+
+.PHONY: test-quick
+test-quick: $(STAMP) ## Run the tests that neither deploy nor run the whole system, while you work
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) tests/integration tests/unit $(ARGS)
 
 .PHONY: day
 day: $(STAMP) ## Ten thousand deliveries through the running system, with repetitions, failures and their fix

@@ -16,6 +16,7 @@ from pathlib import Path
 from chalicelib.errors import PosternError
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
+from chalicelib.version import VERSION
 from cli import (
     arguments,
     catalogue,
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="postern", description="POST in, Postgres out: a webhook inbox.")
+    parser.add_argument("--version", action="version", version=f"postern {VERSION}")
     parser.set_defaults(stage=None, needs_secrets=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     deployed = argparse.ArgumentParser(add_help=False)

@@ -54,6 +54,7 @@ POSTERNS_OWN = (
     "sources.py",
     "sql",
     "tracing.py",
+    "version.py",
     "wiring.py",
 )
 

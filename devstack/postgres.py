@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,10 +35,14 @@ _UNPRIVILEGED = 65534
 
 
 class Server:
-    """One server and its data. Only this machine's loopback reaches it, and only with its password."""
+    """One server and its data. Only this machine's loopback reaches it, and only with its password.
 
-    def __init__(self, directory: Path) -> None:
+    `settings` are PostgreSQL's own, over those that are made here.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
         self._directory = directory
+        self._settings = dict(settings or {})
         self._data = directory / "data"
         self._password_file = directory / "password"
         self._child: Child | None = None
@@ -93,6 +98,7 @@ class Server:
             "shared_buffers": "64MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            **self._settings,
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 

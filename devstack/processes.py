@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import psutil
 from devstack.errors import StartError
 
 _PR_SET_PDEATHSIG = 1
+_PORTS = range(15_000, 32_000)
+_MAX_PORTS_TRIED = 100
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -118,15 +121,18 @@ class Register:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port when it is free, or else one that is."""
-    for port in (preferred or 0, 0):
+    """The preferred port when it is free, or else one that is.
+
+    Below the ports that systems hand out by themselves: until the port is listened on, no connection that goes out
+    can take it, and it is by chance, so that two runs that start at the same moment hardly choose the same.
+    """
+    others = random.sample(_PORTS, _MAX_PORTS_TRIED)
+    for port in [preferred, *others] if preferred else others:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+            with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+                return port
     raise StartError("There is no free port on 127.0.0.1.")
 
 

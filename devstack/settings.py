@@ -49,6 +49,7 @@ class Settings:
     workers: int
     partial_batch_response: bool
     max_receives: int
+    maintenance_every_seconds: int  # in a deployment it is 300; here somebody is looking
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -61,6 +62,7 @@ class Settings:
             workers=_number(environ, "PROCESSORS", 2, 1, 32),
             partial_batch_response=environ.get("PARTIAL_BATCH_RESPONSE", "true") == "true",
             max_receives=_number(environ, "MAX_RECEIVES", 100, 1, 1000),
+            maintenance_every_seconds=_number(environ, "MAINTENANCE_EVERY_SECONDS", 60, 1, 3600),
         )
 
 

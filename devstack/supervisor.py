@@ -32,8 +32,6 @@ from devstack.worker import READY
 _STACK = "postern-local"
 _READY_WITHIN_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.2
-# In a deployment every five; here somebody is looking.
-_MAINTENANCE_EVERY_SECONDS = 60.0
 # A process that ends so often in so short a time will not get better by being started again.
 _MOST_RESTARTS = 5
 _RESTARTS_WITHIN_SECONDS = 30.0
@@ -109,7 +107,7 @@ class Supervisor:
             for part in self._watched:
                 if part.child.exit_code is not None and not self._stopping:
                     self._restart(part)
-            if time.monotonic() - self._maintained_at >= _MAINTENANCE_EVERY_SECONDS:
+            if time.monotonic() - self._maintained_at >= self._settings.maintenance_every_seconds:
                 self._maintain()
             time.sleep(_LOOK_EVERY_SECONDS)
 
@@ -297,7 +295,7 @@ class Supervisor:
         return self._aws.child
 
     def _maintain(self) -> None:
-        """Beside the rest; one that takes longer than a minute is waited for."""
+        """Beside the rest; one that takes longer than the time between two is waited for."""
         if self._maintenance is not None and self._maintenance.exit_code is None:
             return
         self._maintained_at = time.monotonic()

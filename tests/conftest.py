@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
 
+import psutil
 import psycopg2
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from chalicelib.adapters.migrations import migrate
 from devstack.aws import EmulatedAws, Resources
@@ -18,15 +26,57 @@ for name in list(os.environ):
     if name.startswith(("AWS_", "PG")) or name in ("DATABASE_URL", "SOURCES_FILE", "SECRETS_FILE", "PORT"):
         del os.environ[name]
 
+# `make test &` in a script runs with SIGINT ignored, and so would every process that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _TEMPLATE = "postern_template"
+# A test's database is worth nothing after a crash. The tests that crash a server have a durable one of their own.
+_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+# Files whose tests share what is expensive to start.
+_TOGETHER = {
+    "an installation": ("deployment/test_packaged.py", "deployment/test_permissions.py", "deployment/test_updates.py"),
+    "a run": ("acceptance/test_inbox.py", "acceptance/test_postern_command.py", "acceptance/test_promises.py"),
+}
+
+
+class WholeFiles(LoadScopeScheduling):
+    """Gives each process whole files, and those that belong together to one."""
+
+    _group_of: ClassVar = {f"tests/{file}": group for group, files in _TOGETHER.items() for file in files}
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return self._group_of.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFiles:
+    return WholeFiles(config, log)
 
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("postgres"))
+    in_memory = _folder_in_memory()
+    directory = in_memory or tmp_path_factory.mktemp("postgres")
+    server = Server(directory / "server", _QUICK)
     server.start()
     yield server
     server.stop()
+    if in_memory:
+        shutil.rmtree(in_memory)
+
+
+def _folder_in_memory() -> Path | None:
+    """A folder on tmpfs, where there is room; what test runs left there that were killed is removed first."""
+    memory = Path("/dev/shm")  # noqa: S108 -- what is made in it has a name of its own
+    if not memory.is_dir() or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2_000_000_000:
+        return None
+    for left in memory.glob("postern-tests-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"postern-tests-{os.getpid()}-", dir=memory))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +104,7 @@ def template_database(postgres_server: Server) -> str:
 def database_url(postgres_server: Server, template_database: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
     yield url_of(postgres_server, name)
     administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 

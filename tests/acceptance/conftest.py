@@ -32,7 +32,9 @@ class Run:
         self.project = project
         self.state = state
         self.port = int(environ.get("PORT") or free_port())
-        self.environ = {**os.environ, **environ, "POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
+        # Nobody wants to wait for a retry, nor a minute for the ledger, which maintenance keeps.
+        often = {"MAINTENANCE_EVERY_SECONDS": "5", "RETRY_BASE_SECONDS": "1", "RETRY_MAX_SECONDS": "4"}
+        self.environ = {**os.environ, **often, **environ, "POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
         self.output = state.with_suffix(".log")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

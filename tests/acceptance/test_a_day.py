@@ -18,7 +18,7 @@ from tests.acceptance.conftest import Run, checkout
 from tests.acceptance.test_inbox import signed_as_hmac
 from tests.support import eventually
 
-DELIVERIES = int(os.environ.get("POSTERN_EVENTS", "2000"))
+DELIVERIES = int(os.environ.get("POSTERN_EVENTS", "500"))
 # Of the events: what fails for good until the handler is mended, and what fails once.
 PERMANENT, TRANSIENT = 0.02, 0.05
 REPEATED = 0.10

@@ -23,11 +23,22 @@ class Unacceptable(Exception):
 
 def accept(installation: Installation) -> None:
     """Raises Unacceptable with what does not work."""
-    _ask_iam(installation)
-    for function in ("store", "maintenance"):
-        answer = installation.invoke(f"{installation.name}-{function}", _CALLS[function])
-        if answer["failed"]:
-            raise Unacceptable(f"{function}: {answer['result'].get('errorMessage')}")
+    for function in FUNCTIONS:
+        probe(installation, function)
+
+
+def probe(installation: Installation, function: str) -> None:
+    """Has this function do all that its role is for. Raises Unacceptable with what does not work."""
+    _ask_iam(installation, function)
+    _PROBES[function](installation)
+
+
+def _probe_api_handler(installation: Installation) -> None:
+    _accepted(installation.post("github"))
+    _accepted(installation.post("hmac", _order("created", 900_000)))
+
+
+def _probe_processor(installation: Installation) -> None:
     began = time.time()
     ids = {
         "an event": _accepted(installation.post("github")),
@@ -47,10 +58,9 @@ def accept(installation: Installation) -> None:
         installation,
         began,
     )
-    _operate(installation, replayed=ids["an event"], redriven=ids["a poisoned event"])
 
 
-def _operate(installation: Installation, *, replayed: str, redriven: str) -> None:
+def _probe_store(installation: Installation) -> None:
     """An operator looks at the dead letters, moves one back, which dies once more, and has an event replayed."""
 
     def ask(action: str, **arguments: Any) -> dict[str, Any]:
@@ -63,10 +73,14 @@ def _operate(installation: Installation, *, replayed: str, redriven: str) -> Non
     def attempts_of(id: str) -> int:
         return int(installation.rows([id])[0]["attempts"])
 
-    for left in ask("replays")["replays"]:  # by an acceptance that ended half-way
+    ask("migrate")
+    for left in ask("replays")["replays"]:  # by a probe that ended half-way
         if left["state"] == "running":
             ask("cancel_replay", id=left["id"])
     ask("dead_letters", limit=10)
+    newest = "SELECT id::text FROM postern.events WHERE type = %s AND status = %s ORDER BY id DESC LIMIT 1"
+    [(redriven,)] = installation.query(newest, "order.poisoned", "dead")
+    [(replayed,)] = installation.query(newest, "order.created", "processed")
     began = time.time()
     before = attempts_of(redriven)
     redrive = ask("start_redrive", id=redriven)["replay"]
@@ -87,18 +101,26 @@ def _operate(installation: Installation, *, replayed: str, redriven: str) -> Non
     replay = ask("start_replay", ids=[replayed])["replay"]
     ask("advance_replay", id=replay["id"])
     _until(lambda: attempts_of(replayed) > before, "the event is not replayed", installation, began)
-    # It counts what has been stored by now.
-    answer = installation.invoke(f"{installation.name}-maintenance", _CALLS["maintenance"])
+
+
+def _probe_maintenance(installation: Installation) -> None:
+    """After the others: it counts what has been stored."""
+    answer = installation.invoke(f"{installation.name}-maintenance", _MAINTENANCE)
     if answer["failed"]:
         raise Unacceptable(f"maintenance: {answer['result'].get('errorMessage')}")
 
 
-_CALLS: dict[str, dict[str, Any]] = {
-    "store": {"action": "migrate"},
-    "maintenance": {
-        "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "", "time": "",
-        "region": "us-east-1", "resources": [], "detail": {}, "version": "0",
-    },
+_PROBES: dict[str, Callable[[Installation], None]] = {
+    "api_handler": _probe_api_handler,
+    "processor": _probe_processor,
+    "store": _probe_store,
+    "maintenance": _probe_maintenance,
+}
+FUNCTIONS = tuple(_PROBES)
+
+_MAINTENANCE = {
+    "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "", "time": "",
+    "region": "us-east-1", "resources": [], "detail": {}, "version": "0",
 }  # fmt: skip
 
 
@@ -152,12 +174,11 @@ def by_aws(installation: Installation) -> Iterator[tuple[str, str, str]]:
         yield "processor", action, installation.outputs["QueueArn"]
 
 
-FUNCTIONS = ("api_handler", "processor", "maintenance", "store")
-
-
-def _ask_iam(installation: Installation) -> None:
+def _ask_iam(installation: Installation, function: str) -> None:
     iam = installation.cloud.client("iam")
-    for function, action, resource in by_aws(installation):
+    for of, action, resource in by_aws(installation):
+        if of != function:
+            continue
         decision = iam.simulate_principal_policy(
             PolicySourceArn=installation.role_of(function), ActionNames=[action], ResourceArns=[resource]
         )["EvaluationResults"][0]["EvalDecision"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -87,12 +88,14 @@ class Cloud:
             self.end_containers()
             self._child.kill()
 
-    def end_containers(self) -> None:
-        """Every function starts cold the next time, with nothing kept from before."""
+    def end_containers(self, function: str | None = None) -> None:
+        """This function, or every one, starts cold the next time, with nothing kept from before."""
         assert self._child is not None
+        # The emulator unpacks a function into a folder of this name.
+        of = re.compile(f"ministack-lambda-{function or '.+'}-[^-/]+/_worker")
         for process in psutil.Process(self._child.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if any("_worker" in part for part in process.cmdline()):
+                if any(of.search(part) for part in process.cmdline()):
                     process.kill()
                     # The emulator, whose children they are, sees a killed one as running until it is a zombie.
                     eventually(partial(_has_ended, process))
@@ -162,18 +165,41 @@ def mend(event, db):
 _MIGRATION = "CREATE TABLE public.orders (event_id uuid); CREATE TABLE public.mended (what text);\n"
 
 
-def checkout(directory: Path) -> Path:
-    """A copy of the project as a clone would have it, with a team's own handlers; a test may change its files."""
+def checkout(directory: Path, like: Path | None = None) -> Path:
+    """A copy of the project as a clone would have it, with a team's own handlers; a test may change its files.
+
+    `like` is another one, packaged before: Chalice finds its layer in this one as well, and has not to make it again.
+    """
     for name in ("app.py", "requirements.txt"):
         shutil.copy(PROJECT / name, directory)
     for name in ("chalicelib", ".chalice", "infra", "deployment"):
         shutil.copytree(
             PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", "deployments", "deployed")
         )
+    if like is not None:
+        kept = directory / ".chalice" / "deployments"
+        kept.mkdir()
+        for layer in (like / ".chalice" / "deployments").glob("managed-layer-*.zip"):
+            shutil.copy(layer, kept)
     handlers = directory / "chalicelib" / "handlers"
     (handlers / "orders.py").write_text(_HANDLERS, "utf-8")
     (handlers / "migrations" / "0002_orders.sql").write_text(_MIGRATION, "utf-8")
     return directory
+
+
+def package(project: Path) -> Path:
+    """`make package STAGE=prod`, which needs no account; the folder that it made."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deployment", "package", "--stage", "prod"],
+        cwd=project,
+        env=base_environ(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project / "dist" / "prod"
 
 
 def run(cloud: Cloud, project: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Any:

@@ -15,7 +15,7 @@ from chalicelib.sources import load_sources
 from devstack.postgres import Server
 from devstack.secrets import ensure_development_secrets, read_secrets
 from tests.conftest import administer, url_of
-from tests.deployment.cloud import Cloud, checkout, run
+from tests.deployment.cloud import Cloud, checkout, package, run
 from tests.deployment.installation import Installation
 
 
@@ -58,9 +58,17 @@ def make_database_secret(cloud: Cloud, url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of which stage prod was packaged, from nothing. The others take its layer."""
+    made = checkout(tmp_path_factory.mktemp("packaged"))
+    package(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def project(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whose source `github` keeps some of what it refuses."""
-    made = checkout(tmp_path_factory.mktemp("project"))
+    made = checkout(tmp_path_factory.mktemp("project"), packaged)
     sources = made / "chalicelib" / "sources.toml"
     sources.write_text(sources.read_text("utf-8").replace("[github]\n", "[github]\nquarantine = true\n"), "utf-8")
     return made

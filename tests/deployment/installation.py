@@ -84,9 +84,12 @@ class Installation:
         messages = [event["message"] for page in pages for event in page["events"]]
         return [json.loads(line) for message in messages for line in message.splitlines() if line.startswith("{")]
 
+    def lambda_name(self, function: str) -> str:
+        return self.name if function == "api_handler" else f"{self.name}-{function}"
+
     def role_of(self, function: str) -> str:
-        name = self.name if function == "api_handler" else f"{self.name}-{function}"
-        role: str = self.cloud.client("lambda").get_function_configuration(FunctionName=name)["Role"]
+        client = self.cloud.client("lambda")
+        role: str = client.get_function_configuration(FunctionName=self.lambda_name(function))["Role"]
         return role
 
     def orders(self, ids: list[str]) -> int:

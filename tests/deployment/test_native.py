@@ -24,9 +24,11 @@ from tests.support import eventually
 
 
 @pytest.fixture(scope="module")
-def native(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory, postgres_server: Server) -> Installation:
+def native(
+    cloud: Cloud, packaged: Path, tmp_path_factory: pytest.TempPathFactory, postgres_server: Server
+) -> Installation:
     """`make native`, `chalice deploy`, `make migrate` of stage dev."""
-    project = checkout(tmp_path_factory.mktemp("native"))
+    project = checkout(tmp_path_factory.mktemp("native"), packaged)
     name = f"native_{uuid.uuid4().hex[:12]}"
     administer(postgres_server, f"CREATE DATABASE {name}")
     secret = make_database_secret(cloud, url_of(postgres_server, name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,8 +20,8 @@ from samtranslator.translator.transform import transform
 
 from chalicelib.metrics import METRICS
 from deployment.package import POSTERNS_OWN, Package, with_uploaded_code
-from devstack.settings import PROJECT, base_environ
-from tests.deployment.cloud import checkout
+from devstack.settings import PROJECT
+from tests.deployment.cloud import checkout, package
 
 # Allow statements for every resource, each with the reason why AWS leaves no narrower one.
 JUSTIFIED = {
@@ -33,8 +32,8 @@ JUSTIFIED = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_package(tmp_path_factory.mktemp("one"))
+def folder(packaged: Path) -> Path:
+    return packaged / "dist" / "prod"
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +55,6 @@ def translated(folder: Path, template: dict[str, Any]) -> Iterator[dict[str, Any
 class NoManagedPolicies:
     def load(self) -> dict[str, str]:
         return {}
-
-
-def make_package(directory: Path) -> Path:
-    return package(checkout(directory))
-
-
-def package(project: Path) -> Path:
-    done = subprocess.run(
-        [sys.executable, "-m", "deployment", "package", "--stage", "prod"],
-        cwd=project,
-        env=base_environ(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return project / "dist" / "prod"
 
 
 def of_type(template: dict[str, Any], type: str) -> dict[str, Any]:
@@ -228,8 +209,8 @@ def test_what_is_posterns_own_is_known_whole() -> None:
     assert set(POSTERNS_OWN) == tops - {"__init__.py", "handlers", "sources.toml"}
 
 
-def test_a_teams_own_module_goes_with_its_handlers(tmp_path: Path) -> None:
-    project = checkout(tmp_path)
+def test_a_teams_own_module_goes_with_its_handlers(packaged: Path, tmp_path: Path) -> None:
+    project = checkout(tmp_path, packaged)
     (project / "chalicelib" / "shop_schemas.py").write_text("ORDER = 1\n", "utf-8")
     folder = package(project)
     assert "chalicelib/shop_schemas.py" in names_in(folder / "function.zip")
@@ -262,7 +243,7 @@ def test_every_module_has_bytecode_that_is_never_checked(folder: Path, archive: 
 
 
 def test_the_same_input_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    again = make_package(tmp_path)
+    again = package(checkout(tmp_path))
     for name in ("function.zip", "layer.zip", "template.yaml"):
         assert digest(again / name) == digest(folder / name), name
 

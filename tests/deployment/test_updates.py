@@ -14,7 +14,7 @@ import yaml
 
 from devstack.postgres import Server
 from tests.conftest import administer, url_of
-from tests.deployment.acceptance import accept
+from tests.deployment.acceptance import probe
 from tests.deployment.cloud import Cloud, checkout, run
 from tests.deployment.conftest import describe, make_database_secret, write_parameters
 from tests.deployment.installation import Answer, Installation
@@ -111,9 +111,9 @@ def with_trouble(template: str) -> str:
 
 
 @pytest.fixture
-def second(cloud: Cloud, tmp_path: Path, postgres_server: Server) -> tuple[Path, str]:
+def second(cloud: Cloud, packaged: Path, tmp_path: Path, postgres_server: Server) -> tuple[Path, str]:
     """A stage of its own, not deployed yet: its project and its database's address."""
-    project = checkout(tmp_path)
+    project = checkout(tmp_path, packaged)
     config = json.loads((project / ".chalice" / "config.json").read_text("utf-8"))
     config["stages"]["second"] = {"api_gateway_stage": "second"}
     (project / ".chalice" / "config.json").write_text(json.dumps(config), "utf-8")
@@ -146,10 +146,11 @@ def test_a_deployment_that_fails_half_way_leaves_nothing_and_the_next_one_works(
 
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     assert "Removing what a deployment left behind that failed (ROLLBACK_COMPLETE) …" in deployed.stdout
-    accept(describe(cloud, project, "second", "postern-second", database_url))
+    probe(describe(cloud, project, "second", "postern-second", database_url), "processor")
 
 
 def test_an_update_that_fails_leaves_the_installation_as_it_was(installation: Installation) -> None:
+    version = _version(installation)
     template = installation.project / "infra" / "monitoring.yaml"
     sound = template.read_text("utf-8")
     template.write_text(with_trouble(sound), "utf-8")
@@ -161,4 +162,5 @@ def test_an_update_that_fails_leaves_the_installation_as_it_was(installation: In
     assert failed.returncode == 1
     assert "The deployment failed and was rolled back (UPDATE_ROLLBACK_COMPLETE)." in failed.stderr
     assert "Trouble: Invalid value for the parameter VisibilityTimeout" in failed.stderr
-    accept(installation)
+    assert _version(installation) == version
+    probe(installation, "processor")

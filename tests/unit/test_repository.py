@@ -1,0 +1,39 @@
+"""What a newcomer looks for in a repository is there, and true."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from chalicelib.version import VERSION
+from cli.main import main
+from devstack.settings import PROJECT
+
+CONTRIBUTING = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
+
+
+def test_the_command_says_which_release_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"postern {VERSION}\n")
+
+
+def test_the_newest_release_of_the_changelog_is_this_one() -> None:
+    releases = re.findall(r"^## (\d\S*) - \d{4}-\d\d-\d\d$", (PROJECT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert releases[0] == VERSION
+
+
+def test_every_file_that_contributing_names_is_there() -> None:
+    named = [name for name in re.findall(r"`([^`\s]+/[^`\s]*|[a-z_]+\.[a-z]+)`", CONTRIBUTING) if "N" not in name]
+    assert len(named) > 10
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
+def test_every_target_that_contributing_names_is_one_of_make() -> None:
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text("utf-8"), re.M)
+    assert set(re.findall(r"make ([a-z-]+)", CONTRIBUTING)) <= set(targets)
+
+
+def test_the_licence_is_apache_2() -> None:
+    assert "Apache License\n                           Version 2.0" in (PROJECT / "LICENSE").read_text("utf-8")
