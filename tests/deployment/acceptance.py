@@ -27,18 +27,20 @@ def accept(installation: Installation) -> None:
         probe(installation, function)
 
 
-def probe(installation: Installation, function: str) -> None:
-    """Has this function do all that its role is for. Raises Unacceptable with what does not work."""
+def probe(installation: Installation, function: str, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+    """Has this function do all that its role is for. Raises Unacceptable with what does not work, at the latest when
+    something has not happened within `patience_seconds`.
+    """
     _ask_iam(installation, function)
-    _PROBES[function](installation)
+    _PROBES[function](installation, patience_seconds)
 
 
-def _probe_api_handler(installation: Installation) -> None:
+def _probe_api_handler(installation: Installation, patience_seconds: float) -> None:
     _accepted(installation.post("github"))
     _accepted(installation.post("hmac", _order("created", 900_000)))
 
 
-def _probe_processor(installation: Installation) -> None:
+def _probe_processor(installation: Installation, patience_seconds: float) -> None:
     began = time.time()
     ids = {
         "an event": _accepted(installation.post("github")),
@@ -51,16 +53,18 @@ def _probe_processor(installation: Installation) -> None:
             f"{name} is not {status}",
             installation,
             began,
+            patience_seconds,
         )
     _until(
         lambda: ids["a poisoned event"] in _dead_letter_ids(installation),
         "the poisoned event is not among the dead letters",
         installation,
         began,
+        patience_seconds,
     )
 
 
-def _probe_store(installation: Installation) -> None:
+def _probe_store(installation: Installation, patience_seconds: float) -> None:
     """An operator looks at the dead letters, moves one back, which dies once more, and has an event replayed."""
 
     def ask(action: str, **arguments: Any) -> dict[str, Any]:
@@ -89,28 +93,36 @@ def _probe_store(installation: Installation) -> None:
         "the redrive does not end",
         installation,
         began,
+        patience_seconds,
     )
     _until(
         lambda: attempts_of(redriven) > before and installation.rows([redriven])[0]["status"] == "dead",
         "the redriven event does not die once more",
         installation,
         began,
+        patience_seconds,
     )
-    _until(lambda: redriven in _dead_letter_ids(installation), "its letter does not come back", installation, began)
+    _until(
+        lambda: redriven in _dead_letter_ids(installation),
+        "its letter does not come back",
+        installation,
+        began,
+        patience_seconds,
+    )
     before = attempts_of(replayed)
     replay = ask("start_replay", ids=[replayed])["replay"]
     ask("advance_replay", id=replay["id"])
-    _until(lambda: attempts_of(replayed) > before, "the event is not replayed", installation, began)
+    _until(lambda: attempts_of(replayed) > before, "the event is not replayed", installation, began, patience_seconds)
 
 
-def _probe_maintenance(installation: Installation) -> None:
+def _probe_maintenance(installation: Installation, patience_seconds: float) -> None:
     """After the others: it counts what has been stored."""
     answer = installation.invoke(f"{installation.name}-maintenance", _MAINTENANCE)
     if answer["failed"]:
         raise Unacceptable(f"maintenance: {answer['result'].get('errorMessage')}")
 
 
-_PROBES: dict[str, Callable[[Installation], None]] = {
+_PROBES: dict[str, Callable[[Installation, float], None]] = {
     "api_handler": _probe_api_handler,
     "processor": _probe_processor,
     "store": _probe_store,
@@ -135,9 +147,11 @@ def _accepted(answer: Answer) -> str:
     return str(answer.body["id"])
 
 
-def _until(holds: Callable[[], bool], complaint: str, installation: Installation, began: float) -> None:
+def _until(
+    holds: Callable[[], bool], complaint: str, installation: Installation, began: float, patience_seconds: float
+) -> None:
     """Waits, but no longer than until a function says that it was denied something."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while not holds():
         for line in installation.lines(f"{installation.name}-processor", since=began):
             if "AccessDenied" in json.dumps(line):

@@ -28,7 +28,7 @@ def test_without_any_one_permission_it_is_not_accepted(accepted: Installation, f
     for sid, action in permissions(accepted, function):
         with without(accepted, function, sid, action):
             try:
-                probe(accepted, function)
+                probe(accepted, function, patience_seconds=10)
             except Unacceptable as exc:
                 print(f"{function} without {action}: {exc}")
             else:
