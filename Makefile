@@ -60,6 +60,7 @@ day: $(STAMP) ## Ten thousand deliveries through the running system, with repeti
 .PHONY: bench
 bench: $(STAMP) ## Run every benchmark; each prints ratios
 	$(BIN)/python -m bench.providers
+	$(BIN)/python -m bench.processing
 
 .PHONY: check
 check: $(STAMP) ## Check format, lint, types and import directions

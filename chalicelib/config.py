@@ -51,6 +51,7 @@ class Config:
     max_attempts: int
     retry_base_seconds: int
     retry_max_seconds: int
+    max_uncharged: int
     handler_timeout_seconds: int
     max_receives: int
     retention_days: int
@@ -59,8 +60,8 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
-        """Raises ConfigurationError when a value does not fit."""
-        return cls(
+        """Raises ConfigurationError when a value does not fit, or does not fit the others."""
+        found = cls(
             stage=environ.get("STAGE") or "local",
             sources_file=Path(environ.get("SOURCES_FILE") or SHIPPED_SOURCES),
             queue_url=environ.get("QUEUE_URL"),
@@ -76,12 +77,24 @@ class Config:
             max_attempts=_number(environ, "MAX_ATTEMPTS", default=3),
             retry_base_seconds=_number(environ, "RETRY_BASE_SECONDS", default=30),
             retry_max_seconds=_number(environ, "RETRY_MAX_SECONDS", default=300),
+            max_uncharged=_number(environ, "MAX_UNCHARGED", default=5),
             handler_timeout_seconds=_number(environ, "HANDLER_TIMEOUT_SECONDS", default=10),
             max_receives=_number(environ, "MAX_RECEIVES", default=100),
             retention_days=_days(environ, "RETENTION_DAYS", default=90, least=_LEAST_RETENTION_DAYS),
             dedup_days=_days(environ, "DEDUP_DAYS", default=180),
             unresolved_days=_days(environ, "UNRESOLVED_DAYS", default=365),
         )
+        if found.retry_max_seconds < found.retry_base_seconds:
+            raise ConfigurationError(
+                f"RETRY_MAX_SECONDS is {found.retry_max_seconds}, less than RETRY_BASE_SECONDS, "
+                f"{found.retry_base_seconds}."
+            )
+        if found.max_receives <= found.max_attempts:
+            raise ConfigurationError(
+                f"MAX_RECEIVES is {found.max_receives}, not more than MAX_ATTEMPTS, {found.max_attempts}: SQS would "
+                "give events up that have attempts left."
+            )
+        return found
 
     def need(self, name: str) -> str:
         """The value of a name that this function cannot work without."""

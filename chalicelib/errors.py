@@ -1,7 +1,7 @@
 """Every error that Postern raises on purpose; adapters translate the drivers' errors into these.
 
 Two facts live on the classes, so that nobody has to guess them from a message: what a sender is answered
-(`Refusal.status`, `Refusal.code`), and whose fault a processing error is (`DatabaseUnavailable` is nobody's event's).
+(`Refusal.status`, `Refusal.code`), and what a processing error says of the values (`StatementFailed.bad_data`).
 """
 
 from __future__ import annotations
@@ -114,20 +114,24 @@ class SecretUnavailable(Refusal):
 
 
 class DatabaseUnavailable(PosternError):
-    """PostgreSQL is away, full or read-only: no event's fault, so no event is charged an attempt for it."""
+    """There is no connection to PostgreSQL, or not any more. Whether that is an outage has to be proven."""
 
 
 class StatementFailed(PosternError):
     """PostgreSQL answered, and refused a statement or the commit; the transaction is void.
 
     `bad_data` says that the values were at fault and the same values will fail again; `row_refused`, that they were
-    those of an event's own row; `partition_changed`, that the row's partition was made or taken out that very moment.
+    those of an event's own row; `partition_changed`, that the row's partition was made or taken out that very moment;
+    `passing`, that others were in the way, and it may well go another time.
     """
 
-    def __init__(self, message: str, *, bad_data: bool = False, partition_changed: bool = False) -> None:
+    def __init__(
+        self, message: str, *, bad_data: bool = False, partition_changed: bool = False, passing: bool = False
+    ) -> None:
         super().__init__(message)
         self.bad_data = bad_data
         self.partition_changed = partition_changed
+        self.passing = passing
         self.row_refused = False
 
 
@@ -136,7 +140,11 @@ class MalformedMessage(PosternError):
 
 
 class BodyUnavailable(PosternError):
-    """The body that the message points to cannot be read now."""
+    """The body that the message points to cannot be read now, or is gone for good."""
+
+    @property
+    def is_gone(self) -> bool:
+        return str(self) == "NoSuchKey"
 
 
 class HandlerFailed(PosternError):
@@ -160,6 +168,14 @@ class TransactionControlForbidden(PosternError):
 
 class TransactionEnded(PosternError):
     """A handler ended the transaction all the same: what the batch had written in it cannot be relied on."""
+
+
+class LeftBehind(PosternError):
+    """A handler left something in the session that other events would find there."""
+
+
+class FunctionEnded(PosternError):
+    """The process in which an event was being processed ended, or had to be ended."""
 
 
 class MigrationError(PosternError):

@@ -40,7 +40,7 @@ class Handler:
 
     - `timeout`: seconds that it may take; None for the installation's own limit.
     - `schema`: what it gets as the payload is what this makes of it; a mismatch is a permanent error.
-    - `entity`, `version`: what the event is about, and how new that is (chalicelib.order).
+    - `entity`, `version`: what the event is about, and how new that is (chalicelib.processing.order).
     """
 
     source: str

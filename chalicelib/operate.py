@@ -16,7 +16,7 @@ from uuid import UUID
 
 from marshmallow import Schema, ValidationError
 
-from chalicelib.errors import DatabaseUnavailable, PosternError, UnknownAction
+from chalicelib.errors import PosternError, UnknownAction
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,13 @@ class Operator:
 
     def maintain(self) -> dict[str, Any]:
         """Does every duty, whatever becomes of the others. Raises MaintenanceFailed with the names of those that
-        failed, and DatabaseUnavailable at once.
+        failed.
         """
         done: dict[str, Any] = {}
         failed: dict[str, PosternError] = {}
         for name, duty in self.duties.items():
             try:
                 done |= duty()
-            except DatabaseUnavailable:
-                raise
             except PosternError as exc:
                 failed[name] = exc
         if failed:

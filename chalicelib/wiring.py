@@ -18,14 +18,13 @@ from chalicelib.config import Config
 
 if TYPE_CHECKING:
     from chalicelib.adapters.postgres import Database
-    from chalicelib.attempts import Runner
-    from chalicelib.consume import Consumer
     from chalicelib.envelope import Rejected
     from chalicelib.ingest import Inbox
     from chalicelib.operate import Operator
-    from chalicelib.process import Processor
-    from chalicelib.replaying import Replayer
-    from chalicelib.retries import RetryPolicy
+    from chalicelib.processing.attempts import Runner
+    from chalicelib.processing.consume import Consumer
+    from chalicelib.processing.engine import Processor
+    from chalicelib.processing.settling import RetryPolicy
 
 
 # As Chalice names it; every function of the app loads app.py.
@@ -97,24 +96,18 @@ def warm_up(environ: Mapping[str, str]) -> None:
 def consumer() -> Consumer:
     from chalicelib.adapters.s3 import S3Bodies
     from chalicelib.adapters.sqs import SqsQueue
-    from chalicelib.consume import Consumer
+    from chalicelib.processing.consume import Consumer
     from chalicelib.sources import source_names
 
     policy = retry_policy()
 
     @cache
     def processor() -> Processor:
+        from chalicelib.adapters.children import in_child
         from chalicelib.adapters.event_store import EventStore
-        from chalicelib.process import Processor
+        from chalicelib.processing.engine import Processor
 
-        return Processor(EventStore(database()), runner())
-
-    @cache
-    def replayer() -> Replayer:
-        from chalicelib.adapters.replay_store import ReplayStore
-        from chalicelib.replaying import Replayer
-
-        return Replayer(ReplayStore(database()), runner())
+        return Processor(EventStore(database()), runner(), in_child)
 
     def keep(rejected: Sequence[Rejected]) -> None:
         from chalicelib.adapters.event_store import EventStore
@@ -123,15 +116,12 @@ def consumer() -> Consumer:
 
     return Consumer(
         processor=processor,
-        replayer=replayer,
         keep=keep,
         queue=SqsQueue(config().need("queue_url")),
         dead_letters=SqsQueue(config().need("dead_letter_queue_url")),
         bodies=S3Bodies(config().need("bodies_bucket")),
         policy=policy,
         partial_responses=config().partial_batch_response,
-        # A tenth is left for what ends the function, which counts as a receive as well.
-        renewed_after=max(1, config().max_receives - max(1, config().max_receives // 10)),
         sources=source_names(config().sources_file),
         random=random,
         now=utc_now,
@@ -141,16 +131,22 @@ def consumer() -> Consumer:
 
 @cache
 def retry_policy() -> RetryPolicy:
-    from chalicelib.retries import RetryPolicy
+    from chalicelib.processing.settling import RetryPolicy
 
-    return RetryPolicy(config().max_attempts, config().retry_base_seconds, config().retry_max_seconds)
+    return RetryPolicy(
+        config().max_attempts,
+        config().retry_base_seconds,
+        config().retry_max_seconds,
+        config().max_uncharged,
+        config().max_receives,
+    )
 
 
 @cache
 def runner() -> Runner:
     """Raises ConfigurationError where a handler cannot be imported."""
     from chalicelib import handling
-    from chalicelib.attempts import Runner
+    from chalicelib.processing.attempts import Runner
 
     return Runner(handling.discover(), retry_policy(), utc_now, config().handler_timeout_seconds)
 

@@ -38,6 +38,8 @@ _EXPRESSED = (
     "SecurityGroupIds",
     "MaxAttempts",
     "RetryBaseSeconds",
+    "RetryMaxSeconds",
+    "MaxUncharged",
     "HandlerTimeoutSeconds",
     "RetentionDays",
     "DedupDays",

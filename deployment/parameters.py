@@ -48,9 +48,8 @@ def check(parameters: Mapping[str, str], template: Template) -> None:
         if "Default" not in about and name not in parameters
     ]
     if not problems:
-        problems = _disagreements(
-            {name: about.get("Default", "") for name, about in declared.items()} | dict(parameters)
-        )
+        values = {name: about.get("Default", "") for name, about in declared.items()} | dict(parameters)
+        problems = _disagreements(values) + _retries_that_disagree(values, declared)
     if problems:
         raise DeploymentError("\n".join(["The parameters do not fit:", *(f"  {problem}" for problem in problems)]))
 
@@ -84,4 +83,35 @@ def _disagreements(values: Mapping[str, Any]) -> list[str]:
         problems.append("A BatchSize over 10 needs a BatchingWindowSeconds of 1 or more.")
     if values.get("SnapStart") == "on" and int(values.get("ProvisionedConcurrency", 0)):
         problems.append("SnapStart and ProvisionedConcurrency exclude each other; use one of them.")
+    return problems
+
+
+# What an invocation keeps for its own statements (chalicelib.processing.limits), and the second that it begins with.
+_KEPT_SECONDS = 4
+
+
+def _retries_that_disagree(values: Mapping[str, Any], declared: Mapping[str, Any]) -> list[str]:
+    """Numbers of the retry policy that would not do together what each of them promises."""
+    if "MaxAttempts" not in values or "MaxReceiveCount" not in values:
+        return []
+    problems = []
+    base, longest = int(values["RetryBaseSeconds"]), int(values["RetryMaxSeconds"])
+    if longest < base:
+        problems.append(f"RetryMaxSeconds is {longest}, less than RetryBaseSeconds, {base}.")
+    attempts, uncharged, receives = (int(values[n]) for n in ("MaxAttempts", "MaxUncharged", "MaxReceiveCount"))
+    # A tenth of the receives is kept for sending a message anew.
+    least = attempts + uncharged + 1
+    if receives - max(1, receives // 10) < least:
+        problems.append(
+            f"MaxReceiveCount is {receives}: nine tenths of it must be more than MaxAttempts and MaxUncharged "
+            f"together, {attempts} + {uncharged}, or SQS gives events up that have attempts left."
+        )
+    # The template asks for a visibility timeout of six times the processor's own.
+    timeout = int(declared["VisibilityTimeout"].get("MinValue", 0)) // 6
+    handler = int(values["HandlerTimeoutSeconds"])
+    if timeout > 1 and handler + _KEPT_SECONDS > timeout:
+        problems.append(
+            f"HandlerTimeoutSeconds is {handler}, and the processor's own timeout {timeout}: it needs "
+            f"{_KEPT_SECONDS} s besides. Set lambda_timeout of the processor in .chalice/config.json."
+        )
     return problems

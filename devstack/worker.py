@@ -5,6 +5,7 @@ A worker is a process because a container is one: when the function takes too lo
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -118,14 +119,15 @@ class Worker:
             )
 
     def _invoke(self, messages: list[dict[str, Any]]) -> Verdict:
-        # The signal's default is to kill the process, wherever it is stuck: as Lambda does.
-        signal.setitimer(signal.ITIMER_REAL, self._timeout_seconds)
+        # From a thread that needs no Python to run: it ends the process wherever that is stuck, as Lambda does, and
+        # says where that was.
+        faulthandler.dump_traceback_later(self._timeout_seconds, exit=True)
         try:
             answer = self._function(event_of(messages, self._queue_arn), Context(self._timeout_seconds))
         except Exception as exc:
             return Verdict(frozenset(), f"{type(exc).__name__}: {exc}")
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            faulthandler.cancel_dump_traceback_later()
         ids = [message["MessageId"] for message in messages]
         return verdict_on_answer(answer, ids, partial_responses=self._partial_responses)
 

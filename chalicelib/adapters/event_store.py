@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -12,11 +13,14 @@ from uuid import UUID
 import psycopg2
 
 from chalicelib.adapters.postgres import Database, Session
-from chalicelib.attempts import Attempt, Result, Work
-from chalicelib.envelope import Accepted, Rejected
-from chalicelib.errors import HandlerFailed, InvalidPayload, StatementFailed
-from chalicelib.order import Entity
-from chalicelib.payloads import jsonb_text, text_of
+from chalicelib.deliveries import new_event_id
+from chalicelib.envelope import Accepted, Rejected, Replay
+from chalicelib.errors import DatabaseUnavailable, InvalidPayload, StatementFailed
+from chalicelib.payloads import jsonb_text, parse, text_of
+from chalicelib.processing.attempts import Attempt, Result, Status, Trigger, Work
+from chalicelib.processing.engine import Opened
+from chalicelib.processing.order import Entity
+from chalicelib.processing.turns import Item, State, Stored
 
 
 class EventStore:
@@ -29,6 +33,39 @@ class EventStore:
     def transaction(self) -> Iterator[EventTransaction]:
         with self._database.transaction() as session:
             yield EventTransaction(session)
+
+    def takes_writes(self) -> bool:
+        """Whether the database answers, and takes an event like any other. Nothing of it stays."""
+        at = datetime.now(UTC)
+        id = new_event_id(at)
+        probe = Work(Accepted(id, "postern", "probe", str(id), at, {}, b"{}"), b"{}")
+        try:
+            with self._database.transaction() as session:
+                tx = EventTransaction(session)
+                tx.claim([probe.event])
+                tx.insert([(probe, Result(Status.PROCESSED, 1, processed_at=at))])
+                raise _TakenBack
+        except _TakenBack:
+            return True
+        except (DatabaseUnavailable, StatementFailed):
+            return False
+
+    def spent(self, works: Sequence[Work]) -> dict[UUID, int]:
+        """How many live tries each has had since it was accepted, or redriven last."""
+        with self._database.transaction() as session:
+            return EventTransaction(session).spent(works)
+
+    def open_try(self, id: UUID, seconds: float) -> Opened:
+        """Puts on record that this event is tried now, for at most `seconds`."""
+        with self._database.transaction() as session:
+            if session.run("open_try", {"id": id, "seconds": seconds}):
+                return Opened.NOW
+            [earlier] = session.run("earlier_try", {"id": id}) or [{"busy": True}]
+            return Opened.BUSY if earlier["busy"] else Opened.LEFT
+
+    def leave_connection(self) -> None:
+        """For a forked process, which must not use its parent's."""
+        self._database.leave()
 
     def keep(self, rejected: Sequence[Rejected]) -> None:
         """Keeps refused deliveries, each once. Raises DatabaseUnavailable and StatementFailed."""
@@ -49,6 +86,10 @@ class EventStore:
         ]
         with self._database.transaction() as session:
             session.run_many("insert_rejected", rows)
+
+
+class _TakenBack(Exception):
+    pass
 
 
 class EventTransaction:
@@ -83,10 +124,22 @@ class EventTransaction:
         rows = self._session.run("key_owners", _keys(events))
         return {row["id"]: row["event_id"] for row in rows}
 
-    def lock(self, ids: Sequence[UUID]) -> dict[UUID, tuple[str, int]]:
-        """Locks stored events; id -> status and attempts."""
-        rows = self._session.run("lock_events", {"ids": list(ids)})
-        return {row["id"]: (row["status"], row["attempts"]) for row in rows}
+    def release(self, events: Sequence[Accepted]) -> None:
+        """Lets go of the dedup keys of events that have no row, and will have none in this transaction."""
+        if events:
+            self._session.run("release_keys", _keys(events))
+
+    def lock(self, works: Sequence[Work]) -> dict[UUID, State]:
+        """Locks stored events."""
+        rows = self._session.run("lock_events", {"ids": [work.event.id for work in works]})
+        open = {row["id"] for row in rows if not Status(row["status"]).is_done}
+        spent = self.spent([work for work in works if work.event.id in open]) if open else {}
+        return {row["id"]: State(Status(row["status"]), row["attempts"], spent.get(row["id"], 0)) for row in rows}
+
+    def spent(self, works: Sequence[Work]) -> dict[UUID, int]:
+        ids = [work.event.id for work in works]
+        rows = self._session.run("live_tries", {"ids": ids, "befores": [work.attempts_before or 0 for work in works]})
+        return {row["id"]: row["spent"] for row in rows}
 
     def insert(self, rows: Sequence[tuple[Work, Result]]) -> None:
         try:
@@ -95,12 +148,18 @@ class EventTransaction:
             exc.row_refused = exc.bad_data
             raise
 
-    def update(self, results: Sequence[tuple[UUID, Result]]) -> None:
-        self._session.run_many(
+    def update(self, results: Sequence[tuple[UUID, Result, int]]) -> None:
+        """Each with the number of attempts that the row had. Raises StatementFailed when one has changed since."""
+        changed = self._session.run_many(
             "update_events",
-            [(id, result.status, result.attempts, _text(result.error), result.processed_at) for id, result in results],
-            template="(%s::uuid, %s, %s::integer, %s::text, %s::timestamptz)",
+            [
+                (id, result.status, result.attempts, _text(result.error), result.processed_at, before)
+                for id, result, before in results
+            ],
+            template="(%s::uuid, %s, %s::integer, %s::text, %s::timestamptz, %s::integer)",
         )
+        if changed != len(results):
+            raise StatementFailed("an event was changed by something else meanwhile", passing=True)
 
     def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None:
         self._session.run_many(
@@ -112,7 +171,7 @@ class EventTransaction:
         """Waits until no other transaction works on any of them, and keeps them until this one ends; their versions."""
         if not entities:
             return {}
-        self._session.run("lock_entities", _entities(entities))
+        self._session.lock("lock_entities", _entities(entities))
         return self.versions(entities)  # seen after the locks were had
 
     def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
@@ -136,23 +195,52 @@ class EventTransaction:
                 issues.setdefault(attempt.failure.issue, []).append(attempt)
         self._session.run_many("count_issues", [_issue(id, issues[id]) for id in sorted(issues)])
 
-    def attempt(
-        self, handlers: Callable[[Any], None], row: tuple[Work, Result] | None, *, seconds: float
-    ) -> BaseException | None:
-        """Runs `handlers` with a cursor and then inserts `row`; what they raised, or None. No statement of theirs may
-        take longer than `seconds`.
+    # Of a replay's event
 
-        When they raise, nothing of it is kept. Raises TransactionEnded when the transaction did not survive them; the
-        row comes after them so that it never says more than what was done, whatever they committed.
+    def item(self, replay: Replay) -> Item | None:
+        """Locks its part in the replay."""
+        rows = self._session.run("lock_replay_item", {"replay_id": replay.replay_id, "event_id": replay.id})
+        if not rows:
+            return None
+        row = rows[0]
+        return Item(row["state"], row["tries"], Trigger(row["trigger"]), row["running"])
+
+    def stored(self, id: UUID) -> Stored | None:
+        """Locks it."""
+        rows = self._session.run("lock_stored_event", {"id": id})
+        return stored_event(rows[0]) if rows else None
+
+    def settle(self, replay: Replay, state: str, tries: int, error: str | None) -> None:
+        values = {"replay_id": replay.replay_id, "event_id": replay.id, "state": state, "tries": tries}
+        self._session.run("settle_replay_item", {**values, "error": error and error.replace("\0", "\ufffd")[:1000]})
+
+    # Handlers
+
+    def close_tries(self, ids: Sequence[UUID]) -> None:
+        """Of what open_try has put on record."""
+        if ids:
+            self._session.run("close_tries", {"ids": list(ids)})
+
+    def handlers_at_work(self, seconds: float) -> AbstractContextManager[None]:
+        """Around all handlers of this transaction. No statement of theirs takes longer than `seconds`. Raises
+        TransactionEnded when they have ended it.
         """
-        self._session.limit_statements(seconds)
-        try:
-            with self._session.savepoint():
-                self._session.run_handlers(handlers)
-                self.insert([row] if row else [])
-        except HandlerFailed as exc:
-            return exc.failure
-        return None
+        return self._session.handlers_at_work(seconds)
+
+    def run_handlers(self, handlers: Callable[[Any], None]) -> None:
+        """Runs them with a cursor. Raises HandlerFailed with what they raised, TransactionEnded, and what the others
+        raise.
+        """
+        self._session.run_handlers(handlers)
+
+    @property
+    def settings_changed(self) -> bool:
+        """Whether a handler has changed a setting, which holds for whatever comes after it in the transaction."""
+        return self._session.settings_changed
+
+    def prove_whole(self) -> None:
+        """Raises LeftBehind when handlers have left something in the session for others to find."""
+        self._session.prove_whole()
 
 
 def _entities(entities: Sequence[Entity]) -> dict[str, list[str]]:
@@ -236,3 +324,37 @@ def _payload(work: Work) -> str | None:
 def _text(text: str | None) -> str | None:
     """What PostgreSQL's text can hold: an error may quote anything."""
     return text and text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def stored_event(row: Mapping[str, Any]) -> Stored:
+    return Stored(stored_work(row), Status(row["status"]), row["attempts"], row["processed_at"])
+
+
+def stored_work(row: Mapping[str, Any]) -> Work:
+    """An event as it was between the two functions."""
+    body = bytes(row["body"])
+    format = row["format"]
+    if format is None:
+        # From before it was kept.
+        format = "json" if _is_json(body) else "form"
+    event = Accepted(
+        id=row["id"],
+        source=row["source"],
+        type=row["type"],
+        dedup_key=row["dedup_key"],
+        received_at=row["received_at"],
+        headers=row["headers"],
+        body=body,
+        form_field=row["form_field"],
+        request_id=row["request_id"],
+        format=format,
+    )
+    return Work(event, body)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        parse(text_of(body) or "")
+    except InvalidPayload:
+        return False
+    return True

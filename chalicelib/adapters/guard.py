@@ -5,14 +5,20 @@ A handler that committed would make the rows of events final whose own handlers 
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
 from functools import cache
 from typing import Any
 
 import psycopg2.extensions
+from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 from psycopg2.sql import Composable
 
 from chalicelib.errors import TransactionControlForbidden
+
+_CANCELLING_SECONDS = 1.0
 
 _SENTENCE = "A handler runs inside its event's transaction and must not end it; raise an error to undo what it wrote."
 
@@ -31,6 +37,9 @@ _ENDS_TRANSACTION = re.compile(
     re.IGNORECASE,
 )
 _MAYBE = re.compile(r"commit|end|abort|rollback|prepare", re.IGNORECASE)
+# A setting outlives its statement, and one of the team's own (`app.tenant`) shows in no list of settings.
+_SETS = re.compile(r"(?:^|;)\s*(?:set|reset|discard)\b(?!\s+constraints\b)|\bset_config\b", re.IGNORECASE)
+_MAYBE_SETS = re.compile(r"\bset\b|set_config|\breset\b|\bdiscard\b", re.IGNORECASE)
 
 
 def ends_transaction(statements: str) -> bool:
@@ -38,6 +47,13 @@ def ends_transaction(statements: str) -> bool:
     if not _MAYBE.search(statements):
         return False
     return _ENDS_TRANSACTION.search(_without_opaque(statements)) is not None
+
+
+def changes_settings(statements: str) -> bool:
+    """Whether one of these SQL statements changes a setting of the session or of its transaction."""
+    if not _MAYBE_SETS.search(statements):
+        return False
+    return _SETS.search(_without_opaque(statements)) is not None
 
 
 def _without_opaque(statements: str) -> str:
@@ -84,14 +100,54 @@ class HandlerCursor(psycopg2.extensions.cursor):
         if isinstance(query, Composable):
             query = query.as_string(self)
         text = query.decode("latin-1") if isinstance(query, bytes) else query
-        if isinstance(text, str) and ends_transaction(text):
+        if not isinstance(text, str):
+            return
+        if ends_transaction(text):
             raise TransactionControlForbidden(_SENTENCE)
+        if isinstance(self.connection, GuardedConnection) and changes_settings(text):
+            self.connection.settings_changed = True
 
 
 class GuardedConnection(psycopg2.extensions.connection):
-    """A connection that can be lent out: while `lent` is set, its transaction cannot be ended by way of it."""
+    """A connection that can be lent out: while `lent` is set, its transaction cannot be ended by way of it.
+
+    - `was_lent`: it was, since its session was last wiped clean.
+    - `settings_changed`: a statement of the borrower's changed one.
+    - `interrupted_at`: when a statement of the borrower's was first cancelled, on time.monotonic.
+    """
 
     lent = False
+    was_lent = False
+    settings_changed = False
+    interrupted_at: float | None = None
+    _canceller = 0
+    settings = ""  # the session's, as they have to be
+
+    def interrupt(self) -> None:
+        """Cancels the statement that the database works on, if there is one. For another thread.
+
+        In a process of its own: the driver waits for the database's answer and holds the interpreter's lock as long,
+        and a database that is frozen would stop all of this one.
+        """
+        if self.closed or self.info.transaction_status != TRANSACTION_STATUS_ACTIVE or self._canceller:
+            return
+        self.interrupted_at = self.interrupted_at or time.monotonic()
+        child = os.fork()
+        if child == 0:
+            try:
+                self.cancel()
+            finally:
+                os._exit(0)
+        self._canceller = child
+
+    def end_interruption(self) -> None:
+        """Returns when no cancellation is on its way any more that would meet the next statement."""
+        until = time.monotonic() + _CANCELLING_SECONDS
+        while self._canceller and os.waitpid(self._canceller, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(self._canceller, signal.SIGKILL)
+            time.sleep(0.005)
+        self._canceller = 0
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         if self.lent:

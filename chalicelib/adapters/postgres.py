@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,7 @@ from chalicelib.adapters.guard import GuardedConnection
 from chalicelib.errors import (
     DatabaseUnavailable,
     HandlerFailed,
+    LeftBehind,
     StatementFailed,
     TransactionControlForbidden,
     TransactionEnded,
@@ -41,17 +43,19 @@ _LINK: dict[str, Any] = {
 
 # SQLSTATEs (appendix A of PostgreSQL's manual). Bad data is a fact about the values, and will come again.
 # Contention (serialization failure, deadlock, lock timeout) passes when others are done, as a statement's timeout
-# may; but a handler's slow statement is its own fault, and contention is nobody's.
+# may; but a handler's slow statement is its own fault, and contention is nobody's. Of everything else a SQLSTATE does
+# not say whose fault it is: whoever fails alone, while the database takes the writes of others, is to blame.
 _BAD_DATA = ("22", "23", "54")
 _CONTENTION = ("40001", "40P01", "55P03")
 _PASSING = (*_CONTENTION, "57014")
-_AWAY = ("08", "25", "53", "57P", "58", "XX")
-_NO_RESOURCES = "53"
 _CHECK_VIOLATION = "23514"
 _NO_SUCH_SAVEPOINT = "3B001"
 
 # As settle_session sets it.
 _STATEMENT_MILLISECONDS = 20_000
+
+# The database ends a cancelled statement within milliseconds. One that takes so long was not working on it.
+_FROZEN_SECONDS = 1.0
 
 _ENDED = "The handler ended its event's transaction."
 
@@ -62,6 +66,7 @@ class Database:
     def __init__(self, dsn: Callable[[bool], str]) -> None:
         self._dsn = dsn
         self._connection: GuardedConnection | None = None
+        self._parents: GuardedConnection | None = None  # kept, for its end would end the parent's session
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -73,7 +78,7 @@ class Database:
         connection = self._usable_connection()
         try:
             yield Session(connection)
-            with translated_errors(connection, committing=True):
+            with translated_errors(connection):
                 connection.commit()
         except TransactionEnded:
             # Whoever got past the guard may have left anything behind.
@@ -89,11 +94,18 @@ class Database:
             self._connection.close()
             self._connection = None
 
+    def leave(self) -> None:
+        """Opens a connection of its own the next time, and does not touch this one: for a forked process, whose parent
+        goes on using it."""
+        self._parents, self._connection = self._connection, None
+
     def _usable_connection(self) -> GuardedConnection:
         if self._connection is not None:
             try:
                 # It may have died while the function slept; better found out before the work than in it. And a
-                # handler may have left settings behind.
+                # handler may have left something behind.
+                if self._connection.was_lent:
+                    _wipe(self._connection)
                 _settle(self._connection)
                 return self._connection
             except psycopg2.Error:
@@ -132,18 +144,19 @@ class Session:
 
     def __init__(self, connection: GuardedConnection) -> None:
         self._connection = connection
-        self._limit = _STATEMENT_MILLISECONDS
+        self._advisory_locks = 0
 
     def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Runs a named query of sql/queries; its rows, or none where it gives none."""
         return self.execute(queries()[query], values)
 
-    def run_many(self, query: str, rows: Sequence[Sequence[Any]], template: str | None = None) -> None:
-        """Runs a named query with `VALUES %s` once, for all rows."""
+    def run_many(self, query: str, rows: Sequence[Sequence[Any]], template: str | None = None) -> int:
+        """Runs a named query with `VALUES %s` once, for all rows; how many it wrote."""
         if not rows:
-            return
+            return 0
         with translated_errors(self._connection), self._connection.cursor() as cursor:
             psycopg2.extras.execute_values(cursor, queries()[query], rows, template=template, page_size=len(rows))
+            return int(cursor.rowcount)
 
     def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         with translated_errors(self._connection), self._connection.cursor() as cursor:
@@ -153,52 +166,53 @@ class Session:
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def limit_statements(self, seconds: float) -> None:
-        """For the rest of the transaction, no statement takes longer; never longer than the session allows, either."""
-        milliseconds = max(1, min(round(seconds * 1000), _STATEMENT_MILLISECONDS))
-        if milliseconds != self._limit:
-            self.run("limit_statements", {"milliseconds": str(milliseconds)})
-            self._limit = milliseconds
+    def lock(self, query: str, values: Mapping[str, Any]) -> None:
+        """Runs a query that takes an advisory lock with each row."""
+        self._advisory_locks += len(self.run(query, values))
 
     @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """What is written inside is undone when the block raises `HandlerFailed`.
-
-        Raises TransactionEnded when the block has ended the transaction.
+    def handlers_at_work(self, seconds: float) -> Iterator[None]:
+        """Around all of a transaction's handlers. No statement of theirs takes longer than `seconds`, nor longer than
+        any of ours may, and no commit of theirs succeeds. Raises TransactionEnded when they have ended the transaction.
         """
         # A name that nobody can guess: that it can be released proves that the transaction is still the same.
         name = f"postern_{secrets.token_hex(8)}"
-        self.execute(f"SAVEPOINT {name}")
-        try:
-            yield
-        except HandlerFailed:
-            self._finish(f"ROLLBACK TO SAVEPOINT {name}")
-            raise
-        self._finish(f"RELEASE SAVEPOINT {name}")
+        milliseconds = max(1, min(round(seconds * 1000), _STATEMENT_MILLISECONDS))
+        self.execute(
+            f"INSERT INTO postern.seals DEFAULT VALUES; SAVEPOINT {name}; SET LOCAL statement_timeout = {milliseconds}"
+        )
+        yield
+        if self._status != TRANSACTION_STATUS_INTRANS:
+            raise TransactionEnded(_ENDED)
+        self.execute(
+            f"RELEASE SAVEPOINT {name}; RESET ROLE; SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; "
+            "DELETE FROM postern.seals WHERE id = pg_current_xact_id()"
+        )
 
     def run_handlers(self, work: Callable[[psycopg2.extensions.cursor], None]) -> None:
-        """Lends the connection to `work`; raises HandlerFailed with what it raised.
-
-        Raises DatabaseUnavailable when it was the database that went away under it, and StatementFailed when another
-        transaction was in its way.
+        """Lends the connection to `work`. Raises HandlerFailed with what it raised, DatabaseUnavailable when the
+        connection is gone, and StatementFailed when another transaction was in its way, or the database froze.
         """
         connection = self._connection
-        connection.lent = True
+        connection.lent = connection.was_lent = True
+        connection.interrupted_at = None
         try:
             with connection.cursor() as cursor:
                 work(cursor)
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as exc:  # SystemExit, and what asyncio and gevent raise past `except Exception`
             # Judged by this connection alone: the handler may have errors of other databases to raise.
-            full = isinstance(exc, psycopg2.Error) and (exc.pgcode or "").startswith(_NO_RESOURCES)
-            if connection.closed or full:
+            if connection.closed:
                 raise DatabaseUnavailable(_first_line(exc)) from exc
+            if (late := _late(connection)) > _FROZEN_SECONDS:
+                raise StatementFailed(f"The database did not answer for {late:.0f} s.", passing=True) from exc
             if self._is_contention(exc):
-                raise StatementFailed(_first_line(exc)) from exc
+                raise StatementFailed(_first_line(exc), passing=True) from exc
             raise HandlerFailed(exc) from exc
         finally:
             connection.lent = False
+            connection.end_interruption()
         if connection.closed:
             raise DatabaseUnavailable("The connection was lost.")
         if self._status == TRANSACTION_STATUS_INERROR:
@@ -209,13 +223,21 @@ class Session:
             raise TransactionEnded(_ENDED)
 
     @property
+    def settings_changed(self) -> bool:
+        """Whether a handler's statement has changed a setting."""
+        return self._connection.settings_changed
+
+    def prove_whole(self) -> None:
+        """Raises LeftBehind when the handlers have left something in the session for others to find."""
+        [found] = self.run("left_behind", {"locks": self._advisory_locks})
+        if found["settings"] != self._connection.settings:
+            found["left"].append("settings")
+        if found["left"]:
+            raise LeftBehind(f"A handler left {', '.join(found['left'])} in the session.")
+
+    @property
     def _status(self) -> int:
         return self._connection.info.transaction_status
-
-    def _finish(self, statement: str) -> None:
-        if self._status not in (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR):
-            raise TransactionEnded(_ENDED)
-        self.execute(statement)
 
     def _is_contention(self, exc: BaseException) -> bool:
         """Whether two batches got in each other's way: each holds the rows of all its events until it commits.
@@ -227,11 +249,8 @@ class Session:
 
 
 @contextmanager
-def translated_errors(connection: psycopg2.extensions.connection, *, committing: bool = False) -> Iterator[None]:
-    """The driver's errors as Postern's, decided in this one place.
-
-    At the commit, deferred triggers and constraints of the team's own tables speak, in any class of errors.
-    """
+def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[None]:
+    """The driver's errors as Postern's, decided in this one place."""
     try:
         yield
     except ValueError as exc:
@@ -245,12 +264,11 @@ def translated_errors(connection: psycopg2.extensions.connection, *, committing:
             # Of a partition. While the statement waited for its lock, the row's day got a partition of its own, or lost
             # it; the next statement knows.
             raise StatementFailed(_first_line(exc), partition_changed=True) from exc
-        if committing and code and not code.startswith(_AWAY + _PASSING):
-            raise StatementFailed(_first_line(exc), bad_data=True) from exc
-        if not connection.closed and code.startswith(_BAD_DATA + _PASSING):
-            raise StatementFailed(_first_line(exc), bad_data=code.startswith(_BAD_DATA)) from exc
-        # Shut down, full, read-only, without our schema: a fact about the database, and no event's fault.
-        raise DatabaseUnavailable(_first_line(exc)) from exc
+        if connection.closed or not code:
+            raise DatabaseUnavailable(_first_line(exc)) from exc
+        raise StatementFailed(
+            _first_line(exc), bad_data=code.startswith(_BAD_DATA), passing=code.startswith(_PASSING)
+        ) from exc
 
 
 @cache
@@ -276,8 +294,26 @@ def _open(dsn: str) -> GuardedConnection:
 
 def _settle(connection: GuardedConnection) -> None:
     """The session's settings as they have to be, whatever was done with it before."""
+    connection.settings_changed = False
     with connection.cursor() as cursor:
         cursor.execute(queries()["settle_session"])
+        ((connection.settings,),) = cursor.fetchall()
+
+
+def _wipe(connection: GuardedConnection) -> None:
+    """Locks, temporary tables, prepared statements and whatever else a session can hold."""
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("DISCARD ALL")
+    finally:
+        connection.autocommit = False
+    connection.was_lent = False
+
+
+def _late(connection: GuardedConnection) -> float:
+    """How many seconds ago a statement was cancelled that has ended only now; 0 where none was."""
+    return time.monotonic() - connection.interrupted_at if connection.interrupted_at else 0.0
 
 
 def _is_login_failure(exc: psycopg2.Error) -> bool:

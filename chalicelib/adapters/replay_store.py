@@ -1,4 +1,4 @@
-"""Replays as SQL: what the processor needs of one event's turn, and what operators need of whole replays."""
+"""Replays as SQL: what operators need of them. An event's turn in one is in chalicelib.adapters.event_store."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from chalicelib.adapters.event_store import EventTransaction
+from chalicelib.adapters.event_store import EventTransaction, stored_event
 from chalicelib.adapters.filters import as_values
 from chalicelib.adapters.postgres import Database, Session
-from chalicelib.attempts import Status, Trigger, Work
-from chalicelib.envelope import Accepted, Replay
-from chalicelib.errors import InvalidPayload
-from chalicelib.order import Entity
-from chalicelib.payloads import parse, text_of
-from chalicelib.replaying import Item, Stored
+from chalicelib.envelope import Replay
+from chalicelib.processing.order import Entity
+from chalicelib.processing.turns import Stored
 
 
 class ReplayStore:
@@ -25,15 +22,6 @@ class ReplayStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    # For the processor
-
-    @contextmanager
-    def transaction(self) -> Iterator[ReplayTransaction]:
-        with self._database.transaction() as session:
-            yield ReplayTransaction(session)
-
-    # For operators
 
     def plan(self, filters: Mapping[str, Any], sample: int) -> dict[str, Any]:
         """How many events match, by status, and the oldest few of them."""
@@ -98,7 +86,7 @@ class ReplayStore:
         """An event as it is stored, without locking it."""
         with self._database.transaction() as session:
             rows = session.run("stored_event", {"id": id})
-            return _stored(rows[0]) if rows else None
+            return stored_event(rows[0]) if rows else None
 
     def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
         """How far these have come, without locking them."""
@@ -138,58 +126,3 @@ class Advance:
     def note(self, moved: int, *, finished: bool = False) -> None:
         """Notes that so many were put on the queue."""
         self._session.run("advance_replay", {"id": self._id, "moved": moved, "finished": finished})
-
-
-class ReplayTransaction(EventTransaction):
-    """One event's turn."""
-
-    def item(self, replay: Replay) -> Item | None:
-        """Locks it."""
-        rows = self._session.run("lock_replay_item", {"replay_id": replay.replay_id, "event_id": replay.id})
-        if not rows:
-            return None
-        row = rows[0]
-        return Item(row["state"], row["tries"], Trigger(row["trigger"]), row["running"])
-
-    def stored(self, id: UUID) -> Stored | None:
-        """Locks it."""
-        rows = self._session.run("lock_stored_event", {"id": id})
-        return _stored(rows[0]) if rows else None
-
-    def settle(self, replay: Replay, state: str, tries: int, error: str | None) -> None:
-        values = {"replay_id": replay.replay_id, "event_id": replay.id, "state": state, "tries": tries}
-        self._session.run("settle_replay_item", {**values, "error": error and error.replace("\0", "\ufffd")[:1000]})
-
-
-def _stored(row: Mapping[str, Any]) -> Stored:
-    return Stored(stored_work(row), Status(row["status"]), row["attempts"], row["processed_at"])
-
-
-def stored_work(row: Mapping[str, Any]) -> Work:
-    """An event as it was between the two functions."""
-    body = bytes(row["body"])
-    format = row["format"]
-    if format is None:
-        # From before it was kept.
-        format = "json" if _is_json(body) else "form"
-    event = Accepted(
-        id=row["id"],
-        source=row["source"],
-        type=row["type"],
-        dedup_key=row["dedup_key"],
-        received_at=row["received_at"],
-        headers=row["headers"],
-        body=body,
-        form_field=row["form_field"],
-        request_id=row["request_id"],
-        format=format,
-    )
-    return Work(event, body)
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        parse(text_of(body) or "")
-    except InvalidPayload:
-        return False
-    return True

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.consume import ATTEMPTS_ATTRIBUTE, REASON_ATTRIBUTE
 from chalicelib.deliveries import new_event_id
 from chalicelib.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.errors import MalformedMessage, UnknownAction
 from chalicelib.operate import Action
 from chalicelib.operations.replays import Replays, Step, allowance
+from chalicelib.processing.consume import ATTEMPTS_ATTRIBUTE, REASON_ATTRIBUTE
 
 _MOST = 100_000
 _RATE = 50

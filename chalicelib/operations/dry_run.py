@@ -10,13 +10,13 @@ from uuid import UUID
 
 from marshmallow import Schema, fields
 
-from chalicelib.attempts import Call, Runner, Status, Trigger
 from chalicelib.errors import UnknownAction
-from chalicelib.failures import Failure, failure_of
-from chalicelib.limits import Budget
 from chalicelib.operate import Action
-from chalicelib.order import Entity, Order
-from chalicelib.replaying import Stored
+from chalicelib.processing.attempts import Call, Runner, Status, Trigger, Try
+from chalicelib.processing.failures import Failure, failure_of
+from chalicelib.processing.limits import Clock
+from chalicelib.processing.order import Entity, Order
+from chalicelib.processing.turns import Stored
 
 # The store function's time, less what it needs besides.
 _SECONDS = 120.0
@@ -45,14 +45,14 @@ def actions(events: Events, runner: Callable[[], Runner], rows: RowChanges) -> d
         stored = events.stored(id)
         if stored is None:
             raise UnknownAction(f"There is no event {id}; an accepted one may still be in the queue.")
-        one = runner().prepare(stored.work, stored.attempts + 1, Trigger.REPLAY, dry_run=True)
+        one = runner().prepare(Try(stored.work, stored.attempts + 1, Trigger.REPLAY), dry_run=True)
         order = Order(events.versions(one.entities))
         current = [handler for handler, place in one.handlers if not order.is_stale(place)]
-        failure = one.failure
+        failure = failure_of(one.error, one.whose) if one.error else None
         changes: Sequence[Any] = ()
         incomplete: Sequence[str] = ()
         if failure is None and one.announced is not None:
-            call = Call(runner(), one.announced, current, Budget(lambda: _SECONDS))
+            call = Call(runner(), one.announced, current, Clock(lambda: _SECONDS))
             found = rows.of(call)
             changes, incomplete = found.changes, found.incomplete
             failure = failure_of(found.error, call.at_work) if found.error else None

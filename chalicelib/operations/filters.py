@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.attempts import Status
+from chalicelib.processing.attempts import Status
 
 
 class EventFilters(Schema):

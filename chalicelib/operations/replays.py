@@ -14,12 +14,12 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.attempts import Trigger
 from chalicelib.deliveries import new_event_id
 from chalicelib.envelope import Replay, to_message
 from chalicelib.errors import UnknownAction
 from chalicelib.operate import Action
 from chalicelib.operations.filters import EventFilters
+from chalicelib.processing.attempts import Trigger
 
 _SAMPLE = 10
 _MOST = 100_000

@@ -19,14 +19,12 @@ from chalicelib import handling
 from chalicelib.adapters import aws as aws_clients
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
-from chalicelib.adapters.replay_store import ReplayStore
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
-from chalicelib.consume import BatchIncomplete, Consumer
 from chalicelib.envelope import Accepted, to_message
 from chalicelib.errors import ConfigurationError, QueueUnavailable
-from chalicelib.process import Processor
-from chalicelib.replaying import Replayer
+from chalicelib.processing.consume import BatchIncomplete, Consumer
+from chalicelib.processing.engine import Processor
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
@@ -127,8 +125,6 @@ def function(
             bodies=S3Bodies(resources.bodies_bucket),
             policy=POLICY,
             partial_responses=partial,
-            renewed_after=90,
-            replayer=lambda: Replayer(ReplayStore(world.database()), (processor or world.processor(effect)).runner),
             sources={"shop"},
             random=lambda: 1.0,
             now=now,
@@ -406,7 +402,7 @@ def test_what_the_databases_absence_keeps_for_too_long_is_sent_anew_before_sqs_g
 ) -> None:
     """`maxReceiveCount` counts receives, and an outage may last longer than they do."""
     away = Processor(EventStore(Database(lambda fresh: f"host={tmp_path} dbname=none")), world.processor().runner)
-    fn = function(away, renewed_after=2)
+    fn = function(away, policy=replace(POLICY, max_receives=3))
     event = work().event
     fn.send(event)
     seen: list[tuple[str, int]] = []
@@ -416,7 +412,7 @@ def test_what_the_databases_absence_keeps_for_too_long_is_sent_anew_before_sqs_g
         fn.end_wait(messages)
     assert max(receives for _, receives in seen) == 2
     assert len({id for id, _ in seen}) == 5
-    fn = function(renewed_after=2)
+    fn = function(policy=replace(POLICY, max_receives=3))
     fn.until(lambda: fn.left() == 0)
     assert world.rows() == [("processed", 1)]
     assert fn.dead() == []
@@ -426,7 +422,7 @@ def test_a_renewed_message_keeps_its_group_its_trace_and_its_attempts(function: 
     def refuse(*arguments: object) -> Processor:
         raise ConfigurationError("not to be had")
 
-    fn = function(renewed_after=1)
+    fn = function(policy=replace(POLICY, max_receives=2))
     fn = replace(fn, consumer=replace(fn.consumer, processor=refuse))
     header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
     fn.send_text(

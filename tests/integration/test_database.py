@@ -18,7 +18,7 @@ from chalicelib.adapters import secrets as secrets_adapter
 from chalicelib.adapters.postgres import Database
 from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
-from chalicelib.process import Kind
+from chalicelib.processing.settling import Kind
 from devstack.aws import EmulatedAws
 from devstack.postgres import Server
 from tests.integration.world import World, effect, numbered
@@ -102,15 +102,24 @@ def test_a_lock_that_does_not_come_is_nobodys_bad_data(world: World) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "SELECT * FROM postern.no_such_table",
-        "SET LOCAL transaction_read_only = on; INSERT INTO effects VALUES (NULL, 1)",
-        "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'disk full'; END $$",
+        "ALTER DATABASE {name} SET default_transaction_read_only = on",
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'disk full'; END $$;"
+        "CREATE TRIGGER full_disk BEFORE INSERT ON postern.events FOR EACH ROW EXECUTE FUNCTION full_disk()",
     ],
-    ids=["schema-missing", "read-only", "disk-full"],
+    ids=["read-only", "disk-full"],
 )
-def test_what_says_something_about_the_database_blames_no_event(world: World, statement: str) -> None:
-    with pytest.raises(DatabaseUnavailable), world.database().transaction() as session:
-        session.execute(statement)
+@pytest.mark.parametrize("functions", [(), (effect,)], ids=["no handler", "handled"])
+def test_a_database_that_takes_nobodys_writes_is_away_and_blames_no_event(
+    world: World, statement: str, functions: tuple[Any, ...]
+) -> None:
+    batch = numbered(1, 2, 3)
+    world.query(statement.replace("{name}", world.url.rsplit("/", 1)[1]))
+    for _ in range(4):  # more often than there are attempts
+        outcomes = world.processor(*functions).process(batch)
+        assert {(o.kind, o.attempts, o.reason.partition(":")[0]) for o in outcomes.values()} == {
+            (Kind.RETRY, 0, "database")
+        }
 
 
 def test_no_message_quotes_a_row(world: World) -> None:

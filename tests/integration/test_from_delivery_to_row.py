@@ -15,14 +15,14 @@ import pytest
 from chalicelib import naming
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.reports import Reports
-from chalicelib.attempts import Work
 from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
 from chalicelib.envelope import Accepted, Rejected, from_message
 from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable
 from chalicelib.handling import Handler
 from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.process import Kind
+from chalicelib.processing.attempts import Work
+from chalicelib.processing.settling import Kind
 from chalicelib.sources import Sources
 from tests.integration.world import World, effect, now
 from tests.schemes import scheme_of, signature

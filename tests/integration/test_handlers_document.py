@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from chalicelib import handling
-from chalicelib.attempts import Work
 from chalicelib.handling import Handler
-from chalicelib.process import Kind
+from chalicelib.processing.attempts import Work
+from chalicelib.processing.settling import Kind
 from devstack.settings import PROJECT
 from tests.integration.world import World, work
 

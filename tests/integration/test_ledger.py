@@ -16,7 +16,7 @@ from chalicelib.errors import MetricsUnavailable, UnknownAction
 from chalicelib.operate import Operator
 from chalicelib.operations import ledger
 from chalicelib.operations.ledger import Bookkeeper
-from chalicelib.process import Work
+from chalicelib.processing.engine import Work
 from tests.integration.world import World, fails_for, work
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

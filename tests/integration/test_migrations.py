@@ -23,7 +23,7 @@ from chalicelib.deliveries import new_event_id
 from chalicelib.errors import DatabaseUnavailable, MigrationError
 from chalicelib.operate import Operator
 from chalicelib.operations.storage import Retention, Upkeep, duties
-from chalicelib.process import Kind
+from chalicelib.processing.settling import Kind
 from tests.integration.world import World, work
 from tests.support import eventually
 

@@ -11,7 +11,7 @@ import psycopg2.extras
 import pytest
 
 from chalicelib.deliveries import Event
-from chalicelib.process import Kind
+from chalicelib.processing.settling import Kind
 from tests.integration.world import World, effect, numbered
 
 OWN_CURSOR = psycopg2.extensions.cursor
@@ -77,7 +77,7 @@ def test_settings_that_a_handler_changes_do_not_outlive_its_event(world: World) 
         settings = session.execute(
             "SELECT current_setting('statement_timeout') AS timeout, current_setting('search_path') AS path"
         )
-    assert settings == [{"timeout": "20s", "path": '"$user", public'}]
+    assert settings == [{"timeout": "20s", "path": "public, postern"}]
 
 
 class Unprintable(Exception):

@@ -12,9 +12,9 @@ import pytest
 
 from chalicelib.adapters.reports import Reports
 from chalicelib.adapters.storage import Storage
-from chalicelib.attempts import Work
 from chalicelib.deliveries import Event, new_event_id
-from chalicelib.process import Kind, Outcome
+from chalicelib.processing.attempts import Work
+from chalicelib.processing.settling import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work
 
 Process = Callable[..., dict[UUID, Outcome]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg2
 import pytest
 
 from chalicelib.adapters.event_store import EventStore
@@ -15,8 +17,6 @@ from chalicelib.adapters.replay_store import ReplayStore
 from chalicelib.adapters.reports import Reports
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
-from chalicelib.attempts import Work
-from chalicelib.consume import Consumer
 from chalicelib.deliveries import Event
 from chalicelib.envelope import to_message
 from chalicelib.errors import QueueUnavailable, UnknownAction
@@ -24,7 +24,9 @@ from chalicelib.handling import PermanentError
 from chalicelib.operate import Operator
 from chalicelib.operations import issues, replays, stored
 from chalicelib.operations.dead_letters import DeadLetters
-from chalicelib.replaying import Replayer
+from chalicelib.processing.attempts import Work
+from chalicelib.processing.consume import Consumer
+from chalicelib.processing.turns import Asked
 from devstack.aws import Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, now, numbered, work
@@ -69,14 +71,12 @@ class Stage:
         processor = self.world.processor(*self.handlers)
         return Consumer(
             processor=lambda: processor,
-            replayer=lambda: Replayer(ReplayStore(self.world.database()), processor.runner),
             keep=EventStore(self.world.database()).keep,
             queue=SqsQueue(self.resources.queue_url),
             dead_letters=SqsQueue(self.resources.dead_letter_queue_url),
             bodies=S3Bodies(self.resources.bodies_bucket),
             policy=POLICY,
             partial_responses=True,
-            renewed_after=90,
             sources={"shop"},
             random=lambda: 1.0,
             now=now,
@@ -245,9 +245,7 @@ def test_an_older_event_that_is_replayed_does_not_regress_its_entity(stage: Stag
     with ReplayStore(stage.world.database()).advancing(id) as step:
         assert step is not None
         [message] = step.take(10)
-    from chalicelib.limits import Budget
-
-    outcome = Replayer(ReplayStore(stage.world.database()), processor.runner).replay(message, Budget(lambda: 60.0))
+    [outcome] = processor.process([Asked(message)]).values()
     assert outcome.kind == "replayed"
     assert of(stage, batch[0].event.id) == ("stale", 2, True)
     assert stage.world.effects() == 2
@@ -518,3 +516,58 @@ def test_an_events_timeline_has_each_try(stage: Stage) -> None:
 def test_what_makes_no_sense_is_refused_with_a_sentence(stage: Stage, request_: dict[str, Any]) -> None:
     with pytest.raises(UnknownAction):
         stage.operator().perform(request_)
+
+
+def always_fails(event: Event, db: Any) -> None:
+    effect(event, db)
+    raise ValueError("still broken")
+
+
+def test_a_redrive_after_a_failed_replay_is_tried_at_once(stage: Stage) -> None:
+    [item] = numbered(1)
+    stage.handlers = [always_fails]
+    stage.send(item)
+    stage.drain()
+    assert of(stage, item.event.id) == ("dead", 3, False)
+    replayed(stage, item.event.id)
+    stage.drain()
+    stage.handlers = [effect]
+    redriven(stage)
+    assert stage.drain() == ["event.processed"]
+    assert (of(stage, item.event.id)[0], stage.dead()) == ("processed", 0)
+
+
+def test_a_redrive_has_all_attempts_again_and_no_more(stage: Stage) -> None:
+    [item] = numbered(1)
+    stage.handlers = [always_fails]
+    stage.send(item)
+    stage.drain()
+    replayed(stage, item.event.id)
+    stage.drain()
+    redriven(stage)
+    assert stage.drain() == ["event.failed", "event.failed", "event.dead"]
+    assert stage.dead() == 1
+
+
+def test_a_failed_replay_leaves_the_live_attempts_alone(stage: Stage) -> None:
+    """Its live message is held back meanwhile, and then has its second attempt of three."""
+    [item] = numbered(1)
+    stage.handlers = [always_fails]
+    processor = stage.world.processor(always_fails)
+    assert processor.process([item])[item.event.id].attempts == 1
+    replayed(stage, item.event.id)
+    stage.drain()
+    outcomes = [processor.process([replace(item, receives=n)])[item.event.id].kind for n in (2, 3)]
+    assert outcomes == ["retry", "dead"]
+
+
+def test_a_replay_takes_no_more_than_its_rate_whatever_the_planner_knows(stage: Stage) -> None:
+    """In a table that was vacuumed and not analysed, the planner once ran the LIMIT for every row."""
+    stage.world.processor().process(numbered(*range(400)))
+    id = UUID(stage.ask("start_replay", source="shop")["replay"]["id"])
+    with contextlib.closing(psycopg2.connect(stage.world.url)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute("VACUUM postern.replay_items")
+    with ReplayStore(stage.world.database()).advancing(id) as step:
+        assert step is not None
+        assert len(step.take(10)) == 10

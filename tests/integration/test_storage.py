@@ -22,7 +22,7 @@ from chalicelib.deliveries import Event, new_event_id
 from chalicelib.operate import Operator, presentable
 from chalicelib.operations import storage
 from chalicelib.operations.storage import Retention, Upkeep
-from chalicelib.process import Kind
+from chalicelib.processing.settling import Kind
 from devstack.settings import PROJECT
 from tests.integration.world import World, effect, work
 from tests.support import eventually

@@ -14,12 +14,12 @@ import psycopg2
 
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
-from chalicelib.attempts import Runner, Work
 from chalicelib.deliveries import Event, new_event_id
 from chalicelib.envelope import Accepted
 from chalicelib.handling import Handler
-from chalicelib.process import Processor
-from chalicelib.retries import RetryPolicy
+from chalicelib.processing.attempts import Runner, Work
+from chalicelib.processing.engine import Processor
+from chalicelib.processing.settling import RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2)
 

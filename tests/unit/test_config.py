@@ -11,7 +11,7 @@ from chalicelib.config import SHIPPED_SOURCES, Config
 from chalicelib.errors import ConfigurationError
 
 NUMBERS = {"MAX_ATTEMPTS": "max_attempts", "RETRY_BASE_SECONDS": "retry_base_seconds"}
-NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds"}
+NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds", "MAX_UNCHARGED": "max_uncharged"}
 DAYS = {"RETENTION_DAYS": "retention_days", "DEDUP_DAYS": "dedup_days", "UNRESOLVED_DAYS": "unresolved_days"}
 ADDRESS = ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME")
 
@@ -72,7 +72,19 @@ def test_a_setting_that_is_no_number_from_1_to_43200_is_named(name: str, value: 
 @pytest.mark.parametrize(("name", "attribute"), NUMBERS.items())
 @pytest.mark.parametrize("value", ["1", "007", "43200"])
 def test_a_number_at_its_bounds_is_taken(name: str, attribute: str, value: str) -> None:
-    assert getattr(Config.from_environ({name: value}), attribute) == int(value)
+    # What they have to agree with.
+    others = {"MAX_RECEIVES": "43200"} if int(value) < 43200 else {}
+    others |= {"RETRY_BASE_SECONDS": value, "RETRY_MAX_SECONDS": value} if name.startswith("RETRY") else {}
+    if name == "MAX_ATTEMPTS" and not others:
+        with pytest.raises(ConfigurationError, match="SQS would give events up that have attempts left"):
+            Config.from_environ({name: value, "MAX_RECEIVES": value})
+        return
+    assert getattr(Config.from_environ({**others, name: value}), attribute) == int(value)
+
+
+def test_the_longest_wait_is_not_shorter_than_the_first() -> None:
+    with pytest.raises(ConfigurationError, match="RETRY_MAX_SECONDS is 300, less than RETRY_BASE_SECONDS, 3600"):
+        Config.from_environ({"RETRY_BASE_SECONDS": "3600"})
 
 
 @pytest.mark.parametrize("name", DAYS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.failures import failure_of
+from chalicelib.processing.failures import failure_of
 
 
 def told(error: BaseException) -> str:
@@ -121,7 +121,9 @@ def run_in_front() -> None:
     work()  # type: ignore[name-defined]  # noqa: F821 -- given by belonging_to
 
 
-@pytest.mark.parametrize("module", ["chalicelib.adapters.postgres", "chalicelib.handling", "chalicelib.process"])
+@pytest.mark.parametrize(
+    "module", ["chalicelib.adapters.postgres", "chalicelib.handling", "chalicelib.processing.engine"]
+)
 def test_posterns_own_frames_in_front_are_left_out(module: str) -> None:
     run = belonging_to("chalicelib.handling", run_in_front, work=fail)
     failure = belonging_to(module, attempt_in_front, work=run, ValueError=ValueError)()
@@ -133,7 +135,7 @@ def test_posterns_own_frames_in_front_are_left_out(module: str) -> None:
 
 def test_posterns_frames_behind_the_handlers_are_kept() -> None:
     """A handler that calls into Postern, and how it failed there, is its own story."""
-    library = belonging_to("chalicelib.process", run_in_front, work=fail)
+    library = belonging_to("chalicelib.processing.engine", run_in_front, work=fail)
     handler_ = belonging_to("chalicelib.handlers.invoices", run_in_front, work=library)
     failure = belonging_to("chalicelib.handling", attempt_in_front, work=handler_, ValueError=ValueError)()
     assert told(failure).count(", in run_in_front\n") == 2

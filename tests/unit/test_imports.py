@@ -13,7 +13,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 
-USE_CASES = {"ingest", "process", "consume", "operate", "operations", "replaying"}
+USE_CASES = {"ingest", "processing", "operate", "operations"}
 DRIVERS = {"boto3", "botocore", "psycopg2"}
 OUTSIDE = {"app", "chalice", "cli", "devstack", "tests", "infra", "bench"}
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
-from chalicelib.limits import Budget, HandlerTimeout, time_limit
+from chalicelib.processing.limits import Clock, HandlerTimeout, time_limit
 from devstack.settings import PROJECT
 
 
@@ -48,7 +49,7 @@ def test_what_cannot_be_interrupted_is_ended_by_the_timer_around_it() -> None:
     """As a local worker ends itself, which Lambda does from outside."""
     code = """
 import signal
-from chalicelib.limits import time_limit
+from chalicelib.processing.limits import time_limit
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 with time_limit(0.05):
     while True:
@@ -76,15 +77,36 @@ def test_in_another_thread_there_is_no_limit() -> None:
     assert ended == [True]
 
 
-def test_handlers_are_begun_while_there_is_time_for_them() -> None:
-    left = 30.0
-    budget = Budget(lambda: left)
-    assert budget.allows(10)
-    left = 12.0  # of which three are kept
-    assert not budget.allows(10)
-    assert budget.allows(5)
+def test_what_a_signal_cannot_reach_is_interrupted_by_another_thread() -> None:
+    interrupted: list[str] = []
+    started = time.monotonic()
+
+    def interrupt() -> None:
+        interrupted.append(threading.current_thread().name)
+
+    with pytest.raises(HandlerTimeout), time_limit(0.05, interrupt):
+        while not interrupted:
+            with suppress(HandlerTimeout):
+                time.sleep(0.001)
+        raise HandlerTimeout(0.05)
+    assert set(interrupted) == {"postern-alarm"}
+    assert time.monotonic() - started < 5
 
 
-def test_the_first_handlers_are_begun_even_where_time_is_scarce_but_not_where_there_is_none() -> None:
-    assert Budget(lambda: 5.0).allows(60)
-    assert not Budget(lambda: 3.5).allows(60)
+def test_nothing_is_interrupted_after_its_time() -> None:
+    interrupted: list[int] = []
+    with time_limit(0.2, lambda: interrupted.append(1)):
+        pass
+    with time_limit(5, lambda: interrupted.append(2)):
+        time.sleep(0.3)
+    assert interrupted == []
+
+
+def test_an_invocations_time_is_less_what_it_keeps_for_itself() -> None:
+    left = [30.0]
+    clock = Clock(lambda: left[0])
+    assert (clock.left(), clock.has_any, clock.is_whole) == (27.0, True, True)
+    left[0] = 20.0
+    assert (clock.has_any, clock.is_whole) == (True, False)
+    left[0] = 3.5
+    assert not clock.has_any

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.consume import _what
 from chalicelib.metrics import METRICS
-from chalicelib.process import Kind, Outcome
+from chalicelib.processing.consume import _what
+from chalicelib.processing.settling import Kind, Outcome
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENT = (PROJECT / "docs" / "observability.md").read_text("utf-8")

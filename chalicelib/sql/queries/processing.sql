@@ -1,14 +1,32 @@
 -- What processing a batch runs.
 
 -- name: settle_session
--- Session settings rather than connection options, which RDS Proxy refuses. The last one frees the locks of a
--- function that was frozen in mid-transaction.
+-- Session settings rather than connection options, which RDS Proxy refuses. The idle timeout frees the locks of a
+-- function that was frozen in mid-transaction. A handler's unqualified `issues` is the team's own before it is ours,
+-- also where the role is called like our schema. Answers with the settings as they are now.
 RESET ROLE;
 RESET ALL;
 SELECT set_config('datestyle', 'ISO', false),
        set_config('statement_timeout', '20s', false),
        set_config('lock_timeout', '5s', false),
-       set_config('idle_in_transaction_session_timeout', '60s', false)
+       set_config('idle_in_transaction_session_timeout', '60s', false),
+       set_config('search_path', (
+         SELECT coalesce(string_agg(quote_ident(schema), ', ' ORDER BY schema = 'postern', place), '""')
+         FROM unnest(current_schemas(false)) WITH ORDINALITY AS found (schema, place)
+       ), false);
+SELECT current_user || ' ' || current_setting('search_path') || ' ' || current_setting('lock_timeout')
+
+-- name: left_behind
+-- What handlers have left in their session: asked once for a whole batch, before it commits. A lock of a session and
+-- one of its transaction look the same. `locks` are those that we took.
+SELECT current_user || ' ' || current_setting('search_path') || ' ' || current_setting('lock_timeout') AS settings,
+       array_remove(ARRAY[
+         CASE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = pg_my_temp_schema()) THEN 'a temporary table' END,
+         CASE WHEN EXISTS (SELECT FROM pg_prepared_statements) THEN 'a prepared statement' END,
+         CASE WHEN EXISTS (SELECT FROM pg_cursors) THEN 'an open cursor' END,
+         CASE WHEN (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) > %(locks)s
+              THEN 'an advisory lock' END
+       ], NULL) AS left
 
 -- name: claim_keys
 -- The insert itself decides who is first. Sorted, so that concurrent batches wait for each other in one order.
@@ -18,6 +36,12 @@ FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (so
 ORDER BY source, key, event_id
 ON CONFLICT (source, key) DO NOTHING
 RETURNING event_id
+
+-- name: release_keys
+DELETE FROM postern.dedup_keys AS held
+USING unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (source, key, id)
+WHERE held.source = claim.source AND held.key = claim.key AND held.event_id = claim.id
+  AND NOT EXISTS (SELECT FROM postern.events WHERE events.id = claim.id)
 
 -- name: key_owners
 SELECT claim.id, held.event_id
@@ -31,6 +55,30 @@ FROM postern.events
 WHERE id = ANY (%(ids)s::uuid[])
 ORDER BY id
 FOR UPDATE
+
+-- name: live_tries
+-- Failed tries that were not a replay's, after those that the event had when it was last moved to the dead letters.
+SELECT wanted.id, count(attempt.number)::integer AS spent
+FROM unnest(%(ids)s::uuid[], %(befores)s::integer[]) AS wanted (id, before)
+LEFT JOIN postern.attempts AS attempt
+  ON attempt.event_id = wanted.id AND attempt.number > wanted.before AND attempt.replay_id IS NULL
+  AND attempt.outcome IN ('failed', 'dead')
+GROUP BY wanted.id
+
+-- name: open_try
+-- What was left by a server that has crashed since, or by an event's own end, is nobody's.
+INSERT INTO postern.open_tries AS earlier (event_id, ends_at)
+VALUES (%(id)s, now() + make_interval(secs => %(seconds)s))
+ON CONFLICT (event_id) DO UPDATE
+SET opened_at = now(), ends_at = excluded.ends_at, server_started = excluded.server_started
+WHERE earlier.server_started <> excluded.server_started
+RETURNING event_id
+
+-- name: earlier_try
+SELECT ends_at > now() AS busy FROM postern.open_tries WHERE event_id = %(id)s
+
+-- name: close_tries
+DELETE FROM postern.open_tries WHERE event_id = ANY (%(ids)s::uuid[])
 
 -- name: insert_events
 INSERT INTO postern.events
@@ -54,11 +102,8 @@ SET status = result.status,
     attempts = result.attempts,
     error = result.error,
     processed_at = result.processed_at
-FROM (VALUES %s) AS result (id, status, attempts, error, processed_at)
-WHERE event.id = result.id
-
--- name: limit_statements
-SELECT set_config('statement_timeout', %(milliseconds)s, true)
+FROM (VALUES %s) AS result (id, status, attempts, error, processed_at, before)
+WHERE event.id = result.id AND event.attempts = result.before
 
 -- name: lock_entities
 -- Each transaction takes them in one order, so that none waits for another in a circle. Two entities that share a

@@ -110,15 +110,16 @@ WHERE id = %(id)s AND state = 'running'
 FOR UPDATE SKIP LOCKED
 
 -- name: take_replay_items
-WITH taken AS (
+-- MATERIALIZED: joined as it stands, the planner may run the subquery, LIMIT and all, once for each row of the table.
+WITH next AS MATERIALIZED (
+  SELECT event_id FROM postern.replay_items
+  WHERE replay_id = %(id)s AND state = 'waiting'
+  ORDER BY event_id
+  LIMIT %(limit)s
+  FOR UPDATE
+), taken AS (
   UPDATE postern.replay_items AS item SET state = 'queued', changed_at = now()
-  FROM (
-    SELECT event_id FROM postern.replay_items
-    WHERE replay_id = %(id)s AND state = 'waiting'
-    ORDER BY event_id
-    LIMIT %(limit)s
-    FOR UPDATE
-  ) AS next
+  FROM next
   WHERE item.replay_id = %(id)s AND item.event_id = next.event_id
   RETURNING item.event_id
 )

@@ -1,4 +1,4 @@
-"""Use case: consume queue messages: read them, have their events processed, and settle each with the queue.
+"""Use case: consume queue messages: read them, have their events processed, and do with each what `settle` says.
 
 Safe by default. Without `ReportBatchItemFailures` on the event source mapping, Lambda ignores a partial response
 and deletes the whole batch: the failed events would be lost. So what succeeded is deleted here and the invocation
@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Protocol
-from uuid import UUID
 
-from chalicelib.attempts import Work
 from chalicelib.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.errors import (
     BodyUnavailable,
@@ -26,11 +24,21 @@ from chalicelib.errors import (
     QueueUnavailable,
     StatementFailed,
 )
-from chalicelib.limits import Budget
 from chalicelib.metrics import UNKNOWN_SOURCE
-from chalicelib.process import Kind, Outcome, Processor
-from chalicelib.replaying import Replayer
-from chalicelib.retries import RetryPolicy
+from chalicelib.processing.attempts import Work
+from chalicelib.processing.engine import Processor
+from chalicelib.processing.settling import (
+    Again,
+    Bury,
+    Decision,
+    Kind,
+    Outcome,
+    Renew,
+    RetryPolicy,
+    charged_by_receives,
+    settle,
+)
+from chalicelib.processing.turns import Asked, key_of
 from chalicelib.tracing import trace_header, trace_id
 
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
@@ -98,22 +106,18 @@ class Message:
 
 @dataclass(frozen=True)
 class Consumer:
-    """What consuming needs. `processor` and `replayer` are asked for with every batch: they may be what cannot
-    be had.
+    """What consuming needs. `processor` is asked for with every batch: it may be what cannot be had.
 
-    `sources` are the declared ones, by name; the metrics tell no others apart. `renewed_after`: what was received so
-    often without being tried is sent anew, before SQS takes it for dead.
+    `sources` are the declared ones, by name; the metrics tell no others apart.
     """
 
     processor: Callable[[], Processor]
-    replayer: Callable[[], Replayer]
     keep: Callable[[Sequence[Rejected]], None]
     queue: Queue
     dead_letters: Queue
     bodies: Bodies
     policy: RetryPolicy
     partial_responses: bool
-    renewed_after: int
     sources: Container[str]
     random: Callable[[], float]
     now: Callable[[], datetime]
@@ -130,12 +134,7 @@ class Consumer:
         messages = [Message.from_record(record) for record in records]
         events, outcomes = self._outcomes(messages, time_left)
         written = self.now()
-        self._bury([m for m in messages if outcomes[m.id].kind is Kind.DEAD], events, outcomes)
-        for message in messages:
-            self._report(message, events.get(message.id), outcomes[message.id], written)
-        again = [m for m in messages if outcomes[m.id].kind is Kind.RETRY]
-        again = self._renew(again, events, outcomes)
-        self._hide(again, outcomes)
+        again = self._settle(messages, events, outcomes, written)
         unsafe = bool(again) and not self.partial_responses
         if unsafe:
             self._delete([m for m in messages if m not in again])
@@ -154,40 +153,37 @@ class Consumer:
     ) -> tuple[dict[str, Accepted | Replay], dict[str, Outcome]]:
         """By message id: the events that could be read, and the outcome of every message."""
         outcomes: dict[str, Outcome] = {}
-        works: dict[str, Work] = {}
-        replays: dict[str, Replay] = {}
+        read: dict[str, Work | Asked] = {}
         refused: dict[str, Rejected] = {}
         for message in messages:
             try:
                 found = self._read(message)
                 if isinstance(found, Rejected):
                     refused[message.id] = found
-                elif isinstance(found, Replay):
-                    replays[message.id] = found
                 else:
-                    works[message.id] = found
+                    read[message.id] = found
             except MalformedMessage as exc:
-                # It has no row to count attempts in; what is counted are receives, and no redrive continues them.
-                spent = self.policy.is_last(message.receives)
-                outcomes[message.id] = (
-                    Outcome(Kind.DEAD, reason=f"malformed: {exc}")
-                    if spent
-                    else Outcome(Kind.RETRY, message.receives, f"malformed: {exc}")
-                )
+                outcomes[message.id] = charged_by_receives(message.receives, f"malformed: {exc}", self.policy)
             except BodyUnavailable as exc:
-                outcomes[message.id] = Outcome(Kind.RETRY, reason=f"body: {exc}")
-        processed = self._process(list(works.values()), time_left)
-        outcomes |= {id: processed[work.event.id] for id, work in works.items()}
+                reason = f"body: {exc}"
+                outcomes[message.id] = (
+                    charged_by_receives(message.receives, reason, self.policy)
+                    if exc.is_gone
+                    else Outcome(Kind.RETRY, reason=reason)
+                )
+        outcomes |= self._process(read, time_left)
         outcomes |= self._keep(refused)
-        outcomes |= self._replay(replays, time_left)
-        return {**{id: work.event for id, work in works.items()}, **replays}, outcomes
+        return {id: each.event if isinstance(each, Work) else each.replay for id, each in read.items()}, outcomes
 
-    def _replay(self, replays: Mapping[str, Replay], time_left: Callable[[], float]) -> dict[str, Outcome]:
-        budget = Budget(time_left)
+    def _process(self, read: Mapping[str, Work | Asked], time_left: Callable[[], float]) -> dict[str, Outcome]:
+        if not read:
+            return {}
         try:
-            return {id: self.replayer().replay(replay, budget) for id, replay in replays.items()}
+            done = self.processor().process(list(read.values()), time_left)
         except ConfigurationError as exc:
-            return {id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for id in replays}
+            # A handler module that cannot be imported, say: no event's fault, and mended by the next deployment.
+            return {id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for id in read}
+        return {id: done[key_of(each)] for id, each in read.items()}
 
     def _keep(self, refused: Mapping[str, Rejected]) -> dict[str, Outcome]:
         """Nobody misses a forgery: one that the database does not take is let go, unless it is the database's fault."""
@@ -200,74 +196,79 @@ class Consumer:
             self.log("rejected.lost", failed=True, number=len(refused))
         return {id: Outcome(Kind.KEPT) for id in refused}
 
-    def _read(self, message: Message) -> Work | Replay | Rejected:
+    def _read(self, message: Message) -> Work | Asked | Rejected:
         event = from_message(message.text)
-        if not isinstance(event, Accepted):
+        if isinstance(event, Replay):
+            return Asked(event, message.receives)
+        if isinstance(event, Rejected):
             return event
         body = self.bodies.get(event.body_key) if event.body_key else event.body
         assert body is not None  # from_message allows exactly one of the two
         if event.delivery_body_key:
             event = replace(event, delivery_body=self.bodies.get(event.delivery_body_key))
-        return Work(event, body, message.attempts_before)
+        return Work(event, body, message.attempts_before, message.receives)
 
-    def _process(self, works: Sequence[Work], time_left: Callable[[], float]) -> dict[UUID, Outcome]:
-        try:
-            return self.processor().process(works, time_left)
-        except ConfigurationError as exc:
-            # A handler module that cannot be imported, say: no event's fault, and mended by the next deployment.
-            return {w.event.id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for w in works}
+    # Settling
 
-    def _bury(
-        self, dead: Sequence[Message], events: Mapping[str, Accepted | Replay], outcomes: dict[str, Outcome]
-    ) -> None:
-        """Moves messages to the dead letters; one that cannot be moved has to come again."""
-        # By their text: SQS may bring two copies of one message in one batch.
-        for message in {message.text: message for message in dead}.values():
-            outcome = outcomes[message.id]
-            try:
-                self.dead_letters.send(
-                    message.text,
-                    attributes={
-                        ATTEMPTS_ATTRIBUTE: str(outcome.attempts),
-                        REASON_ATTRIBUTE: _attribute(outcome.reason),
-                    },
-                    trace=message.trace,
-                )
-            except QueueUnavailable as exc:
-                facts = self._facts(message, events.get(message.id))
-                self.log("dead_letter.failed", failed=True, **facts, reason=exc.reason)
-                outcomes[message.id] = Outcome(Kind.RETRY, reason="dead-letter queue unavailable")
-
-    def _renew(
-        self, again: Sequence[Message], events: Mapping[str, Accepted | Replay], outcomes: Mapping[str, Outcome]
+    def _settle(
+        self,
+        messages: Sequence[Message],
+        events: Mapping[str, Accepted | Replay],
+        outcomes: dict[str, Outcome],
+        written: datetime,
     ) -> list[Message]:
-        """Those that have to come again as they are. What SQS would soon give up on, and is not to blame for having
-        come so often, is sent as a new message in its stead: one more copy is an event that is there already.
-        """
-        left = []
-        for message in again:
+        """Carries out what `settle` decides; the messages that come again as they are."""
+        buried: set[str] = set()
+        delays: dict[str, int] = {}
+        again: list[Message] = []
+        for message in messages:
             event = events.get(message.id)
-            if event is None or outcomes[message.id].attempts or message.receives < self.renewed_after:
-                left.append(message)
-                continue
-            before = message.attempts_before
-            try:
-                self.queue.send(
-                    message.text,
-                    group=event.source,
-                    attributes={} if before is None else {ATTEMPTS_ATTRIBUTE: str(before)},
-                    trace=message.trace,
-                    delay=self.policy.delay(message.receives, self.random),
-                )
-            except QueueUnavailable as exc:
-                self.log("renewal.failed", failed=True, **self._facts(message, event), reason=exc.reason)
-                left.append(message)
-        return left
+            decision = self._decision(message, event, outcomes[message.id])
+            # By its text: SQS may bring two copies of one message in one batch.
+            if isinstance(decision, Bury) and message.text not in buried:
+                buried.add(message.text)
+                if not self._bury(message, event, decision):
+                    outcomes[message.id] = Outcome(Kind.RETRY, reason="dead-letter queue unavailable")
+                    decision = self._decision(message, event, outcomes[message.id])
+            self._report(message, event, outcomes[message.id], written)
+            if isinstance(decision, Renew) and not self._renew(message, event, decision):
+                decision = Again(decision.delay)
+            if isinstance(decision, Again):
+                again.append(message)
+                delays[message.receipt_handle] = decision.delay
+        self._hide(delays)
+        return again
 
-    def _hide(self, again: Sequence[Message], outcomes: Mapping[str, Outcome]) -> None:
-        delays = {
-            m.receipt_handle: self.policy.delay(outcomes[m.id].attempts or m.receives, self.random) for m in again
-        }
+    def _decision(self, message: Message, event: Accepted | Replay | None, outcome: Outcome) -> Decision:
+        return settle(outcome, message.receives, self.policy, self.random, is_event=event is not None)
+
+    def _bury(self, message: Message, event: Accepted | Replay | None, decision: Bury) -> bool:
+        """Moves a message to the dead letters; one that cannot be moved has to come again."""
+        attributes = {ATTEMPTS_ATTRIBUTE: str(decision.attempts), REASON_ATTRIBUTE: _attribute(decision.reason)}
+        try:
+            self.dead_letters.send(message.text, attributes=attributes, trace=message.trace)
+        except QueueUnavailable as exc:
+            self.log("dead_letter.failed", failed=True, **self._facts(message, event), reason=exc.reason)
+            return False
+        return True
+
+    def _renew(self, message: Message, event: Accepted | Replay | None, decision: Renew) -> bool:
+        """Sends it as a new message in its stead: one more copy is an event that is there already."""
+        before = message.attempts_before
+        try:
+            self.queue.send(
+                message.text,
+                group=event.source if event else "",
+                attributes={} if before is None else {ATTEMPTS_ATTRIBUTE: str(before)},
+                trace=message.trace,
+                delay=decision.delay,
+            )
+        except QueueUnavailable as exc:
+            self.log("renewal.failed", failed=True, **self._facts(message, event), reason=exc.reason)
+            return False
+        return True
+
+    def _hide(self, delays: Mapping[str, int]) -> None:
         try:
             self.queue.hide(delays)
         except QueueUnavailable as exc:

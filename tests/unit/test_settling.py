@@ -1,4 +1,4 @@
-"""How long a failed event waits, and when it is given up."""
+"""How it goes on with a message: the whole of the retry policy, without a queue or a database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.retries import RetryPolicy
+from chalicelib.processing.settling import (
+    Again,
+    Bury,
+    Done,
+    Kind,
+    Outcome,
+    Renew,
+    RetryPolicy,
+    charged_by_receives,
+    settle,
+)
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=30, max_seconds=300)
 
@@ -68,3 +78,38 @@ def test_a_wait_never_shrinks_as_failures_go_on(failures: int) -> None:
 )
 def test_the_last_attempt_is_known_as_such(most: int, answers: list[bool]) -> None:
     assert [RetryPolicy(most, 30, 300).is_last(n) for n in (1, 2, 3, 4)] == answers
+
+
+def test_what_is_done_is_deleted() -> None:
+    for kind in set(Kind) - {Kind.RETRY, Kind.DEAD}:
+        assert settle(Outcome(kind, 1), 50, POLICY, longest) == Done()
+
+
+def test_what_was_charged_comes_again_after_a_wait_that_grows_with_its_attempts() -> None:
+    waits = [settle(Outcome(Kind.RETRY, n), 99, POLICY, longest) for n in (1, 2)]
+    assert waits == [Again(30), Again(60)]
+
+
+def test_what_was_not_charged_waits_by_its_receives() -> None:
+    assert settle(Outcome(Kind.RETRY), 3, POLICY, longest) == Again(120)
+
+
+def test_what_was_not_charged_is_sent_anew_before_sqs_gives_up() -> None:
+    assert settle(Outcome(Kind.RETRY), 89, POLICY, longest) == Again(300)
+    assert settle(Outcome(Kind.RETRY), 90, POLICY, longest) == Renew(300)
+    # A charged one will be dead before, and of what could not be read no copy is made.
+    assert settle(Outcome(Kind.RETRY, 2), 90, POLICY, longest) == Again(60)
+    assert settle(Outcome(Kind.RETRY), 90, POLICY, longest, is_event=False) == Again(300)
+
+
+def test_what_is_dead_is_buried_with_its_reason() -> None:
+    assert settle(Outcome(Kind.DEAD, 3, "ValueError: no"), 3, POLICY, longest) == Bury(3, "ValueError: no")
+
+
+def test_what_has_no_row_is_charged_by_its_receives() -> None:
+    outcomes = [charged_by_receives(n, "malformed", POLICY) for n in (1, 2, 3)]
+    assert [(o.kind, o.attempts) for o in outcomes] == [(Kind.RETRY, 1), (Kind.RETRY, 2), (Kind.DEAD, 0)]
+
+
+def test_patience_with_what_is_nobodys_fault_has_an_end() -> None:
+    assert [POLICY.is_patient_with(n) for n in (1, 8, 9)] == [True, True, False]

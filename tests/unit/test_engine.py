@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.attempts import Runner, Work
 from chalicelib.deliveries import new_event_id
 from chalicelib.envelope import Accepted
 from chalicelib.errors import DatabaseUnavailable, StatementFailed
-from chalicelib.process import Kind, Outcome, Processor
-from chalicelib.retries import RetryPolicy
+from chalicelib.processing.attempts import Runner, Work
+from chalicelib.processing.engine import Opened, Processor
+from chalicelib.processing.settling import Kind, Outcome, RetryPolicy
 
 
 @dataclass
@@ -24,7 +24,9 @@ class Refusing:
     """A store whose transactions fail, each with the next of these errors, before anything is done in them."""
 
     errors: list[Exception]
+    present: bool = True
     transactions: int = 0
+    asked: int = 0
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -32,16 +34,29 @@ class Refusing:
         raise self.errors[min(self.transactions, len(self.errors)) - 1]
         yield
 
+    def takes_writes(self) -> bool:
+        self.asked += 1
+        return self.present
+
+    def spent(self, works: Sequence[Work]) -> dict[UUID, int]:
+        return {}
+
+    def open_try(self, id: UUID, seconds: float) -> Opened:
+        return Opened.NOW
+
+    def leave_connection(self) -> None:
+        pass
+
 
 @dataclass
 class Batch:
     works: list[Work] = field(default_factory=list)
 
     @classmethod
-    def of(cls, size: int) -> Batch:
+    def of(cls, size: int, receives: int = 1) -> Batch:
         at = datetime.now(UTC)
         ids = [new_event_id(at) for _ in range(size)]
-        return cls([Work(Accepted(id, "s", "t", str(id), at, {}, b"{}"), b"{}") for id in ids])
+        return cls([Work(Accepted(id, "s", "t", str(id), at, {}, b"{}"), b"{}", receives=receives) for id in ids])
 
     def process(self, store: Refusing) -> list[Outcome]:
         processor = Processor(store, Runner([], RetryPolicy(3, 1, 1), lambda: datetime.now(UTC), 10))
@@ -49,34 +64,44 @@ class Batch:
         return [outcomes[work.event.id] for work in self.works]
 
 
-def test_what_waits_for_locks_does_not_use_up_the_functions_time() -> None:
-    store = Refusing([StatementFailed("lock timeout")])
+def test_what_waits_for_locks_is_not_charged_and_does_not_end_the_turn_of_others() -> None:
+    store = Refusing([StatementFailed("lock timeout", passing=True)])
     outcomes = Batch.of(10).process(store)
     assert {(o.kind, o.attempts) for o in outcomes} == {(Kind.RETRY, 0)}
-    assert store.transactions == 1 + 2
+    # All, by halves, and each alone.
+    assert store.transactions == 19
 
 
 def test_an_absent_database_is_asked_once() -> None:
-    store = Refusing([DatabaseUnavailable("away")])
+    store = Refusing([DatabaseUnavailable("away")], present=False)
     outcomes = Batch.of(10).process(store)
     assert set(outcomes) == {Outcome(Kind.RETRY, reason="database: away")}
-    assert store.transactions == 1
+    assert (store.transactions, store.asked) == (1, 1)
 
 
 def test_a_database_that_goes_away_in_between_blames_nobody() -> None:
-    store = Refusing([StatementFailed("bad", bad_data=True), DatabaseUnavailable("away")])
+    store = Refusing([StatementFailed("bad", bad_data=True), DatabaseUnavailable("away")], present=False)
     assert set(Batch.of(3).process(store)) == {Outcome(Kind.RETRY, reason="database: away")}
     assert store.transactions == 2
 
 
-def test_an_event_that_cannot_even_be_stored_as_failed_comes_again() -> None:
+def test_an_event_that_loses_its_connection_though_the_database_is_there_is_charged() -> None:
+    """By its receives, since here not even its failure can be written."""
+    store = Refusing([DatabaseUnavailable("connection lost")])
+    assert Batch.of(1).process(store) == [Outcome(Kind.RETRY, 1, "connection lost")]
+    # Once more alone, then as failed.
+    assert store.transactions == 2 + 10
+
+
+def test_an_event_that_cannot_even_be_stored_as_failed_is_charged_by_its_receives() -> None:
     commit_refused, row_refused = StatementFailed("bad", bad_data=True), StatementFailed("bad", bad_data=True)
     row_refused.row_refused = True
-    # In a batch; then alone, without its payload where that may be to blame, and as failed.
-    for error, transactions in ((commit_refused, 1 + 2), (row_refused, 1 + 3)):
+    # Alone; then without its payload where that may be to blame, and as failed.
+    for error, transactions in ((commit_refused, 1 + 1), (row_refused, 2 + 1)):
         store = Refusing([error])
-        assert Batch.of(1).process(store) == [Outcome(Kind.RETRY, reason="bad")]
+        assert Batch.of(1).process(store) == [Outcome(Kind.RETRY, 1, "bad")]
         assert store.transactions == transactions
+        assert Batch.of(1, receives=3).process(Refusing([error])) == [Outcome(Kind.DEAD, reason="bad")]
 
 
 def test_an_empty_batch_is_no_transaction() -> None:
@@ -95,5 +120,5 @@ def test_a_partition_that_is_made_or_dropped_meanwhile_charges_no_event() -> Non
     store = Refusing([StatementFailed("violates partition constraint", partition_changed=True)])
     [outcome] = Batch.of(1).process(store)
     assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 0)
-    # Together, and alone as often as partitions may be made one after the other.
-    assert store.transactions == 1 + 11
+    # As often as partitions may be made one after the other.
+    assert store.transactions == 1 + 10

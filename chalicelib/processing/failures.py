@@ -18,11 +18,11 @@ _LONGEST_MESSAGE = 900
 # Frames that are the same in every failure.
 _OURS = (
     "chalicelib.adapters.",
-    "chalicelib.attempts",
+    "chalicelib.processing.attempts",
     "chalicelib.handling",
-    "chalicelib.limits",
-    "chalicelib.order",
-    "chalicelib.process",
+    "chalicelib.processing.limits",
+    "chalicelib.processing.order",
+    "chalicelib.processing.engine",
 )
 
 

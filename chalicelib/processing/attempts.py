@@ -1,0 +1,229 @@
+"""One try at processing an event: which handlers take it, what they may, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from chalicelib import payloads
+from chalicelib.deliveries import Event
+from chalicelib.envelope import Accepted
+from chalicelib.errors import HandlerFailed
+from chalicelib.handling import Handler
+from chalicelib.processing.failures import Failure, failure_of
+from chalicelib.processing.limits import Clock, time_limit
+from chalicelib.processing.order import Entity, Order, Place, place_of
+from chalicelib.processing.settling import RetryPolicy
+
+
+class Status(StrEnum):
+    """The states of a stored event (docs/architecture.md has the diagram)."""
+
+    PROCESSED = "processed"
+    STALE = "stale"
+    FAILED = "failed"
+    DEAD = "dead"
+
+    @property
+    def is_done(self) -> bool:
+        return self in (Status.PROCESSED, Status.STALE)
+
+
+class Trigger(StrEnum):
+    """Why an event is tried."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    REDRIVE = "redrive"  # a dead letter that was moved back to the queue
+    REPLAY = "replay"
+    BULK = "bulk"  # a replay of all that match a filter
+
+
+@dataclass(frozen=True)
+class Work:
+    """One event of a batch, its bytes at hand.
+
+    `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
+    `receives`: how often its message was received, this time included.
+    `payload_fits`: False once the database has refused its payload as jsonb.
+    """
+
+    event: Accepted
+    body: bytes
+    attempts_before: int | None = None
+    receives: int = 1
+    payload_fits: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an event's row says of it."""
+
+    status: Status
+    attempts: int
+    error: str | None = None
+    processed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A try that was made. Its outcome is `result.status`."""
+
+    event: Accepted
+    trigger: Trigger
+    started_at: datetime
+    duration_ms: float
+    result: Result
+    failure: Failure | None = None
+    replay_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Try:
+    """A try that is to be made.
+
+    `number` counts all tries at the event; `spent` are those of its present budget that came before: the live ones
+    since it was accepted or redriven, or those of one replay. `error`: what stands in its way already; `whose` handler
+    that came from.
+    """
+
+    work: Work
+    number: int
+    trigger: Trigger
+    spent: int = 0
+    announced: Event | None = None
+    handlers: Sequence[tuple[Handler, Place | None]] = ()
+    error: BaseException | None = None
+    whose: str = ""
+    replay_id: UUID | None = None
+
+    @property
+    def entities(self) -> list[Entity]:
+        return [place.entity for _, place in self.handlers if place is not None]
+
+
+class HandlerRaised(Exception):
+    """A handler of this event raised; the cause is what. `had_it_all`: it had as much time as it could ever have."""
+
+    def __init__(self, one: Try, whose: str, *, had_it_all: bool = True) -> None:
+        super().__init__()
+        self.one = one
+        self.whose = whose
+        self.had_it_all = had_it_all
+
+
+class Connection(Protocol):
+    """What runs handlers; chalicelib.adapters.postgres gives its promise."""
+
+    def run_handlers(self, handlers: Callable[[Any], None]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Tries events with these handlers, none of which may take longer than `timeout_seconds` unless it says so."""
+
+    handlers: Sequence[Handler]
+    policy: RetryPolicy
+    now: Callable[[], datetime]
+    timeout_seconds: float
+
+    def prepare(self, one: Try, *, dry_run: bool = False) -> Try:
+        """Finds its handlers, and what each says the event is about. What goes wrong in that is its `error`."""
+        event = one.work.event
+        handlers = [h for h in self.handlers if h.takes(event.source, event.type)]
+        if not handlers:
+            return one
+        placed: list[tuple[Handler, Place | None]] = []
+        whose = handlers[0].name
+        try:
+            announced = _announced(one, dry_run)
+            for handler in handlers:
+                whose = handler.name
+                with time_limit(self.limit(handler)):
+                    placed.append((handler, place_of(handler, announced)))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:
+            return replace(one, error=exc, whose=whose)
+        return replace(one, announced=announced, handlers=placed)
+
+    def run(self, one: Try, connection: Connection, order: Order, clock: Clock) -> Attempt:
+        """Runs its handlers. Raises HandlerRaised, and what the connection raises when it is no longer one."""
+        started = self.now()
+        if one.error is not None:
+            raise HandlerRaised(one, one.whose) from one.error
+        current = [(handler, place) for handler, place in one.handlers if not order.is_stale(place)]
+        status = Status.PROCESSED if len(current) == len(one.handlers) else Status.STALE
+        if current:
+            assert one.announced is not None
+            call = Call(self, one.announced, [handler for handler, _ in current], clock)
+            had_it_all = clock.is_whole
+            try:
+                connection.run_handlers(call)
+            except HandlerFailed as exc:
+                raise HandlerRaised(one, call.at_work, had_it_all=had_it_all) from exc.failure
+            for _, place in current:
+                order.advance(place, one.work.event.id)
+        result = Result(status, one.number, processed_at=started)
+        return self._attempt(one, started, result)
+
+    def failed(self, one: Try, error: BaseException, whose: str) -> Attempt:
+        """A try that came to nothing, and is charged."""
+        failure = failure_of(error, whose or ", ".join(handler.name for handler, _ in one.handlers))
+        gives_up = failure.permanent or self.policy.is_last(one.spent + 1)
+        result = Result(Status.DEAD if gives_up else Status.FAILED, one.number, error=failure.text)
+        return self._attempt(one, self.now(), result, failure)
+
+    def _attempt(self, one: Try, started: datetime, result: Result, failure: Failure | None = None) -> Attempt:
+        took = (self.now() - started) / timedelta(milliseconds=1)
+        return Attempt(one.work.event, one.trigger, started, max(0.0, took), result, failure, one.replay_id)
+
+    def limit(self, handler: Handler) -> float:
+        """How many seconds it may take."""
+        return handler.timeout or self.timeout_seconds
+
+    def seconds(self, one: Try) -> float:
+        """How many seconds its handlers may take in all."""
+        return sum(self.limit(handler) for handler, _ in one.handlers)
+
+
+@dataclass
+class Call:
+    """Calls one event's handlers, one after the other, and remembers which one is at work."""
+
+    runner: Runner
+    event: Event
+    handlers: Sequence[Handler]
+    clock: Clock
+    at_work: str = field(default="", init=False)
+
+    def __call__(self, db: Any) -> None:
+        for handler in self.handlers:
+            self.at_work = handler.name
+            limit, left = self.runner.limit(handler), max(0.1, self.clock.left())
+            with time_limit(min(limit, left), db.connection.interrupt, cut_short=left < limit):
+                handler(self.event, db)
+
+
+def _announced(one: Try, dry_run: bool) -> Event:
+    event = one.work.event
+    text = payloads.text_of(one.work.body, event.form_field, event.format)
+    return Event(
+        id=event.id,
+        source=event.source,
+        type=event.type,
+        dedup_key=event.dedup_key,
+        received_at=event.received_at,
+        headers=deepcopy(dict(event.headers)),  # a handler may do with it as it likes
+        payload=None if text is None else payloads.parse(text),
+        body=one.work.body,
+        attempt=one.number,
+        request_id=event.request_id,
+        replayed=one.trigger in (Trigger.REPLAY, Trigger.BULK),
+        dry_run=dry_run,
+    )

@@ -1,0 +1,283 @@
+"""What is an event's fault, what is nobody's, and how much time there is: one event never holds up another."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import psycopg2
+import pytest
+
+from chalicelib.adapters.event_store import EventStore
+from chalicelib.adapters.postgres import Database
+from chalicelib.deliveries import Event
+from chalicelib.handling import Handler
+from chalicelib.processing.attempts import Runner, Work
+from chalicelib.processing.engine import Processor
+from chalicelib.processing.settling import Kind, Outcome
+from devstack.postgres import Server
+from tests.integration.world import POLICY, World, effect, now, numbered, work
+
+
+def kinds(outcomes: dict[Any, Outcome], batch: list[Work]) -> list[tuple[Kind, int]]:
+    return [(outcomes[item.event.id].kind, outcomes[item.event.id].attempts) for item in batch]
+
+
+class Clocked:
+    """An invocation's time, which handlers use up by saying so."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def __call__(self) -> float:
+        return self.left
+
+
+# Whose fault
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "55P03"])
+def test_events_that_always_find_a_lock_taken_do_not_starve_their_mates(world: World, sqlstate: str) -> None:
+    def contended(event: Event, db: Any) -> None:
+        effect(event, db)
+        if event.payload["n"] < 0:
+            db.execute(f"DO $$ BEGIN RAISE EXCEPTION 'busy' USING ERRCODE = '{sqlstate}'; END $$")
+
+    batch = numbered(-1, -2, *range(1, 9))
+    outcomes = world.processor(contended).process(batch)
+    assert kinds(outcomes, batch) == [(Kind.RETRY, 0)] * 2 + [(Kind.PROCESSED, 1)] * 8
+
+
+def test_what_is_nobodys_fault_is_charged_once_it_has_happened_too_often(world: World) -> None:
+    def contended(event: Event, db: Any) -> None:
+        db.execute("DO $$ BEGIN RAISE EXCEPTION 'busy' USING ERRCODE = '55P03'; END $$")
+
+    [item] = numbered(1)
+    processor = world.processor(contended)
+    patience = POLICY.max_attempts + POLICY.max_uncharged
+    charged = []
+    for receives in range(1, patience + 4):
+        item = replace(item, receives=receives)
+        charged.append(processor.process([item])[item.event.id])
+    assert [o.attempts for o in charged] == [0] * patience + [1, 2, 3]
+    assert charged[-1].kind is Kind.DEAD
+
+
+def test_a_permission_that_a_trigger_lacks_for_one_event_is_that_events_own(world: World) -> None:
+    """Almost any SQLSTATE once counted as an absent database."""
+    world.query(
+        "CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.payload ->> 'n' = '2' THEN PERFORM NEW.no_such_column; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER picky BEFORE INSERT ON postern.events FOR EACH ROW EXECUTE FUNCTION picky()"
+    )
+    batch = numbered(1, 2, 3)
+    for receives in (1, 2, 3):
+        left = [replace(item, receives=receives) for item in batch]
+        outcomes = world.processor(effect).process(left)
+    assert [outcomes[item.event.id].kind for item in batch] == [
+        Kind.ALREADY_PROCESSED,
+        Kind.DEAD,  # by its receives: not even its failure can be written
+        Kind.ALREADY_PROCESSED,
+    ]
+    assert world.rows() == [("processed", 1)] * 2
+    assert world.query("SELECT count(*) FROM postern.dedup_keys") == [(2,)]
+
+
+def test_an_absent_database_is_tried_once_an_invocation(world: World) -> None:
+    tried: list[bool] = []
+
+    def nowhere(fresh: bool) -> str:
+        tried.append(fresh)
+        return "postgresql://nobody@127.0.0.1:1/none"
+
+    processor = Processor(EventStore(Database(nowhere)), Runner([], POLICY, now, 10))
+    outcomes = processor.process(numbered(*range(10)))
+    assert {(o.kind, o.attempts) for o in outcomes.values()} == {(Kind.RETRY, 0)}
+    assert len(tried) == 2  # the attempt, and the proof
+
+
+@pytest.fixture
+def frozen_server(tmp_path: Any) -> Any:
+    server = Server(tmp_path / "postgres", {"io_method": "sync"})
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_database_that_freezes_under_a_handler_is_not_the_handlers_fault(frozen_server: Server) -> None:
+    from chalicelib.adapters.migrations import migrate
+
+    migrate(frozen_server.url)
+    world = World(frozen_server.url, [])
+    processes = [psutil.Process(frozen_server.child.pid)]
+
+    def freeze() -> None:
+        everyone = [*processes, *processes[0].children(recursive=True)]
+        for process in everyone:
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        for process in everyone:
+            process.send_signal(signal.SIGCONT)
+
+    def slow(event: Event, db: Any) -> None:
+        thread = threading.Thread(target=freeze)
+        thread.start()
+        try:
+            db.execute("SELECT pg_sleep(0.3)")
+        finally:
+            thread.join()
+
+    [item] = numbered(1)
+    database = world.database()
+    handlers = [Handler("shop", "*", slow, timeout=0.6)]
+    outcome = world.processor(handlers=handlers, database=database).process([item])[item.event.id]
+    assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 0)
+    assert "did not answer for" in outcome.reason
+    database.close()
+
+
+# Time
+
+
+def test_a_handlers_time_limit_does_not_apply_to_the_insert_of_its_event(world: World) -> None:
+    body = json.dumps({"n": 1, "x": base64.b64encode(os.urandom(4_300_000)).decode()}).encode()
+    for limit in (0.2, 0.05):
+        item = work(body=body)
+        processor = world.processor(handlers=[Handler("shop", "*", lambda event, db: None, timeout=limit)])
+        assert processor.process([item])[item.event.id].kind is Kind.PROCESSED
+
+
+def test_entity_and_version_functions_have_a_time_limit(world: World) -> None:
+    def entity(event: Event) -> str:
+        time.sleep(30)
+        return "x"
+
+    processor = world.processor(handlers=[Handler("shop", "*", effect, timeout=0.3, entity=entity)])
+    [item] = numbered(1)
+    started = time.monotonic()
+    outcome = processor.process([item])[item.event.id]
+    assert time.monotonic() - started < 10
+    assert (outcome.attempts, outcome.reason.partition(":")[0]) == (1, "HandlerTimeout")
+
+
+def test_a_handlers_statements_together_take_no_longer_than_it_may(world: World) -> None:
+    def handler(event: Event, db: Any) -> None:
+        db.execute("SELECT pg_sleep(0.8)")
+        db.execute("SELECT pg_sleep(30)")
+
+    processor = world.processor(handlers=[Handler("shop", "*", handler, timeout=1)])
+    [item] = numbered(1)
+    started = time.monotonic()
+    outcome = processor.process([item])[item.event.id]
+    assert time.monotonic() - started < 10
+    assert outcome.reason.startswith("HandlerTimeout: It took longer than 1 s.")
+
+
+def test_a_dedup_key_is_never_committed_without_its_event(world: World) -> None:
+    clock = Clocked(8.0)
+
+    def slow(event: Event, db: Any) -> None:
+        effect(event, db)
+        clock.left -= 1.2
+
+    batch = numbered(*range(6))
+    processor = Processor(EventStore(world.database()), Runner([Handler("shop", "*", slow)], POLICY, now, 2))
+    outcomes = processor.process(batch, clock)
+    late = [item for item in batch if outcomes[item.event.id].kind is Kind.RETRY]
+    assert 0 < len(late) < 6
+    assert world.query("SELECT count(*) FROM postern.dedup_keys") == [(6 - len(late),)]
+    # The provider delivers it once more, meanwhile.
+    again = work(late[-1].event.dedup_key)
+    assert world.processor(effect).process([again])[again.event.id].kind is Kind.PROCESSED
+
+
+def test_an_event_whose_handlers_may_take_longer_than_there_is_runs_all_the_same(world: World) -> None:
+    """Two handlers of ten seconds, and an invocation of twenty."""
+    two = [Handler("shop", "two", effect), Handler("shop", "two", effect)]
+    batch = [work(), work(type="two"), work(), work(type="two"), work()]
+    processor = world.processor(effect, handlers=two)
+    outcomes = processor.process(batch, lambda: 20.0)
+    assert {outcome.kind for outcome in outcomes.values()} == {Kind.PROCESSED}
+
+
+def test_whom_the_invocations_end_cuts_short_is_not_charged_unless_it_had_all_of_it(world: World) -> None:
+    clock = Clocked(60.0)
+
+    def handler(event: Event, db: Any) -> None:
+        if event.payload["n"] == 1:
+            clock.left = 4.5
+            effect(event, db)
+        else:
+            time.sleep(30)
+
+    processor = world.processor(handlers=[Handler("shop", "*", handler, timeout=20)])
+    batch = numbered(1, 2)
+    assert kinds(processor.process(batch, clock), batch) == [(Kind.PROCESSED, 1), (Kind.RETRY, 0)]
+    outcome = processor.process(batch[1:], lambda: 4.5)[batch[1].event.id]
+    assert (outcome.attempts, outcome.reason.partition(":")[0]) == (1, "HandlerTimeout")
+
+
+def test_progress_is_made_though_a_commit_is_refused_and_handlers_need_most_of_the_time(world: World) -> None:
+    world.query("CREATE TABLE strict (n integer UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    clock = Clocked(20.0)
+
+    def handler(event: Event, db: Any) -> None:
+        clock.left -= 2.0
+        effect(event, db)
+        if event.payload["n"] == 3:
+            db.execute("INSERT INTO strict VALUES (1), (1)")
+
+    left = numbered(*range(10))
+    done: list[Kind] = []
+    for receives in range(1, 8):
+        clock.left = 20.0
+        left = [replace(item, receives=receives) for item in left]
+        outcomes = world.processor(handler).process(left, clock)
+        done += [o.kind for o in outcomes.values() if o.kind is not Kind.RETRY]
+        left = [item for item in left if outcomes[item.event.id].kind is Kind.RETRY]
+    assert sorted(done) == [Kind.DEAD] + [Kind.PROCESSED] * 9
+    assert world.effects() == 9
+
+
+# What is whose
+
+
+def test_an_unqualified_table_is_the_teams_before_it_is_posterns(world: World) -> None:
+    """Also where the role is called like the schema, as here."""
+    world.query("CREATE TABLE public.issues (state text); INSERT INTO public.issues VALUES ('theirs')")
+    [item] = numbered(1)
+    processor = world.processor(lambda event, db: db.execute("UPDATE issues SET state = 'mended'"))
+    assert processor.process([item])[item.event.id].kind is Kind.PROCESSED
+    assert world.query("SELECT state FROM public.issues") == [("mended",)]
+
+
+def test_a_column_of_ones_own_does_not_keep_a_day_from_getting_its_partition(world: World) -> None:
+    world.query(
+        "ALTER TABLE postern.events ADD COLUMN customer text GENERATED ALWAYS AS (payload ->> 'customer') STORED"
+    )
+    world.processor(effect).process(numbered(1, 2))
+    day = "(now() AT TIME ZONE 'UTC')::date"
+    [(name,)] = world.query(f"SELECT 'events_' || to_char({day}, 'YYYYMMDD')")
+    world.query(f"DROP TABLE postern.{name}")
+    batch = [work(body=b'{"customer": "zoe"}')]
+    world.processor(effect).process(batch)
+    assert world.query(f"SELECT postern.make_partition('events', {day})") == [(1,)]
+    [(id,)] = world.query(f"SELECT id::text FROM postern.{name}")
+    assert world.query(f"SELECT postern.retire_partition('events', '{name}', ARRAY[%s]::uuid[], false)", id) == [(1,)]
+    assert world.query("SELECT customer FROM postern.events") == [("zoe",)]
+    world.query(f"DELETE FROM postern.events; SELECT postern.drop_retired('events', '{name}_retired', '-infinity')")
+    assert world.query("SELECT customer FROM postern.events") == [("zoe",)]
+
+
+def test_the_seal_holds_only_while_handlers_are_at_work(world: World) -> None:
+    with pytest.raises(psycopg2.errors.InvalidTransactionTermination):
+        world.query("INSERT INTO postern.seals DEFAULT VALUES")
+    world.processor(effect).process(numbered(1))
+    assert world.query("SELECT count(*) FROM postern.seals") == [(0,)]
