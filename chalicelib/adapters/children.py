@@ -33,8 +33,7 @@ def in_child(work: Callable[[], bytes], seconds: float) -> bytes:
         answer = _read(reader, time.monotonic() + seconds)
     finally:
         os.close(reader)
-        os.kill(child, signal.SIGKILL)  # what it may still be at is nobody's business any more
-        _, status = os.waitpid(child, 0)
+        status = _end(child)
     if answer is None:
         raise FunctionEnded(f"The process did not end within {seconds:.3g} s.")
     if not answer.endswith(b"\n"):
@@ -59,6 +58,15 @@ def _answer(work: Callable[[], bytes], writer: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end(child: int) -> int:
+    """Its status; what it may still be at is nobody's business any more."""
+    try:
+        os.kill(child, signal.SIGKILL)
+        return os.waitpid(child, 0)[1]
+    except (ProcessLookupError, ChildProcessError):
+        return 0  # a library of the team's has reaped it
 
 
 def _end_with_parent() -> None:

@@ -212,7 +212,7 @@ class EventTransaction:
 
     def settle(self, replay: Replay, state: str, tries: int, error: str | None) -> None:
         values = {"replay_id": replay.replay_id, "event_id": replay.id, "state": state, "tries": tries}
-        self._session.run("settle_replay_item", {**values, "error": error and error.replace("\0", "\ufffd")[:1000]})
+        self._session.run("settle_replay_item", {**values, "error": (_text(error) or "")[:1000] or None})
 
     # Handlers
 

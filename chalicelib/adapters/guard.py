@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -39,6 +40,7 @@ _ENDS_TRANSACTION = re.compile(
 _MAYBE = re.compile(r"commit|end|abort|rollback|prepare", re.IGNORECASE)
 # A setting outlives its statement, and one of the team's own (`app.tenant`) shows in no list of settings.
 _SETS = re.compile(r"(?:^|;)\s*(?:set|reset|discard)\b(?!\s+constraints\b)|\bset_config\b", re.IGNORECASE)
+_ALL_CONSTRAINTS = re.compile(r"\bset\s+constraints\s+all\b", re.IGNORECASE)
 _MAYBE_SETS = re.compile(r"\bset\b|set_config|\breset\b|\bdiscard\b", re.IGNORECASE)
 
 
@@ -78,8 +80,14 @@ class HandlerCursor(psycopg2.extensions.cursor):
 
     def execute(self, query: str | bytes | Composable, vars: Any = None) -> None:
         # With its values in it: one may be psycopg2's AsIs, which stands for SQL.
-        self._check(query if vars is None else self.mogrify(query, vars))
+        text = self._check(query if vars is None else self.mogrify(query, vars))
+        if not _ALL_CONSTRAINTS.search(text):
+            super().execute(query, vars)
+            return
+        # The seal is a deferred constraint as well, and is not meant.
+        super().execute("DELETE FROM postern.seals WHERE id = pg_current_xact_id()")
         super().execute(query, vars)
+        super().execute("SET CONSTRAINTS postern.seals_hold DEFERRED; INSERT INTO postern.seals DEFAULT VALUES")
 
     def executemany(self, query: str | bytes | Composable, vars_list: Any) -> None:
         every = list(vars_list)
@@ -96,16 +104,18 @@ class HandlerCursor(psycopg2.extensions.cursor):
         self._check(procname)
         super().callproc(procname, parameters)
 
-    def _check(self, query: str | bytes | Composable) -> None:
+    def _check(self, query: str | bytes | Composable) -> str:
+        """The statements' text."""
         if isinstance(query, Composable):
             query = query.as_string(self)
         text = query.decode("latin-1") if isinstance(query, bytes) else query
         if not isinstance(text, str):
-            return
+            return ""
         if ends_transaction(text):
             raise TransactionControlForbidden(_SENTENCE)
         if isinstance(self.connection, GuardedConnection) and changes_settings(text):
             self.connection.settings_changed = True
+        return text
 
 
 class GuardedConnection(psycopg2.extensions.connection):
@@ -143,10 +153,11 @@ class GuardedConnection(psycopg2.extensions.connection):
     def end_interruption(self) -> None:
         """Returns when no cancellation is on its way any more that would meet the next statement."""
         until = time.monotonic() + _CANCELLING_SECONDS
-        while self._canceller and os.waitpid(self._canceller, os.WNOHANG) == (0, 0):
-            if time.monotonic() > until:
-                os.kill(self._canceller, signal.SIGKILL)
-            time.sleep(0.005)
+        with suppress(ChildProcessError):
+            while self._canceller and os.waitpid(self._canceller, os.WNOHANG) == (0, 0):
+                if time.monotonic() > until:
+                    os.kill(self._canceller, signal.SIGKILL)
+                time.sleep(0.005)
         self._canceller = 0
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:

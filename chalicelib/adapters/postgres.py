@@ -212,6 +212,7 @@ class Session:
             raise HandlerFailed(exc) from exc
         finally:
             connection.lent = False
+            connection.cursor_factory = psycopg2.extensions.cursor
             connection.end_interruption()
         if connection.closed:
             raise DatabaseUnavailable("The connection was lost.")
@@ -295,6 +296,7 @@ def _open(dsn: str) -> GuardedConnection:
 def _settle(connection: GuardedConnection) -> None:
     """The session's settings as they have to be, whatever was done with it before."""
     connection.settings_changed = False
+    connection.cursor_factory = psycopg2.extensions.cursor  # a handler may have chosen one for its own rows
     with connection.cursor() as cursor:
         cursor.execute(queries()["settle_session"])
         ((connection.settings,),) = cursor.fetchall()

@@ -134,8 +134,7 @@ class Runner:
 
     def prepare(self, one: Try, *, dry_run: bool = False) -> Try:
         """Finds its handlers, and what each says the event is about. What goes wrong in that is its `error`."""
-        event = one.work.event
-        handlers = [h for h in self.handlers if h.takes(event.source, event.type)]
+        handlers = self.handlers_of(one.work)
         if not handlers:
             return one
         placed: list[tuple[Handler, Place | None]] = []
@@ -155,8 +154,6 @@ class Runner:
     def run(self, one: Try, connection: Connection, order: Order, clock: Clock) -> Attempt:
         """Runs its handlers. Raises HandlerRaised, and what the connection raises when it is no longer one."""
         started = self.now()
-        if one.error is not None:
-            raise HandlerRaised(one, one.whose) from one.error
         current = [(handler, place) for handler, place in one.handlers if not order.is_stale(place)]
         status = Status.PROCESSED if len(current) == len(one.handlers) else Status.STALE
         if current:
@@ -172,9 +169,16 @@ class Runner:
         result = Result(status, one.number, processed_at=started)
         return self._attempt(one, started, result)
 
+    def raised(self, one: Try) -> HandlerRaised:
+        """What went wrong in preparing it."""
+        error = HandlerRaised(one, one.whose)
+        error.__cause__ = one.error
+        return error
+
     def failed(self, one: Try, error: BaseException, whose: str) -> Attempt:
         """A try that came to nothing, and is charged."""
-        failure = failure_of(error, whose or ", ".join(handler.name for handler, _ in one.handlers))
+        # None of the team's own code may run here: it may be what ended the function.
+        failure = failure_of(error, whose or ", ".join(handler.name for handler in self.handlers_of(one.work)))
         gives_up = failure.permanent or self.policy.is_last(one.spent + 1)
         result = Result(Status.DEAD if gives_up else Status.FAILED, one.number, error=failure.text)
         return self._attempt(one, self.now(), result, failure)
@@ -183,13 +187,16 @@ class Runner:
         took = (self.now() - started) / timedelta(milliseconds=1)
         return Attempt(one.work.event, one.trigger, started, max(0.0, took), result, failure, one.replay_id)
 
+    def handlers_of(self, work: Work) -> list[Handler]:
+        return [handler for handler in self.handlers if handler.takes(work.event.source, work.event.type)]
+
     def limit(self, handler: Handler) -> float:
         """How many seconds it may take."""
         return handler.timeout or self.timeout_seconds
 
-    def seconds(self, one: Try) -> float:
+    def seconds(self, work: Work) -> float:
         """How many seconds its handlers may take in all."""
-        return sum(self.limit(handler) for handler, _ in one.handlers)
+        return sum(map(self.limit, self.handlers_of(work)))
 
 
 @dataclass

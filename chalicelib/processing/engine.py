@@ -43,6 +43,10 @@ _MAX_PARTITION_CHANGES = 10
 # Of the bodies in one transaction: parsed, and written as text, they take a multiple of it.
 _MAX_GROUP_BYTES = 8_000_000
 
+# Beside its handlers' own time, what a process of its own has to connect, and to roll back and answer.
+_STARTING_SECONDS = 4.0
+_ANSWERING_SECONDS = 1.5
+
 _NO_TIME = "no time left in this invocation"
 
 
@@ -104,18 +108,20 @@ class Processor:
         # SQS may put two copies of one message into one batch; they are one event. It keeps no order, either.
         messages = list({key_of(message): message for message in batch}.values())
         live = sorted((m for m in messages if isinstance(m, Work)), key=lambda work: work.event.received_at)
-        asked = [m for m in messages if isinstance(m, Asked)]
+        # Whether a replay has had a verdict stands in its item; a process of its own costs less than to ask.
+        asked = sorted((m for m in messages if isinstance(m, Asked)), key=lambda asked: asked.receives > 1)
         outcomes: dict[Key, Outcome] = {}
         try:
             suspects = self._suspects(live)
             trusted = [work for work in live if work.event.id not in suspects]
             for work, cause in self._together(trusted, clock, outcomes):
                 outcomes[work.event.id] = self._alone(work, clock, cause)
-            for message in asked:
-                outcomes[key_of(message)] = self._alone(message, clock)
             for work in live:
                 if work.event.id in suspects:
                     outcomes[work.event.id] = self._watched(work, clock)
+            for message in asked:
+                try_alone = self._watched if message.receives > 1 else self._alone
+                outcomes[key_of(message)] = try_alone(message, clock)
         except Outage as exc:
             away = Outcome(Kind.RETRY, reason=f"database: {exc}")
             outcomes = {key_of(message): away for message in messages} | outcomes
@@ -166,16 +172,22 @@ class Processor:
 
     def _run(self, messages: Sequence[Message], tx: Transaction, clock: Clock) -> tuple[dict[Key, Outcome], int]:
         outcomes, turns = open_turns(messages, tx)
-        turns = [replace(turn, one=self.runner.prepare(turn.one)) for turn in turns]
-        order = Order(tx.lock_entities([entity for turn in turns for entity in turn.one.entities]))
         at = {key_of(message): n for n, message in enumerate(messages)}
+        turns = [self._prepared(turn, at) for turn in turns]
+        order = Order(tx.lock_entities([entity for turn in turns for entity in turn.one.entities]))
         made, begun = self._run_handlers(turns, at, tx, order, clock)
         tx.release([message.event for message in messages[begun:] if isinstance(message, Work)])
         outcomes = {key: outcome for key, outcome in outcomes.items() if at[key] < begun}
         outcomes |= close_turns(made, tx)
-        tx.close_tries([_event_of(message) for message in messages if message.receives > 1])
+        tx.close_tries([_try_of(message) for message in messages if message.receives > 1])
         tx.advance(order.advanced)
         return outcomes, begun
+
+    def _prepared(self, turn: Turn, at: Mapping[Key, int]) -> Turn:
+        one = self.runner.prepare(turn.one)
+        if one.error is not None:
+            raise GroupFailed(self.runner.raised(one), at[key_of(turn.message)])
+        return replace(turn, one=one)
 
     def _run_handlers(
         self, turns: Sequence[Turn], at: Mapping[Key, int], tx: Transaction, order: Order, clock: Clock
@@ -187,7 +199,7 @@ class Processor:
         with tx.handlers_at_work(max(limits)) if limits else nullcontext():
             for turn in turns:
                 place = at[key_of(turn.message)]
-                if made and turn.one.handlers and clock.left() < self.runner.seconds(turn.one):
+                if made and turn.one.handlers and clock.left() < self.runner.seconds(turn.one.work):
                     begun = place
                     break
                 try:
@@ -252,9 +264,9 @@ class Processor:
             try:
                 with self.store.transaction() as tx:
                     outcomes, turns = open_turns([message], tx)
-                    made = [(turn, self._failed(turn, error, whose)) for turn in turns]
+                    made = [(turn, self.runner.failed(turn.one, error, whose)) for turn in turns]
                     outcomes |= close_turns(made, tx)
-                    tx.close_tries([_event_of(message)])
+                    tx.close_tries([_try_of(message)])
                 return outcomes[key_of(message)]
             except DatabaseUnavailable as exc:
                 self._prove_presence(exc)
@@ -267,10 +279,13 @@ class Processor:
                     break
                 refused = exc
         self._prove_presence(refused)
-        return charged_by_receives(message.receives, _said(refused), self.policy)
-
-    def _failed(self, turn: Turn, error: BaseException, whose: str) -> Attempt:
-        return self.runner.failed(turn.one if whose else self.runner.prepare(turn.one), error, whose)
+        self._close(message)
+        if isinstance(refused, StatementFailed) and refused.passing:
+            return Outcome(Kind.RETRY, reason=_said(refused))  # its row is locked; it fails again another time
+        outcome = charged_by_receives(message.receives, _said(refused), self.policy)
+        if isinstance(message, Asked) and outcome.kind is Kind.DEAD:
+            return Outcome(Kind.REPLAY_FAILED, message.receives, outcome.reason)
+        return outcome
 
     def _prove_presence(self, exc: Exception) -> None:
         """Raises Outage where the database does not answer, or takes no writes from anybody."""
@@ -291,42 +306,51 @@ class Processor:
             spent = {}
         return {work.event.id for work in again if spent.get(work.event.id, 0) < work.receives - 1}
 
-    def _watched(self, work: Work, clock: Clock) -> Outcome:
-        """Raises Outage."""
-        if not clock.has_any:
+    def _watched(self, message: Message, clock: Clock) -> Outcome:
+        """In a process of its own, for no longer than its handlers may take. Raises Outage."""
+        needed = self.runner.seconds(message) if isinstance(message, Work) else self.runner.timeout_seconds
+        if not clock.has_any or (clock.left() < needed and not clock.is_whole):
             return Outcome(Kind.RETRY, reason=_NO_TIME)
         if self.isolate is None:
-            return self._alone(work, clock)
+            return self._alone(message, clock)
+        seconds = min(clock.left(), needed + _STARTING_SECONDS + _ANSWERING_SECONDS)
         try:
-            opened = self.store.open_try(work.event.id, clock.left())
+            opened = self.store.open_try(_try_of(message), seconds)
         except (DatabaseUnavailable, StatementFailed) as exc:
             self._prove_presence(exc)
             return Outcome(Kind.RETRY, reason=_said(exc))
         if opened is Opened.BUSY:
             return Outcome(Kind.RETRY, reason="another function is at it")
         if opened is Opened.LEFT:
-            return self._charge(work, FunctionEnded("The function ended while this event was being processed."))
+            return self._charge(message, FunctionEnded("The function ended while this event was being processed."))
+        # It ends before its parent would end it, and says what came of it.
+        its_own = clock.part(seconds - _ANSWERING_SECONDS)
         try:
-            kind, attempts, reason = json.loads(self.isolate(lambda: self._in_child(work, clock), clock.left()))
+            kind, attempts, reason = json.loads(self.isolate(lambda: self._in_child(message, its_own), seconds))
         except FunctionEnded as exc:
-            return self._charge(work, exc)
+            return self._charge(message, exc)
+        except OSError as exc:  # no more processes, say
+            self._close(message)
+            return Outcome(Kind.RETRY, reason=_said(exc))
         if kind == Kind.RETRY and not attempts:
-            self._close(work.event.id)
+            self._close(message)
         return Outcome(Kind(kind), attempts, reason)
 
-    def _in_child(self, work: Work, clock: Clock) -> bytes:
+    def _in_child(self, message: Message, clock: Clock) -> bytes:
         self.store.leave_connection()
         try:
-            outcome = self._alone(work, clock)
+            outcome = self._alone(message, clock)
         except Outage as exc:
             outcome = Outcome(Kind.RETRY, reason=f"database: {exc}")
         return json.dumps([outcome.kind, outcome.attempts, outcome.reason]).encode()
 
-    def _close(self, id: UUID) -> None:
-        """It was tried and nothing came of it, which is no fault of its own."""
+    def _close(self, message: Message) -> None:
+        """It was tried and nothing came of it that could be written, which is no fault of its own."""
+        if message.receives == 1:
+            return
         try:
             with self.store.transaction() as tx:
-                tx.close_tries([id])
+                tx.close_tries([_try_of(message)])
         except (DatabaseUnavailable, StatementFailed) as exc:
             self._prove_presence(exc)
 
@@ -344,8 +368,11 @@ def _by_size(works: Sequence[Work]) -> list[list[Work]]:
     return groups
 
 
-def _event_of(message: Message) -> UUID:
-    return message.event.id if isinstance(message, Work) else message.replay.id
+def _try_of(message: Message) -> UUID:
+    """What its try is recorded by: a replay's is none of the live event's."""
+    if isinstance(message, Work):
+        return message.event.id
+    return UUID(int=message.replay.id.int ^ message.replay.replay_id.int)
 
 
 def _said(cause: BaseException) -> str:

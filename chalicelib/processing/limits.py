@@ -40,6 +40,8 @@ def time_limit(
         return
 
     def expire(number: int, frame: FrameType | None) -> None:
+        if ended:
+            return
         if rest and time.monotonic() - started >= rest:
             # Somebody else's timer, which ends whatever cannot be interrupted.
             signal.signal(signal.SIGALRM, before)
@@ -48,15 +50,20 @@ def time_limit(
         raise HandlerTimeout(seconds, cut_short=cut_short)
 
     expired: list[bool] = []
+    ended: list[bool] = []
     started = time.monotonic()
     before = signal.signal(signal.SIGALRM, expire)
     rest, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_AFTER_SECONDS)
     if interrupt is not None:
         _alarm.set(seconds, interrupt)
     try:
-        yield
-        if expired:  # and caught
-            raise HandlerTimeout(seconds, cut_short=cut_short)
+        # Two of them, for the signal may come in the first one as well.
+        try:
+            yield
+            if expired:  # and caught
+                raise HandlerTimeout(seconds, cut_short=cut_short)
+        finally:
+            ended.append(True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -121,9 +128,9 @@ _WHOLE = 0.8
 class Clock:
     """What an invocation has left for its events, in seconds; `time_left` is what it has left in all."""
 
-    def __init__(self, time_left: Callable[[], float]) -> None:
+    def __init__(self, time_left: Callable[[], float], whole: float | None = None) -> None:
         self._time_left = time_left
-        self._whole = self.left()
+        self._whole = self.left() if whole is None else whole
 
     def left(self) -> float:
         return self._time_left() - _KEPT_SECONDS
@@ -136,3 +143,8 @@ class Clock:
     def is_whole(self) -> bool:
         """Whether what is begun now has as much time as it could ever have."""
         return self.left() >= self._whole * _WHOLE
+
+    def part(self, seconds: float) -> Clock:
+        """A clock that has run out in so many seconds, for a part of this invocation."""
+        ends = time.monotonic() + seconds + _KEPT_SECONDS
+        return Clock(lambda: ends - time.monotonic(), self._whole)

@@ -164,6 +164,8 @@ LEAVING: dict[str, Way] = {
     "an open cursor": leaves("DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
     "a session's lock": leaves("SELECT pg_advisory_lock(7)"),
     "a listen": leaves("LISTEN somebody"),
+    "all constraints at once": leaves("SET CONSTRAINTS ALL IMMEDIATE"),
+    "a kind of cursor": lambda event, db: setattr(db.connection, "cursor_factory", psycopg2.extras.RealDictCursor),
 }
 
 

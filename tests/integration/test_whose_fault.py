@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +17,18 @@ import psutil
 import psycopg2
 import pytest
 
+from chalicelib.adapters.children import in_child
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
 from chalicelib.deliveries import Event
+from chalicelib.envelope import Replay
 from chalicelib.handling import Handler
 from chalicelib.processing.attempts import Runner, Work
-from chalicelib.processing.engine import Processor
+from chalicelib.processing.engine import Opened, Processor
 from chalicelib.processing.settling import Kind, Outcome
+from chalicelib.processing.turns import Asked, key_of
 from devstack.postgres import Server
-from tests.integration.world import POLICY, World, effect, now, numbered, work
+from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 
 
 def kinds(outcomes: dict[Any, Outcome], batch: list[Work]) -> list[tuple[Kind, int]]:
@@ -281,3 +286,71 @@ def test_the_seal_holds_only_while_handlers_are_at_work(world: World) -> None:
         world.query("INSERT INTO postern.seals DEFAULT VALUES")
     world.processor(effect).process(numbered(1))
     assert world.query("SELECT count(*) FROM postern.seals") == [(0,)]
+
+
+# What ends the function
+
+
+def isolating(world: World, *handlers: Handler) -> Processor:
+    return Processor(EventStore(world.database()), Runner(handlers, POLICY, now, 1), in_child)
+
+
+def test_a_replay_that_ends_the_function_is_charged_and_does_not_hold_up_others(world: World) -> None:
+    [item] = numbered(1)
+    world.processor(effect).process([item])
+    replay_id = uuid.uuid4()
+    world.query(
+        "INSERT INTO postern.replays (id, kind, trigger, filter, total, rate)"
+        " VALUES (%s, 'replay', 'replay', '{}', 1, 1)",
+        str(replay_id),
+    )
+    world.query(
+        "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')",
+        str(replay_id),
+        str(item.event.id),
+    )
+    exits = Handler("shop", "order", lambda event, db: os._exit(3))
+    asked = Asked(Replay(item.event.id, "shop", "order", replay_id))
+    mate = work(type="mate")
+    seen = []
+    for receives in (2, 3, 4):
+        batch = [replace(asked, receives=receives), replace(mate, receives=receives)]
+        outcomes = isolating(world, exits).process(batch)
+        seen.append(outcomes[key_of(asked)].kind)
+    assert seen == [Kind.RETRY, Kind.RETRY, Kind.REPLAY_FAILED]
+    assert world.query("SELECT state FROM postern.replay_items") == [("failed",)]
+    assert sorted(world.rows()) == [("processed", 1), ("processed", 4)]
+
+
+def test_an_entity_function_that_ends_the_function_is_charged_without_being_run_again(world: World) -> None:
+    exits = Handler("shop", "*", effect, entity=lambda event: os._exit(3))
+    item = numbered(1)[0]
+    outcome = isolating(world, exits).process([replace(item, receives=2)])[item.event.id]
+    assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 1)
+    assert "exit code 3" in outcome.reason
+
+
+def test_an_open_try_that_was_left_once_is_tried_again_and_charged_the_second_time(world: World) -> None:
+    """Once it may have been an outage."""
+    [item] = numbered(1)
+    item = replace(item, receives=5)
+    store = EventStore(world.database())
+    outcomes = []
+    for _ in range(2):
+        assert store.open_try(item.event.id, 60) is Opened.NOW
+        outcomes.append(isolating(world, Handler("shop", "*", effect)).process([item])[item.event.id])
+        world.query("UPDATE postern.open_tries SET ends_at = now()")
+    assert [(o.kind, o.reason) for o in outcomes] == [(Kind.RETRY, "another function is at it")] * 2
+    outcome = isolating(world, Handler("shop", "*", effect)).process([item])[item.event.id]
+    assert (outcome.attempts, outcome.reason.partition(":")[0]) == (1, "FunctionEnded")
+    outcome = isolating(world, Handler("shop", "*", effect)).process([item])[item.event.id]
+    assert (outcome.kind, world.query("SELECT count(*) FROM postern.open_tries")) == (Kind.PROCESSED, [(0,)])
+
+
+def test_who_cannot_write_its_failure_for_a_lock_is_not_charged(world: World) -> None:
+    [item] = numbered(1)
+    world.processor(fails_for(1)).process([item])
+    with contextlib.closing(psycopg2.connect(world.url)) as other, other.cursor() as cursor:
+        cursor.execute("SELECT FROM postern.events FOR UPDATE")
+        outcome = world.processor(fails_for(1)).process([replace(item, receives=7)])[item.event.id]
+    assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 0)

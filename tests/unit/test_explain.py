@@ -128,7 +128,7 @@ def test_a_standard_webhooks_secret_that_was_used_as_text() -> None:
         (b'{\n"a": 1}', b'{\r\n"a": 1}', "line_breaks"),
         (json.dumps(json.loads(BODY), separators=(",", ":")).encode(), BODY, "reserialised"),
         (BODY, json.dumps(json.loads(BODY), indent=4).encode(), "reserialised"),
-        (BODY, gzip.compress(BODY), "gzip"),
+        (BODY, gzip.compress(BODY, mtime=0), "gzip"),
         (gzip.compress(BODY, mtime=0), BODY, "gzip"),
         (b"", BODY, "empty_body"),
     ],

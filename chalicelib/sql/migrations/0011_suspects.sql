@@ -2,16 +2,16 @@
 -- the event comes again, and is charged for it.
 
 CREATE TABLE postern.open_tries (
-  event_id        uuid        NOT NULL,
-  opened_at       timestamptz NOT NULL DEFAULT now(),
-  ends_at         timestamptz NOT NULL,
-  server_started  timestamptz NOT NULL DEFAULT pg_postmaster_start_time(),
+  event_id   uuid        NOT NULL,
+  opened     integer     NOT NULL DEFAULT 1,
+  opened_at  timestamptz NOT NULL DEFAULT now(),
+  ends_at    timestamptz NOT NULL,
   CONSTRAINT open_tries_pkey PRIMARY KEY (event_id)
 );
 
 COMMENT ON TABLE postern.open_tries IS 'Events that are being tried in a process of their own, and those whose function ended in it.';
 COMMENT ON COLUMN postern.open_tries.ends_at IS 'When the function that tries it has ended, one way or another.';
-COMMENT ON COLUMN postern.open_tries.server_started IS 'Of PostgreSQL: a try that it has not survived is not the event''s fault.';
+COMMENT ON COLUMN postern.open_tries.opened IS 'How often it was begun without an end; twice is the event''s own fault.';
 
 -- Holds a row while handlers are at work in a transaction: a commit that comes before it is taken out fails. So whatever
 -- a handler does, nothing of its batch is committed without the events' own rows. No row here is ever committed.

@@ -66,12 +66,12 @@ LEFT JOIN postern.attempts AS attempt
 GROUP BY wanted.id
 
 -- name: open_try
--- What was left by a server that has crashed since, or by an event's own end, is nobody's.
+-- Once it may have been left by an outage, or by a crash of PostgreSQL; the second time it is the event's own.
 INSERT INTO postern.open_tries AS earlier (event_id, ends_at)
 VALUES (%(id)s, now() + make_interval(secs => %(seconds)s))
 ON CONFLICT (event_id) DO UPDATE
-SET opened_at = now(), ends_at = excluded.ends_at, server_started = excluded.server_started
-WHERE earlier.server_started <> excluded.server_started
+SET opened = earlier.opened + 1, opened_at = now(), ends_at = excluded.ends_at
+WHERE earlier.ends_at <= now() AND earlier.opened = 1
 RETURNING event_id
 
 -- name: earlier_try
