@@ -43,10 +43,6 @@ _MAX_PARTITION_CHANGES = 10
 # Of the bodies in one transaction: parsed, and written as text, they take a multiple of it.
 _MAX_GROUP_BYTES = 8_000_000
 
-# Beside its handlers' own time, what a process of its own has to connect, and to roll back and answer.
-_STARTING_SECONDS = 4.0
-_ANSWERING_SECONDS = 1.5
-
 _NO_TIME = "no time left in this invocation"
 
 
@@ -89,11 +85,15 @@ class GroupFailed(Exception):
 
 @dataclass(frozen=True)
 class Processor:
-    """Processes batches. Without `isolate` suspects are tried in this process."""
+    """Processes batches. Without `isolate` suspects are tried in this process.
+
+    `margin_seconds`: what a process of its own has beside its handlers' time, to connect, roll back and answer.
+    """
 
     store: Store
     runner: Runner
     isolate: Isolate | None = None
+    margin_seconds: float = 5.0
 
     @property
     def policy(self) -> RetryPolicy:
@@ -313,7 +313,7 @@ class Processor:
             return Outcome(Kind.RETRY, reason=_NO_TIME)
         if self.isolate is None:
             return self._alone(message, clock)
-        seconds = min(clock.left(), needed + _STARTING_SECONDS + _ANSWERING_SECONDS)
+        seconds = min(clock.left(), needed + self.margin_seconds)
         try:
             opened = self.store.open_try(_try_of(message), seconds)
         except (DatabaseUnavailable, StatementFailed) as exc:
@@ -324,7 +324,7 @@ class Processor:
         if opened is Opened.LEFT:
             return self._charge(message, FunctionEnded("The function ended while this event was being processed."))
         # It ends before its parent would end it, and says what came of it.
-        its_own = clock.part(seconds - _ANSWERING_SECONDS)
+        its_own = clock.part(seconds - self.margin_seconds / 3)
         try:
             kind, attempts, reason = json.loads(self.isolate(lambda: self._in_child(message, its_own), seconds))
         except FunctionEnded as exc:

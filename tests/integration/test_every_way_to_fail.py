@@ -34,6 +34,7 @@ from tests.integration.world import World, effect, now, numbered
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2, max_uncharged=2)
 TIMEOUT_SECONDS = 0.25
 INVOCATION_SECONDS = 8.0
+MARGIN_SECONDS = 1.8
 MAX_INVOCATIONS = 12
 
 Way = Callable[[Event, Any], object]
@@ -189,7 +190,6 @@ ENDING: dict[str, Way] = {
     "exits": exits,
     "is killed": is_killed,
     "a segmentation fault": is_a_segmentation_fault,
-    "C code that never returns": never_returns_from_c,
 }
 
 
@@ -257,7 +257,7 @@ class Function:
         database = self.world.database()
         runner = Runner([Handler("shop", "*", self.handler)], POLICY, now, TIMEOUT_SECONDS)
         consumer = Consumer(
-            processor=lambda: Processor(EventStore(database), runner, in_child),
+            processor=lambda: Processor(EventStore(database), runner, in_child, MARGIN_SECONDS),
             keep=EventStore(database).keep,
             queue=queue,
             dead_letters=letters,
@@ -338,5 +338,9 @@ def test_what_is_left_behind_reaches_nobody_else(world: World, way: str, bad: in
 @places
 @pytest.mark.parametrize("way", ENDING)
 def test_what_ends_the_function_is_singled_out(world: World, way: str, bad: int, partial: bool) -> None:
-    seconds = 4.2 if way == "C code that never returns" else INVOCATION_SECONDS
-    drain(Function(world, ENDING[way], bad, partial, forked=True, seconds=seconds), "dead")
+    drain(Function(world, ENDING[way], bad, partial, forked=True), "dead")
+
+
+@pytest.mark.parametrize(("bad", "partial"), [(0, True), (5, False), (9, True)])
+def test_c_code_that_never_returns_is_singled_out(world: World, bad: int, partial: bool) -> None:
+    drain(Function(world, never_returns_from_c, bad, partial, forked=True, seconds=6.8), "dead")
