@@ -35,7 +35,7 @@ class EventStore:
             yield EventTransaction(session)
 
     def takes_writes(self) -> bool:
-        """Whether the database answers, and takes an event like any other. Nothing of it stays."""
+        """Whether the database answers, and takes an event like any other, with all that it needs. Nothing stays."""
         at = datetime.now(UTC)
         id = new_event_id(at)
         probe = Work(Accepted(id, "postern", "probe", str(id), at, {}, b"{}"), b"{}")
@@ -43,6 +43,9 @@ class EventStore:
             with self._database.transaction() as session:
                 tx = EventTransaction(session)
                 tx.claim([probe.event])
+                tx.close_tries([id])
+                with tx.handlers_at_work(1):
+                    pass
                 tx.insert([(probe, Result(Status.PROCESSED, 1, processed_at=at))])
                 raise _TakenBack
         except _TakenBack:

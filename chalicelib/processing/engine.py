@@ -240,6 +240,8 @@ class Processor:
                 if cause.row_refused and isinstance(message, Work) and message.payload_fits:
                     message, cause = replace(message, payload_fits=False), None
                     continue
+                if not cause.passing:
+                    self._prove_presence(cause)  # a migration may be still to come, say
             if self._is_nobodys(cause) and self.policy.is_patient_with(message.receives):
                 return Outcome(Kind.RETRY, reason=_said(cause))
             return self._charge(message, cause)

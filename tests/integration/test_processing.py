@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -407,3 +408,22 @@ def test_an_event_is_not_charged_for_a_migration_that_is_still_to_come(
     assert (world.rows(), world.effects()) == ([], 0)
     process(batch, *functions)
     assert sorted(attempts for _, attempts in world.rows()) == [1, 1]
+
+
+@pytest.mark.parametrize("table", ["seals", "open_tries"])
+@pytest.mark.parametrize("functions", [(effect,), (fail,)], ids=["handled", "poisoned"])
+def test_a_table_that_is_still_to_come_costs_no_event_an_attempt(
+    process: Process, world: World, table: str, functions: tuple[Any, ...]
+) -> None:
+    batch = numbered(1, 2)
+    world.query(f"ALTER TABLE postern.{table} RENAME TO away")
+    for receives in (1, 2, 3, 4):
+        outcomes = process([replace(item, receives=receives) for item in batch], *functions)
+        assert {(o.kind, o.attempts) for o in outcomes.values()} <= {
+            (Kind.RETRY, 0),
+            (Kind.PROCESSED, 1),
+            (Kind.ALREADY_PROCESSED, 0),
+        }
+    world.query(f"ALTER TABLE postern.away RENAME TO {table}")
+    process(batch, *functions)
+    assert [attempts for _, attempts in world.rows()] == [1, 1]
