@@ -143,8 +143,11 @@ class BodyUnavailable(PosternError):
     """The body that the message points to cannot be read now, or is gone for good."""
 
     @property
-    def is_gone(self) -> bool:
-        return str(self) == "NoSuchKey"
+    def is_refused(self) -> bool:
+        """Whether S3 answered that there is none. To a role that may not list the bucket, such as ours, it calls that a
+        denied access.
+        """
+        return str(self) in ("NoSuchKey", "AccessDenied")
 
 
 class HandlerFailed(PosternError):

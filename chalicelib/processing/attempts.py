@@ -110,9 +110,8 @@ class Try:
 class HandlerRaised(Exception):
     """A handler of this event raised; the cause is what. `had_it_all`: it had as much time as it could ever have."""
 
-    def __init__(self, one: Try, whose: str, *, had_it_all: bool = True) -> None:
+    def __init__(self, whose: str, *, had_it_all: bool = True) -> None:
         super().__init__()
-        self.one = one
         self.whose = whose
         self.had_it_all = had_it_all
 
@@ -145,7 +144,7 @@ class Runner:
                 whose = handler.name
                 with time_limit(self.limit(handler)):
                     placed.append((handler, place_of(handler, announced)))
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as exc:
             return replace(one, error=exc, whose=whose)
@@ -163,17 +162,11 @@ class Runner:
             try:
                 connection.run_handlers(call)
             except HandlerFailed as exc:
-                raise HandlerRaised(one, call.at_work, had_it_all=had_it_all) from exc.failure
+                raise HandlerRaised(call.at_work, had_it_all=had_it_all) from exc.failure
             for _, place in current:
                 order.advance(place, one.work.event.id)
         result = Result(status, one.number, processed_at=started)
         return self._attempt(one, started, result)
-
-    def raised(self, one: Try) -> HandlerRaised:
-        """What went wrong in preparing it."""
-        error = HandlerRaised(one, one.whose)
-        error.__cause__ = one.error
-        return error
 
     def failed(self, one: Try, error: BaseException, whose: str) -> Attempt:
         """A try that came to nothing, and is charged."""

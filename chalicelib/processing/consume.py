@@ -166,9 +166,11 @@ class Consumer:
                 outcomes[message.id] = charged_by_receives(message.receives, f"malformed: {exc}", self.policy)
             except BodyUnavailable as exc:
                 reason = f"body: {exc}"
+                # A role that was spoilt looks the same, and is given time to be mended.
+                hopeless = exc.is_refused and not self.policy.is_patient_with(message.receives)
                 outcomes[message.id] = (
                     charged_by_receives(message.receives, reason, self.policy)
-                    if exc.is_gone
+                    if hopeless
                     else Outcome(Kind.RETRY, reason=reason)
                 )
         outcomes |= self._process(read, time_left)

@@ -35,7 +35,7 @@ from chalicelib.processing.attempts import Attempt, HandlerRaised, Runner, Work
 from chalicelib.processing.limits import Clock, HandlerTimeout
 from chalicelib.processing.order import Order
 from chalicelib.processing.settling import Kind, Outcome, RetryPolicy, charged_by_receives
-from chalicelib.processing.turns import Asked, Key, Message, Transaction, Turn, close_turns, key_of, open_turns
+from chalicelib.processing.turns import Asked, Job, Key, Transaction, Turn, close_turns, key_of, open_turns
 
 # Partitions are made and dropped a few at a time, and each may come between.
 _MAX_PARTITION_CHANGES = 10
@@ -64,10 +64,8 @@ class Store(Protocol):
     def leave_connection(self) -> None: ...
 
 
-class Isolate(Protocol):
-    """Runs `work` in a process of its own, for at most `seconds`; FunctionEnded when that ends without an answer."""
-
-    def __call__(self, work: Callable[[], bytes], seconds: float) -> bytes: ...
+# Runs work in a process of its own, for at most so many seconds; chalicelib.adapters.children has its promise.
+Isolate = Callable[[Callable[[], bytes], float], bytes]
 
 
 class Outage(Exception):
@@ -99,7 +97,7 @@ class Processor:
     def policy(self) -> RetryPolicy:
         return self.runner.policy
 
-    def process(self, batch: Sequence[Message], time_left: Callable[[], float] = lambda: inf) -> dict[Key, Outcome]:
+    def process(self, batch: Sequence[Job], time_left: Callable[[], float] = lambda: inf) -> dict[Key, Outcome]:
         """The outcome of every message of the batch, by its key. Raises nothing that a database can cause.
 
         `time_left` is the seconds that the invocation has left.
@@ -160,7 +158,7 @@ class Processor:
                     groups.appendleft(group[begun:])
         return alone
 
-    def _group(self, messages: Sequence[Message], clock: Clock) -> tuple[dict[Key, Outcome], int]:
+    def _group(self, messages: Sequence[Job], clock: Clock) -> tuple[dict[Key, Outcome], int]:
         """One transaction: their outcomes, and how many of the messages were begun. One event is, at least; another
         only while there is time for all that its handlers may take, so that what was done before is kept.
         """
@@ -170,7 +168,7 @@ class Processor:
         except (DatabaseUnavailable, StatementFailed, TransactionEnded, LeftBehind) as exc:
             raise GroupFailed(exc) from exc
 
-    def _run(self, messages: Sequence[Message], tx: Transaction, clock: Clock) -> tuple[dict[Key, Outcome], int]:
+    def _run(self, messages: Sequence[Job], tx: Transaction, clock: Clock) -> tuple[dict[Key, Outcome], int]:
         outcomes, turns = open_turns(messages, tx)
         at = {key_of(message): n for n, message in enumerate(messages)}
         turns = [self._prepared(turn, at) for turn in turns]
@@ -186,7 +184,9 @@ class Processor:
     def _prepared(self, turn: Turn, at: Mapping[Key, int]) -> Turn:
         one = self.runner.prepare(turn.one)
         if one.error is not None:
-            raise GroupFailed(self.runner.raised(one), at[key_of(turn.message)])
+            raised = HandlerRaised(one.whose)
+            raised.__cause__ = one.error
+            raise GroupFailed(raised, at[key_of(turn.message)])
         return replace(turn, one=one)
 
     def _run_handlers(
@@ -214,7 +214,7 @@ class Processor:
 
     # Slow
 
-    def _alone(self, message: Message, clock: Clock, cause: BaseException | None = None) -> Outcome:
+    def _alone(self, message: Job, clock: Clock, cause: BaseException | None = None) -> Outcome:
         """As it is; without its payload, if that is what the database refuses (the bytes are kept, and handlers read
         those). `cause`: what came of it, where it has been tried already. Raises Outage.
         """
@@ -256,7 +256,7 @@ class Processor:
             return cause.__cause__.cut_short and not cause.had_it_all
         return False
 
-    def _charge(self, message: Message, cause: BaseException) -> Outcome:
+    def _charge(self, message: Job, cause: BaseException) -> Outcome:
         """Writes that it failed, and charges it an attempt. What cannot even be written as failed is charged by its
         receives. Raises Outage.
         """
@@ -308,7 +308,7 @@ class Processor:
             spent = {}
         return {work.event.id for work in again if spent.get(work.event.id, 0) < work.receives - 1}
 
-    def _watched(self, message: Message, clock: Clock) -> Outcome:
+    def _watched(self, message: Job, clock: Clock) -> Outcome:
         """In a process of its own, for no longer than its handlers may take. Raises Outage."""
         needed = self.runner.seconds(message) if isinstance(message, Work) else self.runner.timeout_seconds
         if not clock.has_any or (clock.left() < needed and not clock.is_whole):
@@ -338,7 +338,7 @@ class Processor:
             self._close(message)
         return Outcome(Kind(kind), attempts, reason)
 
-    def _in_child(self, message: Message, clock: Clock) -> bytes:
+    def _in_child(self, message: Job, clock: Clock) -> bytes:
         self.store.leave_connection()
         try:
             outcome = self._alone(message, clock)
@@ -346,7 +346,7 @@ class Processor:
             outcome = Outcome(Kind.RETRY, reason=f"database: {exc}")
         return json.dumps([outcome.kind, outcome.attempts, outcome.reason]).encode()
 
-    def _close(self, message: Message) -> None:
+    def _close(self, message: Job) -> None:
         """It was tried and nothing came of it that could be written, which is no fault of its own."""
         if message.receives == 1:
             return
@@ -370,7 +370,7 @@ def _by_size(works: Sequence[Work]) -> list[list[Work]]:
     return groups
 
 
-def _try_of(message: Message) -> UUID:
+def _try_of(message: Job) -> UUID:
     """What its try is recorded by: a replay's is none of the live event's."""
     if isinstance(message, Work):
         return message.event.id

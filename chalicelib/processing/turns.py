@@ -59,11 +59,12 @@ class Asked:
     receives: int = 1
 
 
-Message = Work | Asked
+# What a message of the queue asks for.
+Job = Work | Asked
 Key = UUID | tuple[UUID, UUID]
 
 
-def key_of(message: Message) -> Key:
+def key_of(message: Job) -> Key:
     """The same for messages that mean the same."""
     return message.event.id if isinstance(message, Work) else (message.replay.replay_id, message.replay.id)
 
@@ -95,18 +96,15 @@ class Transaction(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """A try and what it begins from. `state` is None for an event that has no row yet; `asked` and `stored` are a
-    replay's.
-    """
+    """A try and what it begins from: `state`, None for an event that has no row yet; or, of a replay, `stored`."""
 
-    message: Message
+    message: Job
     one: Try
     state: State | None = None
-    item: Item | None = None
     stored: Stored | None = None
 
 
-def open_turns(messages: Sequence[Message], tx: Transaction) -> tuple[dict[Key, Outcome], list[Turn]]:
+def open_turns(messages: Sequence[Job], tx: Transaction) -> tuple[dict[Key, Outcome], list[Turn]]:
     """Which messages have their outcome already, and what there is to try of the others."""
     outcomes, turns = _open_live([m for m in messages if isinstance(m, Work)], tx)
     for message in messages:
@@ -180,7 +178,7 @@ def _open_replay(asked: Asked, tx: Transaction) -> Turn | Outcome:
         tx.settle(replay, "gone", item.tries, "The event is no longer stored.")
         return Outcome(Kind.REPLAY_SKIPPED, reason="gone")
     one = Try(stored.work, stored.attempts + 1, item.trigger, item.tries, replay_id=replay.replay_id)
-    return Turn(asked, one, State(stored.status, stored.attempts), item, stored)
+    return Turn(asked, one, stored=stored)
 
 
 def close_turns(made: Sequence[tuple[Turn, Attempt]], tx: Transaction) -> dict[Key, Outcome]:
@@ -190,7 +188,7 @@ def close_turns(made: Sequence[tuple[Turn, Attempt]], tx: Transaction) -> dict[K
     attempts: list[Attempt] = []
     outcomes: dict[Key, Outcome] = {}
     for turn, attempt in made:
-        if turn.item is not None:
+        if turn.stored is not None:
             changes.append(_close_replay(turn, attempt, tx))
             attempts.append(_recorded(attempt))
             outcomes[key_of(turn.message)] = _of_replay(turn, attempt)

@@ -67,6 +67,12 @@ def test_no_parameters(cloud: Cloud, clone: Path) -> None:
         ({"DatabaseSecretArn": ARN, "BatchSize": "11"}, "A BatchSize over 10 needs a BatchingWindowSeconds of 1"),
         ({"DatabaseSecretArn": ARN, "SubnetIds": "subnet-1"}, "SubnetIds and SecurityGroupIds need each other."),
         ({"DatabaseSecretArn": ARN, "LogRetentionDays": "31"}, "LogRetentionDays is '31', not one of 1, 3, 5"),
+        (
+            {"DatabaseSecretArn": ARN, "RetryBaseSeconds": "3600"},
+            "RetryMaxSeconds is 300, less than RetryBaseSeconds",
+        ),
+        ({"DatabaseSecretArn": ARN, "MaxReceiveCount": "9"}, "nine tenths of it must be more than MaxAttempts and"),
+        ({"DatabaseSecretArn": ARN, "HandlerTimeoutSeconds": "58"}, "the processor's own timeout 60: it needs 4 s"),
         ({"DatabaseSecretArn": ARN, "AlarmEmail": "nobody"}, "AlarmEmail is 'nobody', not an e-mail address"),
     ],
 )

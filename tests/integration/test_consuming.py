@@ -436,3 +436,24 @@ def test_a_renewed_message_keeps_its_group_its_trace_and_its_attempts(function: 
     assert second["Attributes"]["AWSTraceHeader"] == header
     assert second["Attributes"]["MessageGroupId"] == "shop"
     assert second["MessageAttributes"]["postern-attempts"]["StringValue"] == "3"
+
+
+def test_a_body_that_is_gone_waits_for_a_while_and_is_dead_then(function: Makes, resources: Resources) -> None:
+    """A role that was spoilt looks the same, and is given time to be mended."""
+    policy = replace(POLICY, max_uncharged=1)
+    fn = function(policy=policy)
+    text = to_message(replace(work().event, body=None, body_key="shop/none"))
+
+    def consume(receives: int) -> int:
+        record = {
+            "messageId": "1",
+            "receiptHandle": "1",
+            "body": text,
+            "attributes": {"ApproximateReceiveCount": str(receives)},
+        }
+        return len(fn.consumer.consume([record])["batchItemFailures"])
+
+    patience = policy.max_attempts + policy.max_uncharged
+    assert [consume(receives) for receives in (1, patience, patience + 1)] == [1, 1, 0]
+    [letter] = fn.dead()
+    assert letter["MessageAttributes"]["postern-reason"]["StringValue"] == "body: NoSuchKey"

@@ -23,7 +23,7 @@ from chalicelib.handling import Handler, PermanentError
 from chalicelib.processing.attempts import Runner, Work
 from chalicelib.processing.engine import Processor
 from chalicelib.processing.settling import Again, Bury, Done, Kind, RetryPolicy, settle
-from chalicelib.processing.turns import Asked, Message, key_of
+from chalicelib.processing.turns import Asked, Job, key_of
 from tests.integration.world import World, effect, now, work
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=1, max_uncharged=2)
@@ -53,7 +53,7 @@ class Inbox(RuleBasedStateMachine):
         )
         self.fates: dict[str, Fate] = {}
         self.accepted: dict[UUID, str] = {}
-        self.queue: list[Message] = []
+        self.queue: list[Job] = []
         self.letters: list[Work] = []
         self.purged: set[UUID] = set()
         self.left = 60.0
@@ -136,7 +136,7 @@ class Inbox(RuleBasedStateMachine):
         """Before it commits: all of the batch comes again, received once more."""
         self.queue += self._batch(data)
 
-    def _batch(self, data: st.DataObject) -> list[Message]:
+    def _batch(self, data: st.DataObject) -> list[Job]:
         size = data.draw(st.integers(1, min(10, len(self.queue))))
         batch = [replace(message, receives=message.receives + 1) for message in self.queue[:size]]
         del self.queue[:size]

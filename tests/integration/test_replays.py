@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg2
 import pytest
 
 from chalicelib.adapters.event_store import EventStore
@@ -559,15 +557,3 @@ def test_a_failed_replay_leaves_the_live_attempts_alone(stage: Stage) -> None:
     stage.drain()
     outcomes = [processor.process([replace(item, receives=n)])[item.event.id].kind for n in (2, 3)]
     assert outcomes == ["retry", "dead"]
-
-
-def test_a_replay_takes_no_more_than_its_rate_whatever_the_planner_knows(stage: Stage) -> None:
-    """In a table that was vacuumed and not analysed, the planner once ran the LIMIT for every row."""
-    stage.world.processor().process(numbered(*range(400)))
-    id = UUID(stage.ask("start_replay", source="shop")["replay"]["id"])
-    with contextlib.closing(psycopg2.connect(stage.world.url)) as connection:
-        connection.autocommit = True
-        connection.cursor().execute("VACUUM postern.replay_items")
-    with ReplayStore(stage.world.database()).advancing(id) as step:
-        assert step is not None
-        assert len(step.take(10)) == 10

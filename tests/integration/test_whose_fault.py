@@ -110,7 +110,7 @@ def test_an_absent_database_is_tried_once_an_invocation(world: World) -> None:
 
 @pytest.fixture
 def frozen_server(tmp_path: Any) -> Any:
-    server = Server(tmp_path / "postgres", {"io_method": "sync"})
+    server = Server(tmp_path / "postgres")
     server.start()
     yield server
     server.stop()

@@ -1,0 +1,30 @@
+"""A local worker is a container: whatever it is stuck in, its time has an end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from devstack.settings import PROJECT
+
+STUCK = """
+import ctypes
+from chalicelib.processing.limits import time_limit
+from devstack.worker import Worker
+
+def stuck(event, context):
+    with time_limit(0.2):  # as handlers are run; its signal handler is Python's
+        ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock: neither that nor another thread runs
+
+worker = Worker(None, "q", stuck, partial_responses=True, timeout_seconds=1)
+worker._queue_arn = "arn:aws:sqs:us-east-1:000000000000:q"
+worker._invoke([{"MessageId": "1", "ReceiptHandle": "1", "Body": ""}])
+"""
+
+
+def test_a_function_that_is_stuck_in_c_is_ended_with_its_worker() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK], cwd=PROJECT, capture_output=True, text=True, timeout=15, check=False
+    )
+    assert done.returncode == 1
+    assert "in stuck" in done.stderr
