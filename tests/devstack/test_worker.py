@@ -8,13 +8,14 @@ import sys
 from devstack.settings import PROJECT
 
 STUCK = """
-import ctypes
+import collections
+import itertools
 from chalicelib.processing.limits import time_limit
 from devstack.worker import Worker
 
 def stuck(event, context):
     with time_limit(0.2):  # as handlers are run; its signal handler is Python's
-        ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock: neither that nor another thread runs
+        collections.deque(itertools.repeat(None), maxlen=0)  # a loop in C: neither that nor another thread runs
 
 worker = Worker(None, "q", stuck, partial_responses=True, timeout_seconds=1)
 worker._queue_arn = "arn:aws:sqs:us-east-1:000000000000:q"
