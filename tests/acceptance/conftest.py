@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from devstack.processes import free_port
 from devstack.settings import PROJECT
 from tests.support import eventually
 
+# Its port is taken seconds after it was chosen. Nobody else chooses from these, and no two test processes the same.
+_PORTS = count(12_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+
 
 class Run:
     """One `make run`."""
@@ -31,7 +35,7 @@ class Run:
     def __init__(self, state: Path, project: Path = PROJECT, **environ: str) -> None:
         self.project = project
         self.state = state
-        self.port = int(environ.get("PORT") or free_port())
+        self.port = int(environ.get("PORT") or free_port(next(_PORTS)))
         # Nobody wants to wait for a retry, nor a minute for the ledger, which maintenance keeps.
         often = {"MAINTENANCE_EVERY_SECONDS": "5", "RETRY_BASE_SECONDS": "1", "RETRY_MAX_SECONDS": "4"}
         self.environ = {**os.environ, **often, **environ, "POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
@@ -48,7 +52,7 @@ class Run:
             )
 
     def wait_until_ready(self) -> Run:
-        eventually(lambda: "ready" in self.text or self.process.poll() is not None, timeout=60)
+        eventually(lambda: "Postern is ready" in self.text or self.process.poll() is not None, timeout=60)
         assert self.process.poll() is None, self.text
         return self
 

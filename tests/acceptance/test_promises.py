@@ -86,22 +86,30 @@ def _answers(run: Run) -> bool:
         return False
 
 
+# Each of two workers may have been asking for ten when it was suspended; some are left to be looked at.
+DELIVERIES = 25
+
+
 def test_2_exactly_once_effects(run: Run) -> None:
-    """Redelivered by the provider twenty times at once, by SQS, and by hand."""
+    """Redelivered by the provider, twenty times at once, by SQS, and by hand."""
     repository = f"acme/{uuid.uuid4().hex}"
     body = push(repository)
     headers = signed_as_github(run, body)
     with suspended(running(run, "devstack.worker")):
         with ThreadPoolExecutor(20) as senders:
-            answers = list(senders.map(lambda _: run.post("/webhooks/github", body, headers), range(20)))
-        assert [status for status, _ in answers] == [202] * 20
+            answers = list(senders.map(lambda _: run.post("/webhooks/github", body, headers), range(DELIVERIES)))
+        assert [status for status, _ in answers] == [202] * DELIVERIES
         # SQS brings a message again: another one with the same text.
         client, queue = sqs(run), run.facts["queue_url"]
         [message] = client.receive_message(QueueUrl=queue, MaxNumberOfMessages=1, VisibilityTimeout=0)["Messages"]
         client.send_message(QueueUrl=queue, MessageBody=message["Body"])
     eventually(lambda: pushes(run, repository) == 1)
     repeated = "SELECT count(*) FROM postern.duplicates JOIN postern.events USING (source) WHERE event_id = events.id"
-    eventually(lambda: run.query(f"{repeated} AND payload #>> '{{repository,full_name}}' = %s", repository) == [(19,)])
+    eventually(
+        lambda: (
+            run.query(f"{repeated} AND payload #>> '{{repository,full_name}}' = %s", repository) == [(DELIVERIES - 1,)]
+        )
+    )
     # By hand: the message once more, long after.
     client.send_message(QueueUrl=queue, MessageBody=message["Body"])
     eventually(lambda: _emptied(client, queue))
