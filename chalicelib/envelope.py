@@ -25,6 +25,9 @@ VERSION = 1
 # SQS takes 1 MiB a message, attributes and all; the processor adds some when it moves one to the dead letters.
 LARGEST_MESSAGE_BYTES = 1_048_576 - 4_096
 
+# A year: keys are not kept for longer.
+LONGEST_WINDOW_SECONDS = 366 * 86_400
+
 _COMPRESS_FROM_BYTES = 2_048
 # A body never unpacks to more than the API function takes; the margin is for a limit raised on one side first.
 _LARGEST_UNPACKED_BYTES = 10_000_000
@@ -35,8 +38,10 @@ class Accepted:
     """An event between the two functions. `body` is None while the bytes lie in the bucket under `body_key`.
 
     - `secret`: the fingerprint of the secret that verified it.
-    - `claim`: what deliveries of the same event share, where the dedup key cannot be relied on for it: a header that
-      nobody signed.
+    - `claim`: what the event is claimed under, where that is not its dedup key.
+    - `window`: for how many seconds the claim holds; None for as long as it is kept.
+    - `same_bytes`: a hash of its bytes, where somebody could send them again under another id; by it a repetition is
+      marked, or with `refuse_same_bytes` taken for the same event.
     - `delivery`: the id of the delivery that it is one event of several of: the first one's. That one has the
       `delivery_body`, or where it lies in the bucket.
     """
@@ -54,6 +59,9 @@ class Accepted:
     secret: str | None = None
     format: str = "json"
     claim: str | None = None
+    window: int | None = None
+    same_bytes: str | None = None
+    refuse_same_bytes: bool = False
     delivery: UUID | None = None
     delivery_body: bytes | None = None
     delivery_body_key: str | None = None
@@ -120,6 +128,12 @@ def to_message(event: Accepted | Rejected | Replay) -> str:
         envelope["format"] = event.format
     if event.claim is not None:
         envelope["claim"] = event.claim
+    if event.window is not None:
+        envelope["window"] = event.window
+    if event.same_bytes is not None:
+        envelope["same"] = event.same_bytes
+    if event.refuse_same_bytes:
+        envelope["refuse_same"] = True
     if event.delivery is not None:
         envelope["delivery"] = str(event.delivery)
     if event.delivery_body_key is not None:
@@ -219,6 +233,9 @@ class _EnvelopeSchema(Schema):
     secret = fields.String(load_default=None, validate=_storable)
     format = fields.String(load_default="json", validate=validate.OneOf(["json", "form", "bytes"]))
     claim = fields.String(load_default=None, validate=_storable)
+    window = fields.Integer(load_default=None, strict=True, validate=validate.Range(1, LONGEST_WINDOW_SECONDS))
+    same = fields.String(load_default=None, validate=_storable)
+    refuse_same = fields.Boolean(load_default=False)
     delivery = fields.UUID(load_default=None)
     delivery_body = _CompressedBytes(load_default=None)
     delivery_body_key = fields.String(load_default=None, validate=validate.Length(min=1))
@@ -231,6 +248,10 @@ class _EnvelopeSchema(Schema):
         carriers = data.keys() & {"body", "zbody", "body_key"}
         if len(carriers) != 1:
             raise ValidationError("exactly one is needed", "body")
+        claim, same_bytes = data["claim"], data["same"]
+        if claim is not None and claim.startswith("sha256:"):
+            # From an API function of before 0.2, which claimed the bytes where the id is not signed.
+            claim, same_bytes = None, claim
         return Accepted(
             id=data["id"],
             source=data["source"],
@@ -244,7 +265,10 @@ class _EnvelopeSchema(Schema):
             request_id=data["request"],
             secret=data["secret"],
             format=data["format"],
-            claim=data["claim"],
+            claim=claim,
+            window=data["window"],
+            same_bytes=same_bytes,
+            refuse_same_bytes=data["refuse_same"],
             delivery=data["delivery"],
             delivery_body=data["delivery_body"],
             delivery_body_key=data["delivery_body_key"],

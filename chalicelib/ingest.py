@@ -28,7 +28,7 @@ from chalicelib.errors import (
 )
 from chalicelib.payloads import Format
 from chalicelib.quarantine import LARGEST_KEPT_BYTES
-from chalicelib.schemes.base import Fetch, Proof, fetch_nothing, wire
+from chalicelib.schemes.base import Fetch, Proof, fetch_nothing
 from chalicelib.sources import Source
 
 # More than any provider sends at once; each is a message of its own.
@@ -258,13 +258,23 @@ def _ids(delivery: Delivery, number: int, first: UUID | None) -> list[UUID]:
 def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
     if source.schema is not None:
         _validate(part.payload, source.schema)
-    key, claim = _identity(delivery, source, part)
+    topic, topic_in_header = source.type.find_where(delivery.headers, part.payload) if source.type else (None, False)
+    identity = source.identity.of(
+        part.id,
+        delivery.headers,
+        part.payload,
+        part.body,
+        signed_id=part.signed_id,
+        topic=topic if topic_in_header else None,
+    )
     return Accepted(
         id=part.id,
         source=source.name,
-        type=naming.event_type(source.type.find(delivery.headers, part.payload) if source.type else None),
-        dedup_key=key,
-        claim=claim,
+        type=naming.event_type(topic),
+        dedup_key=identity.key,
+        window=identity.window,
+        same_bytes=identity.same_bytes,
+        refuse_same_bytes=identity.refuse_same_bytes,
         received_at=delivery.received_at,
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
         body=part.body,
@@ -272,28 +282,6 @@ def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
         form_field=part.form_field,
         request_id=delivery.request_id,
     )
-
-
-def _identity(delivery: Delivery, source: Source, part: _Part) -> tuple[str, str | None]:
-    """The dedup key, and what makes deliveries the same event where that is something else.
-
-    An id that stands in a header beside the signature is anybody's to change: with another one, a captured delivery
-    would be another event, and with the id of an event to come, it would take its place. So the body decides.
-    """
-    if part.signed_id is not None and source.items is None:
-        return naming.dedup_key(part.signed_id, part.body), None
-    found, in_header = source.dedup.find_where(delivery.headers, part.payload) if source.dedup else (None, False)
-    if found is None and source.dedup_by == "delivery":
-        return str(part.id), None
-    if found and source.dedup and source.dedup.lacks_a_part(delivery.headers, part.payload):
-        # What is left of the name may be another event's as well.
-        found = f"{found}:{naming.dedup_key(None, part.body)}"
-    key = naming.dedup_key(found or part.signed_id, part.body)
-    if source.dedup_by == "time" and (found is None or in_header):
-        # Equal bodies announce different events, and the time that is signed with them tells these apart.
-        return key, naming.dedup_key(None, wire(source.scheme.signed_time(delivery)) + b"\n" + part.body)
-    unsigned = in_header and source.scheme.covers_body and not source.trust_unsigned_id
-    return key, naming.dedup_key(None, part.body) if unsigned else None
 
 
 def _enqueue(events: Sequence[Accepted], inbox: Inbox, trace: str | None) -> None:

@@ -50,16 +50,25 @@ class Locator:
 class Place:
     """Where a name comes from: the texts of its parts, joined with ':'; each from the first locator that finds one.
 
-    A path's step that is a number counts into a list.
+    A path's step that is a number counts into a list. `with_bytes`: a hash of the body is a part of it, too.
     """
 
     parts: tuple[tuple[Locator, ...], ...]
+    with_bytes: bool = False
 
     @classmethod
     def parse(cls, text: str | list[str]) -> Place:
-        """`WHERE:PATH`, or `WHERE:PATH or WHERE:PATH`, or a list of these. Raises ValueError with a sentence."""
+        """`WHERE:PATH`, or `WHERE:PATH or WHERE:PATH`, or a list of these, which may end in `bytes`.
+
+        Raises ValueError with a sentence.
+        """
         parts = [text] if isinstance(text, str) else text
-        return cls(tuple(tuple(Locator.parse(choice) for choice in part.split(" or ")) for part in parts))
+        with_bytes = len(parts) > 1 and parts[-1] == "bytes"
+        named = parts[:-1] if with_bytes else parts
+        return cls(
+            tuple(tuple(Locator.parse(choice) for choice in part.split(" or ")) for part in named),
+            with_bytes=with_bytes,
+        )
 
     @property
     def in_headers(self) -> bool:

@@ -13,7 +13,9 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
+from chalicelib.envelope import LONGEST_WINDOW_SECONDS
 from chalicelib.errors import SourcesFileError
+from chalicelib.identity import Rule
 from chalicelib.naming import HEADER_NAME, Place
 from chalicelib.providers import Provider, provider, provider_names
 from chalicelib.schemes import Scheme, scheme_class
@@ -28,8 +30,8 @@ _CONTENT_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z", re.ASCII)
 class Source:
     """A named place that events come from, ready to use.
 
-    `url` is its address where that is not the one that API Gateway has for it; `quarantine` says that some of what it
-    refuses is kept to be explained, `trust_unsigned_id` that an id decides though nobody signed it. All else is the
+    `identity` says which of its deliveries are the same event; `url` is its address where that is not the one that API
+    Gateway has for it; `quarantine` says that some of what it refuses is kept to be explained. All else is the
     provider's (`chalicelib.providers.Provider`).
     """
 
@@ -37,9 +39,7 @@ class Source:
     provider: str
     scheme: Scheme
     needs_secret: bool
-    dedup: Place | None
-    dedup_by: str
-    trust_unsigned_id: bool
+    identity: Rule
     type: Place | None
     items: str | None
     content_types: frozenset[str]
@@ -108,18 +108,21 @@ def _source(name: str, table: Any) -> Source:
         raise SourcesFileError(f"Source '{name}', {_first_mistake(exc)}") from exc
     kind = provider(settings["provider"])
     scheme = _scheme(name, kind, {key: settings[key] for key in _OPTIONS if key in settings})
-    if scheme.signs_id and "dedup" in settings:
-        raise SourcesFileError(f"Source '{name}', key 'dedup': provider '{kind.name}' signs the id that is its key.")
+    items = settings.get("items", kind.items)
     return Source(
         name=name,
         provider=kind.name,
         scheme=scheme,
         needs_secret=kind.needs_secret,
-        dedup=settings.get("dedup", kind.dedup),
-        dedup_by="id" if "dedup" in settings else kind.dedup_by,
-        trust_unsigned_id=settings["trust_unsigned_id"],
+        identity=Rule(
+            place=settings.get("dedup", kind.dedup),
+            first="dedup" in settings or items is not None,
+            header_is_safe=not scheme.covers_body,
+            window=settings.get("dedup_window"),
+            same_body=settings["same_body"],
+        ),
         type=settings.get("type", kind.type),
-        items=settings.get("items", kind.items),
+        items=items,
         content_types=frozenset(settings.get("content_types", kind.content_types)),
         form_field=kind.form_field,
         handshakes=kind.handshakes,
@@ -144,6 +147,31 @@ class _PlaceField(fields.Field[Place]):
             return Place.parse([str(part) for part in value] if isinstance(value, list) else str(value))
         except ValueError as exc:
             raise ValidationError(str(exc)) from exc
+
+
+class _DedupField(_PlaceField):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        return value if value == "none" else super()._deserialize(value, attr, data, **kwargs)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class _Duration(fields.Field[int]):
+    """Seconds, or a number and its unit: `90`, `"15m"`, `"12h"`, `"7d"`."""
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self._longest = longest
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", str(value), re.ASCII)
+        if found is None or isinstance(value, bool):
+            raise ValidationError(f'\'{value}\' is no duration: a number of seconds, or as in "15m", "12h", "7d".')
+        seconds = int(found[1]) * _UNITS[found[2] or "s"]
+        if not 1 <= seconds <= self._longest:
+            raise ValidationError(f"must lie between 1 s and {self._longest // 86_400} days.")
+        return seconds
 
 
 def _one_of(*choices: str) -> fields.String:
@@ -178,11 +206,17 @@ class _SourceSchema(Schema):
         ),
         error_messages={"required": "is missing: every source names its kind of sender."},
     )
-    dedup = _PlaceField()
+    dedup = _DedupField()
+    dedup_window = _Duration(LONGEST_WINDOW_SECONDS)
+    same_body = fields.String(
+        load_default="mark",
+        validate=validate.OneOf(["mark", "duplicate"], error="'{input}' is not one of mark, duplicate."),
+    )
     type = _PlaceField()
     items = fields.String()
     url = fields.URL(schemes={"http", "https"}, require_tld=False, error_messages={"invalid": "is not a URL."})
-    trust_unsigned_id = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+    # From before 0.2: an id decides now, whether or not it is signed.
+    trust_unsigned_id = fields.Boolean(truthy={True}, falsy={False})
     quarantine = fields.Boolean(load_default=False, truthy={True}, falsy={False})
     content_types = fields.List(
         fields.String(validate=validate.Regexp(_CONTENT_TYPE, error="'{input}' is not a content type.")),

@@ -163,7 +163,19 @@ def operator() -> Operator:
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.adapters.storage import Storage
     from chalicelib.operate import Operator
-    from chalicelib.operations import drift, dry_run, issues, ledger, quiet, refused, replays, status, storage, stored
+    from chalicelib.operations import (
+        drift,
+        dry_run,
+        duplicates,
+        issues,
+        ledger,
+        quiet,
+        refused,
+        replays,
+        status,
+        storage,
+        stored,
+    )
     from chalicelib.operations.dead_letters import DeadLetters
     from chalicelib.sources import source_names
 
@@ -199,6 +211,7 @@ def operator() -> Operator:
             **replays.actions(replay_store, queue, utc_now),
             **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
             **refused.actions(reports),
+            **duplicates.actions(reports, queue),
             **drift.actions(shapes, watch),
             **ledger.actions(book, utc_now),
             **status.actions(book, reports, sources, utc_now),

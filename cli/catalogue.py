@@ -157,13 +157,16 @@ def _token(settings: Mapping[str, Any]) -> str:
 
 def _dedup(kind: Provider) -> str:
     made: Any = scheme_class(kind.scheme)(**kind.settings)
+    if kind.dedup == "none":
+        return "none: each delivery is an event"
     if kind.dedup is None:
         if made.signs_id:
             return "the signed id"
-        return "each delivery" if kind.dedup_by == "delivery" else "hash of the body"
-    unsigned = made.covers_body and kind.dedup.in_headers
-    decide = "time and body decide" if kind.dedup_by == "time" else "the body decides"
-    return _place(kind.dedup) + (f" (unsigned: {decide})" if unsigned else "")
+        topic = " and topic" if kind.type is not None and kind.type.in_headers else ""
+        return f"bytes{topic}, for a day"
+    marked = made.covers_body and kind.dedup.in_headers
+    also = " + bytes" if kind.dedup.with_bytes else ""
+    return _place(kind.dedup) + also + (" (unsigned: equal bytes are marked)" if marked else "")
 
 
 def _place(place: Place | None) -> str:

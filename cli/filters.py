@@ -23,6 +23,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="only received since: 30m, 2h, 7d ago, or 2026-11-24T08:00Z",
     )
+    parser.add_argument("--key", metavar="ID", help="only with this id of the provider's, such as evt_123")
     parser.add_argument("--until", type=arguments.moment, metavar="TIME", help="only received before")
     parser.add_argument("--issue", metavar="ID", help="only those that had this issue")
     parser.add_argument(
@@ -42,6 +43,7 @@ def filters_of(options: argparse.Namespace) -> dict[str, Any]:
         "since": options.since and options.since.isoformat(),
         "until": options.until and options.until.isoformat(),
         "issue": options.issue,
+        "key": options.key,
         "contains": options.contains,
     }
     return {name: value for name, value in given.items() if value is not None}

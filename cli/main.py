@@ -23,6 +23,7 @@ from cli import (
     dead,
     drift,
     dry_run,
+    duplicates,
     export,
     issues,
     ledger,
@@ -83,7 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     providers.set_defaults(run=_providers)
 
-    for module in (status, stored, issues, dry_run, replays, dead, ledger, refusals, drift, export, listen, storage):
+    for module in (
+        status,
+        stored,
+        issues,
+        duplicates,
+        dry_run,
+        replays,
+        dead,
+        ledger,
+        refusals,
+        drift,
+        export,
+        listen,
+        storage,
+    ):
         module.add_commands(commands, deployed)
 
     completion = commands.add_parser(

@@ -68,6 +68,15 @@ class Progress:
             self._shown = False
 
 
+# Why a delivery was taken for a repetition.
+WHY = {
+    "same_id": "same id",
+    "same_id_other_bytes": "same id, other bytes",
+    "same_bytes": "same bytes",
+    None: "not kept",
+}
+
+
 def event_page(event: Mapping[str, Any]) -> str:
     """One event, whole: its facts, headers, error and payload."""
     named = {
@@ -82,19 +91,41 @@ def event_page(event: Mapping[str, Any]) -> str:
         "request": event["request_id"] or "-",
         "repeated": f"{len(event['duplicates'])} times" if event["duplicates"] else "never",
     }
+    if event["same_body_as"]:
+        named["same bytes"] = f"as event {event['same_body_as']}, under another id"
     sections = [facts(named), f"Timeline\n{indented(_timeline(event))}"]
     if event["error"]:
         sections.append(f"Error\n{indented(event['error'])}")
     headers = "\n".join(f"{name}: {value}" for name, value in sorted(event["headers"].items()))
     sections.append(f"Headers\n{indented(headers)}")
     sections.append(f"Body\n{indented(_readable(base64.b64decode(event['body'])))}")
+    if repetition := event["repetition"]:
+        sections.insert(0, _repetition(repetition))
     return "\n\n".join(sections)
+
+
+def _repetition(again: Mapping[str, Any]) -> str:
+    """Of what was asked for by an id of its own, and is no event."""
+    named = {
+        "type": again["type"] or "not kept",
+        "dedup key": again["dedup_key"] or "not kept",
+        "received": again["received_at"],
+        "why": f"{WHY[again['why']]} as the event below",
+    }
+    headers = "\n".join(f"{name}: {value}" for name, value in sorted((again["headers"] or {}).items()))
+    return (
+        f"{again['id']} was taken for a repetition:\n{indented(facts(named))}\n{indented(indented(headers))}\n"
+        f"`postern duplicates accept {again['id']}` makes it an event of its own.\n\nThe event:"
+    )
 
 
 def _timeline(event: Mapping[str, Any]) -> str:
     """What happened to it, in order."""
     moments = [(event["received_at"], "received, verified, queued", "")]
-    moments += [(each["received_at"], "received again", f"as {each['id']}") for each in event["duplicates"]]
+    for each in event["duplicates"]:
+        became = ", let through since" if each["accepted_at"] else ""
+        detail = f"as {each['id']}, {each['type'] or '-'}  ({WHY[each['why']]}{became})"
+        moments.append((each["received_at"], "received again", detail))
     for attempt in event["attempts_made"]:
         what = f"attempt {attempt['number']} ({attempt['trigger']}) {attempt['outcome']}"
         detail = f"{attempt['duration_ms']:.0f} ms"

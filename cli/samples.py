@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from string import Template
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote_plus
 
 from chalicelib.naming import Locator, Place
@@ -39,7 +39,9 @@ def sample(source: Source, type: str, secret: str, now: datetime, body: bytes | 
     event_id = str(uuid.uuid4())
     headers = {"Content-Type": text.content_type, "User-Agent": "postern-send/1"}
     headers |= {name: _filled(value, event_id, now) for name, value in text.headers.items()}
-    headers |= dict.fromkeys(_headers_of(source.dedup), event_id) | dict.fromkeys(_headers_of(source.type), type)
+    headers |= dict.fromkeys(_headers_of(source.identity.place), event_id) | dict.fromkeys(
+        _headers_of(source.type), type
+    )
     if body is None:
         body = _body(text, None if type in known.samples else source.type, type, event_id, now)
     draft = Draft(body, event_id, now, source.url or url, headers=headers)
@@ -74,8 +76,10 @@ def _filled(text: str, event_id: str, now: datetime) -> str:
     return Template(text).safe_substitute(values)
 
 
-def _headers_of(place: Place | None) -> list[str]:
-    return [part[0].path for part in place.parts if part[0].where == "header"] if place else []
+def _headers_of(place: Place | Literal["none"] | None) -> list[str]:
+    if place is None or place == "none":
+        return []
+    return [part[0].path for part in place.parts if part[0].where == "header"]
 
 
 def _in_body(place: Place | None) -> list[Locator]:

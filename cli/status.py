@@ -47,6 +47,10 @@ def _facts(found: dict[str, Any]) -> list[str]:
     ]
     if found["open_issues"]:
         facts.append(f"issues  {found['open_issues']} open  (`postern issues`)")
+    if number := found["identity"]["same_bytes"]:
+        facts.append(f"marked  {number} of the last day with the bytes of an earlier event (docs/sources.md)")
+    if number := found["identity"]["other_bytes"]:
+        facts.append(f"marked  {number} of the last day under a known id with OTHER BYTES  (`postern duplicates`)")
     if found["open_drift"]:
         facts.append(f"drift   {found['open_drift']} changes of payloads  (`postern drift`)")
     if found["running_replays"]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from chalicelib.errors import PosternError
-from cli import arguments, output
+from cli import arguments, duplicates, output
 from cli.arguments import Commands
 from cli.filters import add_filters, filters_of
 from cli.local import Operator, operator
@@ -34,7 +34,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_events)
 
     parser = commands.add_parser("show", parents=[deployed], help="show one event, with its headers, body and error")
-    parser.add_argument("id", type=UUID, metavar="ID", help="the id that the sender got, or an event's")
+    parser.add_argument("id", metavar="ID", help="the id that the sender got, an event's, or the provider's")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON; the body in base64")
     form.add_argument("--body", action="store_true", help="print the body, byte for byte as it came")
@@ -89,9 +89,14 @@ def _follow(on: Operator, filters: Mapping[str, Any], *, as_json: bool) -> NoRet
 
 
 def _show(options: argparse.Namespace) -> int:
-    event = operator().perform({"action": "show", "id": str(options.id)})["event"]
+    on = operator()
+    id = _as_uuid(options.id)
+    event = on.perform({"action": "show", "id": id})["event"] if id else None
     if event is None:
-        raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
+        found = on.perform({"action": "find", "key": options.id})
+        if len(found["events"]) != 1:
+            return _show_known(options.id, found, as_json=options.json)
+        event = on.perform({"action": "show", "id": found["events"][0]["id"]})["event"]
     if options.body:
         sys.stdout.buffer.write(base64.b64decode(event["body"]))
     elif options.json:
@@ -99,3 +104,36 @@ def _show(options: argparse.Namespace) -> int:
     else:
         print(output.event_page(event))
     return 0
+
+
+def _as_uuid(text: str) -> str | None:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+def _show_known(key: str, found: Mapping[str, Any], *, as_json: bool) -> int:
+    """What came with this id of a provider's, where that is not one event."""
+    if as_json and any(found.values()):
+        print(output.as_json(found))
+        return 0 if found["events"] else 1
+    parts = []
+    if found["events"]:
+        parts.append(f"{len(found['events'])} events:\n{output.table(found['events'], _COLUMNS)}")
+    if found["duplicates"]:
+        parts.append(f"Taken for a repetition:\n{duplicates.table(found['duplicates'])}")
+    if found["rejected"]:
+        columns = {"received_at": "RECEIVED", "source": "SOURCE", "reason": "REASON", "id": "ID", "event_id": "EVENT"}
+        parts.append(f"Refused, with this in headers or body:\n{output.table(found['rejected'], columns)}")
+    parts += [
+        f"{held['source']}: it came {held['claimed_at']} as event {held['event_id']}, which is no longer stored."
+        for held in found["keys"]
+    ]
+    if not parts:
+        raise PosternError(
+            f"Nothing is known of '{output.plain(key)}', neither as an id that a sender got nor as a provider's. "
+            "An accepted event may still be in the queue."
+        )
+    print("\n\n".join(parts))
+    return 0 if found["events"] else 1

@@ -31,6 +31,7 @@ POSTERNS_OWN = (
     "handling.py",
     "handshakes.py",
     "http.py",
+    "identity.py",
     "ingest.py",
     "logs.py",
     "metrics.py",

@@ -18,6 +18,7 @@ from chalicelib.envelope import Accepted, Rejected, Replay
 from chalicelib.errors import DatabaseUnavailable, InvalidPayload, StatementFailed
 from chalicelib.payloads import jsonb_text, parse, text_of
 from chalicelib.processing.attempts import Attempt, Result, Status, Trigger, Work
+from chalicelib.processing.claims import Claim, Holder, Repeat
 from chalicelib.processing.engine import Opened
 from chalicelib.processing.order import Entity
 from chalicelib.processing.turns import Item, State, Stored
@@ -42,7 +43,7 @@ class EventStore:
         try:
             with self._database.transaction() as session:
                 tx = EventTransaction(session)
-                tx.claim([probe.event])
+                tx.claim([Claim(probe.event.source, probe.event.dedup_key, id, at)])
                 tx.close_tries([id])
                 with tx.handlers_at_work(1):
                     pass
@@ -117,20 +118,35 @@ class EventTransaction:
             ],
         )
 
-    def claim(self, events: Sequence[Accepted]) -> set[UUID]:
-        """Claims each event's dedup key; the ids of those that were first."""
-        rows = self._session.run("claim_keys", _keys(events))
-        return {row["event_id"] for row in rows}
+    def claim(self, claims: Sequence[Claim]) -> set[Claim]:
+        """Claims each key, unless it is held already; those that were first. Of claims for a window only one a key."""
+        won = set[Claim]()
+        for query, wanted in (
+            ("claim_keys", [claim for claim in claims if claim.window is None]),
+            ("claim_keys_for_a_while", [claim for claim in claims if claim.window is not None]),
+        ):
+            if wanted:
+                first = {
+                    (row["source"], row["key"], row["event_id"]) for row in self._session.run(query, _keys(wanted))
+                }
+                won |= {claim for claim in wanted if (claim.source, claim.key, claim.event_id) in first}
+        return won
 
-    def owners(self, events: Sequence[Accepted]) -> dict[UUID, UUID]:
-        """For each event, the id of the event that holds its dedup key."""
-        rows = self._session.run("key_owners", _keys(events))
-        return {row["id"]: row["event_id"] for row in rows}
+    def holders(self, claims: Sequence[Claim]) -> dict[Claim, Holder]:
+        """Of each claim's key."""
+        rows = self._session.run("key_holders", _keys(claims)) if claims else []
+        found = {
+            (row["source"], row["key"]): Holder(
+                row["event_id"], row["claimed_at"], row["body_hash"] and bytes(row["body_hash"])
+            )
+            for row in rows
+        }
+        return {claim: found[claim.source, claim.key] for claim in claims if (claim.source, claim.key) in found}
 
-    def release(self, events: Sequence[Accepted]) -> None:
-        """Lets go of the dedup keys of events that have no row, and will have none in this transaction."""
-        if events:
-            self._session.run("release_keys", _keys(events))
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Lets go of what these hold for events that have no row, and will have none in this transaction."""
+        if claims:
+            self._session.run("release_keys", _keys(claims))
 
     def lock(self, works: Sequence[Work]) -> dict[UUID, State]:
         """Locks stored events."""
@@ -150,6 +166,9 @@ class EventTransaction:
         except StatementFailed as exc:
             exc.row_refused = exc.bad_data
             raise
+        let_through = [work.event.id for work, _ in rows if work.event.claim is not None]
+        if let_through:
+            self._session.run("duplicates_accepted", {"ids": let_through})
 
     def update(self, results: Sequence[tuple[UUID, Result, int]]) -> None:
         """Each with the number of attempts that the row had. Raises StatementFailed when one has changed since."""
@@ -164,11 +183,8 @@ class EventTransaction:
         if changed != len(results):
             raise StatementFailed("an event was changed by something else meanwhile", passing=True)
 
-    def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None:
-        self._session.run_many(
-            "insert_duplicates",
-            [(event.id, owner, event.source, event.received_at) for event, owner in repeats],
-        )
+    def record_duplicates(self, repeats: Sequence[Repeat]) -> None:
+        self._session.run_many("insert_duplicates", [_duplicate(repeat) for repeat in repeats])
 
     def lock_entities(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
         """Waits until no other transaction works on any of them, and keeps them until this one ends; their versions."""
@@ -282,12 +298,32 @@ def _issue(id: str, attempts: Sequence[Attempt]) -> tuple[Any, ...]:
     )
 
 
-def _keys(events: Sequence[Accepted]) -> dict[str, list[Any]]:
+def _keys(claims: Sequence[Claim]) -> dict[str, list[Any]]:
     return {
-        "sources": [event.source for event in events],
-        "keys": [event.claim or event.dedup_key for event in events],
-        "ids": [event.id for event in events],
+        "sources": [claim.source for claim in claims],
+        "keys": [claim.key for claim in claims],
+        "ids": [claim.event_id for claim in claims],
+        "times": [claim.received_at for claim in claims],
+        "windows": [claim.window for claim in claims],
     }
+
+
+def _duplicate(repeat: Repeat) -> tuple[Any, ...]:
+    event = repeat.work.event
+    return (
+        event.id,
+        repeat.of,
+        event.source,
+        event.received_at,
+        repeat.why,
+        event.type,
+        event.dedup_key,
+        jsonb_text(json.dumps(dict(event.headers))),
+        psycopg2.Binary(repeat.work.body) if repeat.has_other_bytes else None,
+        event.format,
+        event.form_field,
+        event.request_id,
+    )
 
 
 def _row(work: Work, result: Result) -> tuple[Any, ...]:
@@ -310,6 +346,7 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         event.secret,
         event.format,
         event.form_field,
+        work.same_body_as,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from chalicelib.payloads import jsonb_text
 
-FILTERS = ("ids", "source", "type", "status", "since", "until", "issue", "contains")
+FILTERS = ("ids", "source", "type", "status", "since", "until", "issue", "contains", "key")
 
 
 def as_values(filters: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,17 +34,61 @@ class Reports:
             return session.run("list_events", {**as_values(filters), **further})
 
     def event(self, id: UUID) -> dict[str, Any] | None:
-        """The event of this id, or the one that the delivery of this id repeated, with its `duplicates`."""
+        """The event of this id, with its `duplicates`; or the one that the delivery of this id was taken for a
+        repetition of, which is then there as `repetition`.
+        """
         with self._database.transaction() as session:
-            repeated = session.run("event_of_duplicate", {"id": id})
-            found = session.run("show_event", {"id": repeated[0]["event_id"] if repeated else id})
+            found, repetition = session.run("show_event", {"id": id}), None
+            if not found and (repeated := session.run("show_duplicate", {"id": id})):
+                repetition = {name: value for name, value in repeated[0].items() if name != "body"}
+                found = session.run("show_event", {"id": repetition["event_id"]})
             if not found:
                 return None
             event = found[0]
             event["body"] = bytes(event["body"])
             event["attempts_made"] = session.run("attempts_of_event", {"id": event["id"]})
             event["duplicates"] = session.run("duplicates_of_event", {"id": event["id"]})
+            event["repetition"] = repetition
             return event
+
+    def known_by(self, key: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """All that came with this id of a provider's: events, repetitions, what was refused, and the keys of events
+        that are gone.
+        """
+        asked = {"key": key, "limit": limit}
+        events = self.events({"key": key}, limit=limit)
+        with self._database.transaction() as session:
+            return {
+                "events": events,
+                "duplicates": session.run("find_duplicates", asked),
+                "rejected": session.run("find_rejected", asked),
+                "keys": [] if events else session.run("find_keys", asked),
+            }
+
+    def duplicates(
+        self, *, source: str | None, why: str | None, event_id: UUID | None, before: UUID | None, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """What was taken for a repetition, the newest first; and how much of it came in the last day, and why."""
+        filters = {"source": source, "why": why, "event_id": event_id, "before": before, "limit": limit}
+        with self._database.transaction() as session:
+            return {
+                "duplicates": session.run("list_duplicates", filters),
+                "reasons": session.run("count_duplicates", {"source": source}),
+            }
+
+    def duplicate(self, id: UUID) -> dict[str, Any] | None:
+        """One of them, with the bytes that came, where they are still there."""
+        with self._database.transaction() as session:
+            found = session.run("show_duplicate", {"id": id})
+            if not found:
+                return None
+            body = found[0]["body"]
+            return {**found[0], "body": None if body is None else bytes(body)}
+
+    def identity_of_late(self) -> dict[str, Any]:
+        """How many events of the last day had bytes that came before, and how many ids came again with others."""
+        with self._database.transaction() as session:
+            return session.run("identity_of_late")[0]
 
     def body(self, id: UUID, *, of: str, offset: int, length: int) -> bytes:
         """A part of the body `of` an "event" or a "delivery"; nothing behind its end, or where there is none."""

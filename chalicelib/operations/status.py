@@ -26,6 +26,7 @@ class Facts(Hours, Protocol):
 
 class Attention(Protocol):
     def attention(self) -> dict[str, Any]: ...
+    def identity_of_late(self) -> dict[str, Any]: ...
 
 
 def actions(
@@ -47,6 +48,7 @@ def actions(
             "dead": dead,
             "oldest_failed": facts.oldest_failed(),
             **others.attention(),
+            "identity": others.identity_of_late(),
             "ledger": {
                 "balanced": mismatch == 0,
                 "missing": mismatch,

@@ -50,7 +50,8 @@ class Work:
 
     `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
     `receives`: how often its message was received, this time included.
-    `payload_fits`: False once the database has refused its payload as jsonb.
+    `payload_fits`: False once the database has refused its payload as jsonb. `same_body_as`: the event that came before
+    with its bytes, under another id.
     """
 
     event: Accepted
@@ -58,6 +59,7 @@ class Work:
     attempts_before: int | None = None
     receives: int = 1
     payload_fits: bool = True
+    same_body_as: UUID | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from chalicelib.errors import (
     TransactionEnded,
 )
 from chalicelib.processing.attempts import Attempt, HandlerRaised, Runner, Work
+from chalicelib.processing.claims import claims_of
 from chalicelib.processing.limits import Clock, HandlerTimeout
 from chalicelib.processing.order import Order
 from chalicelib.processing.settling import Kind, Outcome, RetryPolicy, charged_by_receives
@@ -174,7 +175,9 @@ class Processor:
         turns = [self._prepared(turn, at) for turn in turns]
         order = Order(tx.lock_entities([entity for turn in turns for entity in turn.one.entities]))
         made, begun = self._run_handlers(turns, at, tx, order, clock)
-        tx.release([message.event for message in messages[begun:] if isinstance(message, Work)])
+        tx.release(
+            [each for message in messages[begun:] if isinstance(message, Work) for each in claims_of(message.event)]
+        )
         outcomes = {key: outcome for key, outcome in outcomes.items() if at[key] < begun}
         outcomes |= close_turns(made, tx)
         tx.close_tries([_try_of(message) for message in messages if message.receives > 1])

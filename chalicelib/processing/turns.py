@@ -16,6 +16,7 @@ from uuid import UUID
 
 from chalicelib.envelope import Accepted, Replay
 from chalicelib.processing.attempts import Attempt, Result, Status, Trigger, Try, Work
+from chalicelib.processing.claims import Holder, Keys, Repeat, claim, claims_of, repeat_of
 from chalicelib.processing.order import Entity
 from chalicelib.processing.settling import Kind, Outcome
 
@@ -69,17 +70,14 @@ def key_of(message: Job) -> Key:
     return message.event.id if isinstance(message, Work) else (message.replay.replay_id, message.replay.id)
 
 
-class Transaction(Protocol):
+class Transaction(Keys, Protocol):
     """The database's side of it; chalicelib.adapters.event_store gives each method's promise."""
 
     def keep_deliveries(self, events: Sequence[Accepted]) -> None: ...
-    def claim(self, events: Sequence[Accepted]) -> set[UUID]: ...
-    def release(self, events: Sequence[Accepted]) -> None: ...
-    def owners(self, events: Sequence[Accepted]) -> dict[UUID, UUID]: ...
     def lock(self, works: Sequence[Work]) -> dict[UUID, State]: ...
     def insert(self, rows: Sequence[tuple[Work, Result]]) -> None: ...
     def update(self, results: Sequence[tuple[UUID, Result, int]]) -> None: ...
-    def record_duplicates(self, repeats: Sequence[tuple[Accepted, UUID]]) -> None: ...
+    def record_duplicates(self, repeats: Sequence[Repeat]) -> None: ...
     def lock_entities(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]: ...
     def advance(self, versions: Mapping[Entity, tuple[Decimal, UUID]]) -> None: ...
     def record(self, attempts: Sequence[Attempt]) -> None: ...
@@ -122,20 +120,36 @@ def _open_live(works: Sequence[Work], tx: Transaction) -> tuple[dict[Key, Outcom
     if not works:
         return outcomes, []
     tx.keep_deliveries([work.event for work in works if work.event.delivery_body is not None])
-    first = tx.claim([work.event for work in works])
-    known = [work for work in works if work.event.id not in first]
-    if known:
-        known = _without_repeats(known, tx, outcomes)
-    states = tx.lock(known) if known else {}
+    sights = claim(works, tx)
+    mates = {work.event.id: work for work in works}
+    refused = {
+        work.event.id: repeat_of(work, Holder(work.same_body_as, work.event.received_at), mates, bytes_decided=True)
+        for work in sights.first
+        if work.same_body_as is not None and work.event.refuse_same_bytes
+    }
+    tx.release([each for repeat in refused.values() for each in claims_of(repeat.work.event)])
+    first = {work.event.id: work for work in sights.first}
+    # Its key may have passed to a later event since: what has a row is no repetition of another.
+    states = tx.lock(sights.known) if sights.known else {}
+    repeats = list(refused.values())
     turns = []
     for work in works:
         id = work.event.id
-        if id in outcomes:
-            continue
         state = states.get(id)
-        if state is None:
-            # New, or its row was dropped with its partition, or a handler's commit came before it.
-            turns.append(Turn(work, Try(work, 1, Trigger.FIRST)))
+        if id in refused:
+            continue
+        if id in first:
+            turns.append(Turn(first[id], Try(first[id], 1, Trigger.FIRST)))
+        elif state is None:
+            turn = _open_known(work, sights.holders.get(id), mates)
+            if isinstance(turn, Turn):
+                turns.append(turn)
+            elif isinstance(turn, Repeat):
+                # Of what repeats an event itself, perhaps.
+                earlier = refused.get(turn.of)
+                repeats.append(replace(turn, of=earlier.of) if earlier else turn)
+            else:
+                outcomes[id] = turn
         elif state.status.is_done:
             outcomes[id] = Outcome(Kind.ALREADY_PROCESSED)
         elif state.status is Status.DEAD and (work.attempts_before is None or state.spent):
@@ -144,25 +158,22 @@ def _open_live(works: Sequence[Work], tx: Transaction) -> tuple[dict[Key, Outcom
         else:
             trigger = Trigger.RETRY if work.attempts_before is None else Trigger.REDRIVE
             turns.append(Turn(work, Try(work, state.attempts + 1, trigger, state.spent), state))
+    tx.record_duplicates(repeats)
+    outcomes |= {repeat.work.event.id: Outcome(Kind.DUPLICATE) for repeat in repeats}
     return outcomes, turns
 
 
-def _without_repeats(known: Sequence[Work], tx: Transaction, outcomes: dict[Key, Outcome]) -> list[Work]:
-    """Those whose own key it is; the others repeat an event, and are recorded as that."""
-    owners = tx.owners([work.event for work in known])
-    own = []
-    repeats: list[tuple[Accepted, UUID]] = []
-    for work in known:
-        owner = owners.get(work.event.id)
-        if owner == work.event.id:
-            own.append(work)
-        elif owner is not None:
-            repeats.append((work.event, owner))
-            outcomes[work.event.id] = Outcome(Kind.DUPLICATE)
-        else:
-            outcomes[work.event.id] = Outcome(Kind.RETRY, reason="its dedup key just expired")
-    tx.record_duplicates(repeats)
-    return own
+def _open_known(work: Work, holder: Holder | None, mates: Mapping[UUID, Work]) -> Turn | Repeat | Outcome:
+    """Of an event without a row, whose key was claimed before."""
+    if holder is None:
+        return Outcome(Kind.RETRY, reason="its dedup key just expired")
+    own = claims_of(work.event)[0]
+    if holder.event_id == work.event.id or (holder.claimed_at > own.received_at and not own.repeats(holder.claimed_at)):
+        # Its row was dropped with its partition, or a handler's commit came before it; or a later event has the key.
+        return Turn(work, Try(work, 1, Trigger.FIRST))
+    if not own.repeats(holder.claimed_at):
+        return Outcome(Kind.RETRY, reason="its dedup key was just taken over")
+    return repeat_of(work, holder, mates)
 
 
 def _open_replay(asked: Asked, tx: Transaction) -> Turn | Outcome:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from chalicelib.naming import Place
 
@@ -28,9 +28,8 @@ class Provider:
 
     - `scheme` names a class of `chalicelib.schemes`, `settings` are its parameters, and `options` those of them that
       a source may set itself.
-    - `dedup` and `type` say where an event's id and type stand; without `dedup` the body's hash is the key, and
-      `dedup_by` "delivery" means that each delivery is an event of its own, and "time" that its signed time tells equal
-      bodies apart.
+    - `dedup` and `type` say where an event's id and type stand; without `dedup` the bytes decide, and "none" means that
+      each delivery is an event of its own.
     - `items`: where the list of events stands in a delivery that brings several; places are then within an item.
     - `form_field`: the field that holds the JSON when the provider sends a form.
     - `handshakes`: what it demands before or between its events (`chalicelib.handshakes`).
@@ -41,8 +40,7 @@ class Provider:
     scheme: str
     settings: Mapping[str, Any]
     options: frozenset[str] = frozenset()
-    dedup: Place | None = None
-    dedup_by: str = "id"
+    dedup: Place | Literal["none"] | None = None
     type: Place | None = None
     items: str | None = None
     content_types: tuple[str, ...] = (JSON,)
@@ -75,8 +73,7 @@ def provider(name: str) -> Provider:
         name=name,
         scheme=entry.pop("scheme"),
         options=frozenset(entry.pop("options", ())),
-        dedup=Place.parse(entry.pop("dedup")) if "dedup" in entry else None,
-        dedup_by=entry.pop("dedup_by", "id"),
+        dedup=_dedup(entry.pop("dedup", None)),
         type=Place.parse(entry.pop("type")) if "type" in entry else None,
         items=entry.pop("items", None),
         content_types=tuple(entry.pop("content_types", (JSON,))),
@@ -86,3 +83,9 @@ def provider(name: str) -> Provider:
         needs_secret=entry.pop("needs_secret", True),
         settings=entry,
     )
+
+
+def _dedup(value: str | list[str] | None) -> Place | Literal["none"] | None:
+    if value is None or value == "none":
+        return value  # type: ignore[return-value]  # the literal
+    return Place.parse(value)

@@ -1,11 +1,10 @@
-"""Signed deliveries, accepted and processed by the real code on real PostgreSQL: which of them are one event."""
+"""Signed deliveries, accepted and processed by the real code on real PostgreSQL: the rows that they become."""
 
 from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,18 @@ import pytest
 from chalicelib import naming
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.reports import Reports
-from chalicelib.config import SHIPPED_SOURCES
 from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
-from chalicelib.envelope import Accepted, Rejected, from_message
+from chalicelib.envelope import Rejected
 from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable
-from chalicelib.handling import Handler
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.processing.attempts import Work
+from chalicelib.ingest import accept
 from chalicelib.processing.settling import Kind
-from chalicelib.sources import Sources
-from tests.integration.world import World, effect, now
-from tests.schemes import scheme_of, signature
+from tests.integration.pipe import SECRET, Pipe
+from tests.integration.world import World, now
 
-SECRET = "s3cret"
 SOURCES = """
 [shop]
 provider = "hmac"
 dedup = "header:X-Id"
-
-[trusting]
-provider = "hmac"
-dedup = "header:X-Id"
-trust_unsigned_id = true
 
 [batches]
 provider = "hmac"
@@ -58,127 +47,13 @@ content_types = ["application/xml", "application/octet-stream", "application/jso
 """
 
 
-@dataclass
-class Pipe:
-    """An inbox whose messages are processed when it is told to."""
-
-    world: World
-    inbox: Inbox
-    messages: list[str] = field(default_factory=list)
-    bodies: dict[str, bytes] = field(default_factory=dict)
-    fails_after: int | None = None
-    requests: int = 0
-
-    def send(self, message: str, *, group: str, trace: str | None) -> None:
-        if self.fails_after is not None and len(self.messages) >= self.fails_after:
-            raise QueueUnavailable("away")
-        self.messages.append(message)
-
-    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
-        for message in messages:
-            self.send(message, group=group, trace=trace)
-
-    def put(self, key: str, body: bytes) -> None:
-        self.bodies[key] = body
-
-    def deliver(self, source: str, body: bytes, **headers: str) -> Receipt:
-        result = self.request(source, body, **headers)
-        assert isinstance(result, Receipt)
-        return result
-
-    def request(self, source: str, body: bytes, **headers: str) -> Receipt | Greeting:
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        given.setdefault("X-Signature", hmac.digest(SECRET.encode(), body, "sha256").hex())
-        self.requests += 1  # a millisecond apart, because an earlier id goes before a later one
-        at = now() + timedelta(milliseconds=self.requests)
-        return accept(Delivery(source, Headers(given.items()), body, at), self.inbox)
-
-    def process(self) -> list[Kind]:
-        """Everything that is queued, in one batch; every event has an effect that doubles would show."""
-        works = []
-        for message in self.messages:
-            event = from_message(message)
-            assert isinstance(event, Accepted)
-            body = self.bodies[event.body_key] if event.body_key else event.body
-            if event.delivery_body_key:
-                event = replace(event, delivery_body=self.bodies[event.delivery_body_key])
-            assert body is not None
-            works.append(Work(event, body))
-        self.messages.clear()
-        processor = self.world.processor(handlers=[Handler("*", "*", effect)])
-        outcomes = processor.process(works)
-        return [outcomes[work.event.id].kind for work in works]
-
-    def rows(self, columns: str) -> list[Any]:
-        found = self.world.query(f"SELECT {columns} FROM postern.events ORDER BY id")
-        return [row[0] if len(row) == 1 else row for row in found]
-
-
 @pytest.fixture
 def pipe(world: World, tmp_path: Path) -> Pipe:
-    file = tmp_path / "sources.toml"
-    file.write_text(SHIPPED_SOURCES.read_text("utf-8") + SOURCES, "utf-8")
-    made = Pipe(world, inbox=None)  # type: ignore[arg-type]
-    made.inbox = Inbox(Sources(file), lambda source: [SECRET], made, made)
-    return made
+    return Pipe.with_sources(world, tmp_path, SOURCES)
 
 
 def body(**members: Any) -> bytes:
     return json.dumps(members).encode()
-
-
-# An id that nobody signed
-
-
-def test_a_captured_delivery_under_a_fresh_id_has_no_second_effect(pipe: Pipe) -> None:
-    """The attack: the signature covers the body alone, so a thief sends it again with another id beside it."""
-    captured = body(order=1)
-    first = pipe.deliver("shop", captured, X_Id="evt-1")
-    again = [pipe.deliver("shop", captured, X_Id=f"forged-{n}") for n in range(3)]
-    assert pipe.process() == [Kind.PROCESSED, *[Kind.DUPLICATE] * 3]
-    pipe.deliver("shop", captured, X_Id="forged-later")
-    assert pipe.process() == [Kind.DUPLICATE]
-    assert (pipe.rows("dedup_key"), pipe.world.effects()) == (["evt-1"], 1)
-    assert len({receipt.id for receipt in (first, *again)}) == 4
-
-
-def test_a_captured_delivery_cannot_take_the_id_of_an_event_to_come(pipe: Pipe) -> None:
-    """The attack: an old body goes out under the id that the next event is expected to have, which it then blocks."""
-    old, real = body(order=1), body(order=2)
-    pipe.deliver("shop", old, X_Id="evt-1")
-    pipe.deliver("shop", old, X_Id="evt-2")
-    assert pipe.process() == [Kind.PROCESSED, Kind.DUPLICATE]
-    pipe.deliver("shop", real, X_Id="evt-2")
-    assert pipe.process() == [Kind.PROCESSED]
-    assert pipe.rows("dedup_key, payload ->> 'order'") == [("evt-1", "1"), ("evt-2", "2")]
-
-
-def test_even_a_captured_delivery_that_never_arrived_cannot(pipe: Pipe) -> None:
-    """Then its body is new here, too."""
-    pipe.deliver("shop", body(order=1), X_Id="evt-2")
-    pipe.deliver("shop", body(order=2), X_Id="evt-2")
-    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED]
-
-
-def test_the_providers_own_redelivery_is_the_same_event(pipe: Pipe) -> None:
-    for _ in range(3):
-        pipe.deliver("shop", body(order=1), X_Id="evt-1")
-    assert pipe.process() == [Kind.PROCESSED, Kind.DUPLICATE, Kind.DUPLICATE]
-
-
-def test_who_trusts_the_way_there_lets_the_id_decide(pipe: Pipe) -> None:
-    for id in ("evt-1", "evt-2", "evt-1"):
-        pipe.deliver("trusting", body(order=1), X_Id=id)
-    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED, Kind.DUPLICATE]
-
-
-def test_equal_bodies_are_told_apart_by_the_time_that_is_signed_with_them(pipe: Pipe) -> None:
-    """A thief cannot change it, and a captured delivery under a fresh id is what it was."""
-    sanity, sent = scheme_of("sanity"), b'{"_id": "a"}'
-    first, second = (signature(sanity, sent, SECRET, now=now() - timedelta(seconds=s)) for s in (2, 1))
-    for headers, id in ((first, "op-1"), (second, "op-2"), (first, "forged"), (first, "op-3")):
-        pipe.deliver("sanity", sent, **headers, idempotency_key=id)
-    assert pipe.process() == [Kind.PROCESSED, Kind.PROCESSED, Kind.DUPLICATE, Kind.DUPLICATE]
 
 
 # Deliveries that bring several events

@@ -99,6 +99,7 @@ def test_the_contracts_columns_are_there(database_url: str) -> None:
         ("secret", "text"),
         ("format", "text"),
         ("form_field", "text"),
+        ("same_body_as", "uuid"),
     ]
 
 

@@ -471,7 +471,7 @@ def test_the_report_says_what_there_is(world: World) -> None:
     assert {"events", "dedup_keys", "duplicates", "deliveries", "rejected"} <= sizes.keys()
     assert sizes["events"]["bytes"] == sum(sizes["events"][f"{part}_bytes"] for part in ("heap", "index", "toast"))
     assert {"events_pkey", "dedup_keys_pkey"} <= {index["name"] for index in report["indexes"] if index["valid"]}
-    assert report["dedup_keys"]["oldest_days"] == 0
+    assert report["dedup_keys"]["oldest_days"] == 2
     assert report["retention"] == {"retention_days": 30, "dedup_days": 60, "unresolved_days": 90}
     assert (report["unresolved_kept"], report["warnings"]) == (0, [])
 

@@ -21,6 +21,7 @@ from chalicelib.deliveries import Delivery, Headers
 from chalicelib.envelope import from_message
 from chalicelib.errors import InvalidSignature, Refusal, SecretUnavailable
 from chalicelib.ingest import Inbox, Receipt, accept
+from chalicelib.naming import Place
 from chalicelib.providers import provider, provider_names
 from chalicelib.sources import Source, load_sources
 from cli import catalogue
@@ -96,7 +97,7 @@ def test_a_sample_is_accepted_and_has_its_type_and_a_key_of_its_own(
 
 @each_provider
 def test_a_sample_that_comes_twice_is_one_event(name: str, secrets: dict[str, str]) -> None:
-    if provider(name).dedup_by == "delivery":
+    if SOURCES[name].identity.place == "none":
         pytest.skip("each delivery of it is an event")
     pipe = Pipe(secrets)
     sent = delivery(name, made(name, guide(name).default_type, secrets))
@@ -279,8 +280,8 @@ def unsigned_headers(source: Source) -> set[str]:
     """Those that a sample has for its names, and the guide's own."""
     samples = guide(source.provider).samples.values()
     named: set[str] = {header for text in samples for header in text.headers}
-    for place in (source.dedup, source.type):
-        if place is not None:
+    for place in (source.identity.place, source.type):
+        if isinstance(place, Place):
             named |= {at.path for part in place.parts for at in part if at.where == "header"}
     signing: Any = getattr(source.scheme, "id", "")
     return named - {signing}

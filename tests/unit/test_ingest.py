@@ -28,8 +28,9 @@ from chalicelib.errors import (
     UnsupportedMediaType,
 )
 from chalicelib.http import refused
+from chalicelib.identity import Rule
 from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.naming import Locator
+from chalicelib.naming import Place
 from chalicelib.sources import load_sources
 from tests.schemes import signature, verify
 
@@ -160,9 +161,11 @@ def test_stripes_key_is_in_the_body_and_not_in_a_header_that_anybody_can_add(del
 
 def test_a_signed_id_goes_before_any_other_place(deliver: Deliver, inbox: Inbox) -> None:
     """The id under the signature is the only one that nobody on the way could change."""
-    elsewhere = replace(inbox.sources["standard-webhooks"], dedup=Locator("body", "id"))
-    inbox = replace(inbox, sources={"standard-webhooks": elsewhere})
-    assert deliver("standard-webhooks", b'{"id": "x"}', inbox=inbox).dedup_key == "msg_1"
+    for first, key in ((False, "msg_1"), (True, "x")):  # unless the team says where the id is
+        rule = Rule(Place.parse("body:id"), first=first)
+        elsewhere = replace(inbox.sources["standard-webhooks"], identity=rule)
+        of = replace(inbox, sources={"standard-webhooks": elsewhere})
+        assert deliver("standard-webhooks", b'{"id": "x"}', inbox=of).dedup_key == key
 
 
 @pytest.mark.parametrize(

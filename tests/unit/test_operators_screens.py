@@ -30,6 +30,7 @@ STATUS: dict[str, Any] = {
     "open_issues": 2,
     "open_drift": 1,
     "running_replays": 1,
+    "identity": {"same_bytes": 4, "other_bytes": 1},
 }
 COUNTS = {"accepted": 5, "stored": 2, "duplicates": 0, "written_off": 0, "missing": 3, "surplus": 0}
 LEDGER: dict[str, Any] = {
@@ -48,6 +49,8 @@ def test_status_says_what_needs_a_person() -> None:
     assert "QUIET for 40 min, expected about 12 with events" in page
     assert "3 MISSING" in page
     assert "NOT since then" in page
+    assert "4 of the last day with the bytes of an earlier event" in page
+    assert "1 of the last day under a known id with OTHER BYTES" in page
     assert "zoom" not in page
     assert "zoom" in status._page(STATUS, everything=True)
     assert "\x1b" not in page

@@ -54,7 +54,7 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
     assert sources["stripe-eu"].scheme == scheme_of("stripe", tolerance_seconds=60)
     warehouse = sources["warehouse"]
     assert warehouse.scheme == hmac_body("X-Sig", "sha512", "base64", "v1=", "hex")
-    assert (warehouse.dedup, warehouse.type) == (Place.parse("header:X-Id"), Place.parse("body:event.kind"))
+    assert (warehouse.identity.place, warehouse.type) == (Place.parse("header:X-Id"), Place.parse("body:event.kind"))
     assert warehouse.content_types == {"application/vnd.warehouse+json"}
 
 
@@ -73,9 +73,14 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ('[shop]\nprovider = "hmac"\ncontent_types = ["json"]', "Source 'shop', key 'content_types': 'json' is not"),
         ('[shop]\nprovider = "stripe"\ntolerance_seconds = 0', "Source 'shop', key 'tolerance_seconds': must lie"),
         (
-            '[shop]\nprovider = "standard-webhooks"\ndedup = "body:id"',
-            "Source 'shop', key 'dedup': provider 'standard-",
+            '[shop]\nprovider = "hmac"\ndedup_window = "soon"',
+            "Source 'shop', key 'dedup_window': 'soon' is no",
         ),
+        ('[shop]\nprovider = "hmac"\ndedup_window = 0', "Source 'shop', key 'dedup_window': must lie between 1 s and"),
+        ('[shop]\nprovider = "hmac"\ndedup_window = true', "Source 'shop', key 'dedup_window': 'True' is no duration"),
+        ('[shop]\nprovider = "hmac"\ndedup_window = "400d"', "Source 'shop', key 'dedup_window': must lie"),
+        ('[shop]\nprovider = "hmac"\nsame_body = "drop"', "Source 'shop', key 'same_body': 'drop' is not one of mark"),
+        ('[shop]\nprovider = "hmac"\ndedup = ["bytes"]', "Source 'shop', key 'dedup'"),
         ('[shop]\nprovider = "stripe"\nheader = "X"', "Source 'shop', key 'header': provider 'stripe' has no such"),
         ('[shop]\nprovider = "hmac"\nschema = "x"', "Source 'shop', key 'schema': 'x' is not 'package.module"),
         ('[shop]\nprovider = "hmac"\nschema = "no.such:Thing"', "Source 'shop', key 'schema': 'no.such:Thing' cannot"),
@@ -239,7 +244,7 @@ def test_a_source_that_names_only_its_provider_has_all_it_needs(
         scheme,
         needs_secret,
     )
-    assert (source.dedup, source.type) == (dedup, type)
+    assert (source.identity.place, source.type) == (dedup, type)
     assert (source.content_types, source.form_field) == (content_types, form_field)
     assert (source.schema, source.items, source.url, source.quarantine) == (None, None, None, False)
 

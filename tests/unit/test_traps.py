@@ -152,14 +152,14 @@ def test_trap_8_base64_is_compared_as_it_is_written(junk: str) -> None:
         assert not ours(provider, {**headers, name: headers[name] + junk}, b"{}", secret)
 
 
-def test_trap_9_an_id_that_nobody_signed_neither_repeats_nor_suppresses_an_event() -> None:
-    """tests/integration/test_from_delivery_to_row.py does it, attack by attack, to the row."""
+def test_trap_9_an_id_that_nobody_signed_is_an_events_own_and_its_bytes_are_remembered() -> None:
+    """tests/integration/test_identity.py does it, attack by attack, to the row."""
     queued = Queued()
     for id in ("real", "forged"):
         queued.take("github", {"a": 1}, X_GitHub_Delivery=id)
     queued.take("github", {"a": 2}, X_GitHub_Delivery="real")
     events = [event for text in queued.messages if isinstance(event := from_message(text), Accepted)]
-    assert events[0].claim == events[1].claim != events[2].claim
+    assert events[0].same_bytes == events[1].same_bytes != events[2].same_bytes
     assert [event.dedup_key for event in events] == ["real", "forged", "real"]
 
 
@@ -168,7 +168,7 @@ def test_trap_10_a_redelivery_under_the_same_id_is_the_same_event() -> None:
     for _ in range(2):
         queued.take("github", {"a": 1}, X_GitHub_Delivery="one")
     first, second = (from_message(text) for text in queued.messages)
-    assert getattr(first, "claim", 1) == getattr(second, "claim", 2)
+    assert getattr(first, "dedup_key", 1) == getattr(second, "dedup_key", 2)
 
 
 @pytest.mark.parametrize("provider", ["square", "trello", "hubspot"])

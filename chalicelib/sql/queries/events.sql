@@ -11,6 +11,8 @@ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
   AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
   AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
+       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
   AND (%(issue)s::text IS NULL
        OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
   AND (%(before)s::uuid IS NULL OR id < %(before)s)
@@ -22,18 +24,19 @@ LIMIT %(limit)s
 
 -- name: show_event
 SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, delivery_id,
-       headers, body
+       same_body_as, headers, body
 FROM postern.events
 WHERE id = %(id)s
 
 -- name: show_delivery
 SELECT id, source, received_at, headers, body FROM postern.deliveries WHERE id = %(id)s
 
--- name: event_of_duplicate
-SELECT event_id FROM postern.duplicates WHERE id = %(id)s
-
 -- name: duplicates_of_event
-SELECT id, received_at FROM postern.duplicates WHERE event_id = %(id)s ORDER BY id LIMIT 100
+SELECT id, received_at, type, why, accepted_at
+FROM postern.duplicates
+WHERE event_id = %(id)s
+ORDER BY id
+LIMIT 100
 
 -- name: secrets_used
 SELECT source, secret, count(*) AS events, min(received_at) AS first, max(received_at) AS last

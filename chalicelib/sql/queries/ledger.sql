@@ -21,6 +21,8 @@ FROM (
   SELECT source, date_trunc('minute', received_at), 0, count(*), 0
   FROM postern.events
   WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
+    -- What was let through afterwards was accepted as a duplicate.
+    AND id NOT IN (SELECT id FROM postern.duplicates WHERE accepted_at IS NOT NULL)
   GROUP BY 1, 2
   UNION ALL
   SELECT source, date_trunc('minute', received_at), 0, 0, count(*)
@@ -50,6 +52,7 @@ WITH short AS (
     FROM short CROSS JOIN LATERAL (
       SELECT source, count(*) AS number FROM postern.events
       WHERE id >= postern.uuid7_floor(short.minute) AND id < postern.uuid7_floor(short.minute + interval '1 minute')
+        AND id NOT IN (SELECT id FROM postern.duplicates WHERE accepted_at IS NOT NULL)
       GROUP BY source
     ) AS of_minute
     UNION ALL

@@ -30,12 +30,25 @@ SELECT current_user || ' ' || current_setting('search_path') || ' ' || current_s
 
 -- name: claim_keys
 -- The insert itself decides who is first. Sorted, so that concurrent batches wait for each other in one order.
-INSERT INTO postern.dedup_keys (source, key, event_id)
-SELECT source, key, event_id
-FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (source, key, event_id)
+INSERT INTO postern.dedup_keys (source, key, event_id, claimed_at)
+SELECT source, key, event_id, received_at
+FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[], %(times)s::timestamptz[])
+  AS claim (source, key, event_id, received_at)
 ORDER BY source, key, event_id
 ON CONFLICT (source, key) DO NOTHING
-RETURNING event_id
+RETURNING source, key, event_id
+
+-- name: claim_keys_for_a_while
+-- A claim that is older than the window is taken over, which two at once can do only one after the other.
+INSERT INTO postern.dedup_keys AS held (source, key, event_id, claimed_at, holds_until)
+SELECT source, key, event_id, received_at, received_at + make_interval(secs => seconds)
+FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[], %(times)s::timestamptz[], %(windows)s::integer[])
+  AS claim (source, key, event_id, received_at, seconds)
+ORDER BY source, key, event_id
+ON CONFLICT (source, key) DO UPDATE
+SET event_id = excluded.event_id, claimed_at = excluded.claimed_at, holds_until = excluded.holds_until
+WHERE excluded.claimed_at - held.claimed_at >= excluded.holds_until - excluded.claimed_at
+RETURNING source, key, event_id
 
 -- name: release_keys
 DELETE FROM postern.dedup_keys AS held
@@ -43,10 +56,11 @@ USING unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (s
 WHERE held.source = claim.source AND held.key = claim.key AND held.event_id = claim.id
   AND NOT EXISTS (SELECT FROM postern.events WHERE events.id = claim.id)
 
--- name: key_owners
-SELECT claim.id, held.event_id
-FROM unnest(%(sources)s::text[], %(keys)s::text[], %(ids)s::uuid[]) AS claim (source, key, id)
+-- name: key_holders
+SELECT held.source, held.key, held.event_id, held.claimed_at, sha256(event.body) AS body_hash
+FROM unnest(%(sources)s::text[], %(keys)s::text[]) AS claim (source, key)
 JOIN postern.dedup_keys AS held ON held.source = claim.source AND held.key = claim.key
+LEFT JOIN postern.events AS event ON event.id = held.event_id
 
 -- name: lock_events
 -- Two copies of one message may be worked on at once; the second waits here and then sees what the first did.
@@ -83,7 +97,7 @@ DELETE FROM postern.open_tries WHERE event_id = ANY (%(ids)s::uuid[])
 -- name: insert_events
 INSERT INTO postern.events
   (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id,
-   delivery_id, secret, format, form_field)
+   delivery_id, secret, format, form_field, same_body_as)
 VALUES %s
 
 -- name: insert_rejected
@@ -147,6 +161,10 @@ SET message = excluded.message,
 
 -- name: insert_duplicates
 -- SQS may bring the same repetition twice.
-INSERT INTO postern.duplicates (id, event_id, source, received_at)
+INSERT INTO postern.duplicates
+  (id, event_id, source, received_at, why, type, dedup_key, headers, body, format, form_field, request_id)
 VALUES %s
 ON CONFLICT (id) DO NOTHING
+
+-- name: duplicates_accepted
+UPDATE postern.duplicates SET accepted_at = now() WHERE id = ANY (%(ids)s::uuid[]) AND accepted_at IS NULL

@@ -10,6 +10,8 @@ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
   AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
   AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
+       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
   AND (%(issue)s::text IS NULL
        OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
 GROUP BY status
@@ -25,6 +27,8 @@ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
   AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
   AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
+       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
   AND (%(issue)s::text IS NULL
        OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
 ORDER BY id
@@ -50,6 +54,8 @@ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
   AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
   AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
+  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
+       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
   AND (%(issue)s::text IS NULL
        OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
 ORDER BY id

@@ -1,0 +1,152 @@
+"""Which messages of a batch bring an event for the first time, and which repeat one.
+
+Each event claims its key, and the insert decides who was first. A claim may hold for a window only: an event that comes
+later takes it over. One that came earlier, and is processed later, is let in and claims nothing: it is no repetition of
+what came after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from chalicelib.envelope import Accepted
+from chalicelib.processing.attempts import Work
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An event's word that a key is its own; for `window` seconds, or for as long as keys are kept."""
+
+    source: str
+    key: str
+    event_id: UUID
+    received_at: datetime
+    window: int | None = None
+
+    def repeats(self, since: datetime) -> bool:
+        """Whether what has held the key since then is the same event."""
+        return self.window is None or abs(self.received_at - since) < timedelta(seconds=self.window)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The event that holds a key, and the SHA-256 of its body where it is stored."""
+
+    event_id: UUID
+    claimed_at: datetime
+    body_hash: bytes | None = None
+
+
+class Why(StrEnum):
+    """Why a delivery was taken for a repetition."""
+
+    SAME_ID = "same_id"
+    SAME_ID_OTHER_BYTES = "same_id_other_bytes"
+    SAME_BYTES = "same_bytes"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A delivery of the event `of`, which was there already."""
+
+    work: Work
+    of: UUID
+    why: Why
+    has_other_bytes: bool
+
+
+class Keys(Protocol):
+    """chalicelib.adapters.event_store gives each method's promise."""
+
+    def claim(self, claims: Sequence[Claim]) -> set[Claim]: ...
+    def holders(self, claims: Sequence[Claim]) -> dict[Claim, Holder]: ...
+    def release(self, claims: Sequence[Claim]) -> None: ...
+
+
+@dataclass(frozen=True)
+class FirstSights:
+    """`first`: the new ones, with the event that had the same bytes under another id. `known`: those whose keys were
+    claimed before, perhaps by themselves; `holders` of these.
+    """
+
+    first: list[Work]
+    known: list[Work]
+    holders: Mapping[UUID, Holder] = field(default_factory=dict)
+
+
+def claims_of(event: Accepted) -> list[Claim]:
+    """What is claimed for it: its identity first, and its bytes where they tell of a repetition."""
+    claims = [Claim(event.source, event.claim or event.dedup_key, event.id, event.received_at, event.window)]
+    if event.same_bytes is not None:
+        window = event.window if event.refuse_same_bytes else None
+        claims.append(replace(claims[0], key=event.same_bytes, window=window))
+    return claims
+
+
+def claim(works: Sequence[Work], keys: Keys) -> FirstSights:
+    """Claims what there is to claim, for each of these."""
+    wanted = [each for work in works for each in claims_of(work.event)]
+    won = keys.claim([each for each in wanted if each.window is None])
+    holders = keys.holders([each for each in wanted if each.window is None and each not in won])
+    for_a_while, held = _claim_for_a_while([each for each in wanted if each.window is not None], keys)
+    won, holders = won | for_a_while, holders | held
+    identities = {work.event.id: claims_of(work.event)[0] for work in works}
+    lost = [work for work in works if identities[work.event.id] not in won]
+    # A mate with the same bytes must not be measured by what is no event.
+    keys.release([each for work in lost for each in claims_of(work.event)[1:] if each in won])
+    return FirstSights(
+        first=[_marked(work, holders) for work in works if identities[work.event.id] in won],
+        known=lost,
+        holders={work.event.id: holders[of] for work in lost if (of := identities[work.event.id]) in holders},
+    )
+
+
+def _claim_for_a_while(claims: Sequence[Claim], keys: Keys) -> tuple[set[Claim], dict[Claim, Holder]]:
+    """Those that were first, and what holds the keys of the others. Of the claims on one key the earliest goes first,
+    and the next where the window of what holds it has passed.
+    """
+    won, lost = set[Claim](), dict[Claim, Holder]()
+    left = sorted(claims, key=lambda each: (each.received_at, each.event_id))
+    while left:
+        heads = {(each.source, each.key): each for each in reversed(left)}
+        first = keys.claim(list(heads.values()))
+        won |= first
+        held = keys.holders([head for head in heads.values() if head not in first])
+        lost |= held
+        held |= {head: Holder(head.event_id, head.received_at) for head in first}
+        further = []
+        for each in left:
+            head = heads[each.source, each.key]
+            if each == head:
+                continue
+            if head in held and each.repeats(held[head].claimed_at):
+                lost[each] = held[head]
+            else:
+                further.append(each)
+        left = further
+    return won, lost
+
+
+def _marked(work: Work, holders: Mapping[Claim, Holder]) -> Work:
+    """With the event whose bytes it repeats under another id."""
+    held = next((holders[each] for each in claims_of(work.event)[1:] if each in holders), None)
+    return replace(work, same_body_as=held.event_id) if held and held.event_id != work.event.id else work
+
+
+def repeat_of(work: Work, holder: Holder, mates: Mapping[UUID, Work], *, bytes_decided: bool = False) -> Repeat:
+    """What is kept of it. `mates`: works of the batch by their id, whose events may have no row yet."""
+    known = holder.body_hash
+    if known is None and holder.event_id in mates:
+        known = hashlib.sha256(mates[holder.event_id].body).digest()
+    differs = known is None or known != hashlib.sha256(work.body).digest()
+    if bytes_decided or (work.event.claim or work.event.dedup_key).startswith("sha256:"):
+        why = Why.SAME_BYTES
+    else:
+        why = Why.SAME_ID_OTHER_BYTES if differs and known is not None else Why.SAME_ID
+    return Repeat(work, holder.event_id, why, differs)
