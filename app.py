@@ -14,7 +14,7 @@ from chalice.app import CloudWatchEvent, Request, SQSEvent
 
 from chalicelib import http, logs, naming, wiring
 from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import Refusal, UnknownAction
+from chalicelib.errors import InvalidSignature, Refusal, UnknownAction
 from chalicelib.ingest import accept
 from chalicelib.tracing import trace_header, trace_id
 
@@ -29,7 +29,7 @@ def health() -> Response:
 # Every method and content type, because the answers to the wrong ones are ours to give.
 @app.route(
     "/webhooks/{source}",
-    methods=["POST", "GET", "HEAD", "PUT", "PATCH", "DELETE"],
+    methods=["POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"],
     content_types=["*/*"],
 )
 def receive(source: str) -> Response:
@@ -68,6 +68,8 @@ def receive(source: str) -> Response:
             "kept": refusal.kept and str(refusal.kept),
             "not_kept": refusal.not_kept,
         }
+        if refusal.not_kept and not isinstance(refusal, InvalidSignature):
+            counts = {"verified_not_kept": 1}  # it was its sender's, and is gone
         answer = http.refused(refusal)
     except Exception:
         # Chalice would answer it with a 500 as well, and log it as lines of text that no metric can be taken from.
@@ -152,12 +154,13 @@ def _query(request: Request) -> list[tuple[str, str]]:
 
 def _url(request: Request, headers: Headers, query: list[tuple[str, str]]) -> str:
     """The address as the sender has it. API Gateway knows by which of its own names it was called; the local server
-    goes by what the request says. The query comes decoded, and is written as senders mostly write it.
+    goes by what the request says. API Gateway decodes the query, which is then written as senders mostly write it.
     """
     domain = request.context.get("domainName")
     base = f"https://{domain}" if domain else f"http://{headers.get('host', 'localhost')}"
     path = request.context.get("path") or request.path
-    return base + path + (f"?{urlencode(query)}" if query else "")
+    written = request.to_original_event().get("rawQueryString") or urlencode(query)
+    return base + path + (f"?{written}" if written else "")
 
 
 def _time_left(context: Any) -> Callable[[], float]:

@@ -98,6 +98,29 @@ class Greeting:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What a sender wants to hear of an accepted delivery. `{id}` in `body` is the first event's."""
+
+    status: int
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+    @classmethod
+    def of(cls, value: int | Mapping[str, Any]) -> Reply:
+        """Of a status, whose answer is then empty, or of all three."""
+        return cls(value) if isinstance(value, int) else cls(**value)
+
+    def __eq__(self, other: object) -> bool:
+        """A status is the empty answer with it."""
+        if isinstance(other, int):
+            return (self.status, self.body) == (other, "")
+        return isinstance(other, Reply) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.status, self.body))
+
+
+@dataclass(frozen=True)
 class Event:
     """What a delivery announced; handlers get one.
 

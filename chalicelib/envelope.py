@@ -69,7 +69,9 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A delivery that was refused and is kept to be explained, between the two functions."""
+    """A delivery that was refused and is kept to be explained, between the two functions. `verified`: its sender is who
+    he says.
+    """
 
     id: UUID
     source: str
@@ -81,6 +83,7 @@ class Rejected:
     headers: Mapping[str, str | list[str]]
     body: bytes
     request_id: str | None = None
+    verified: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ def _rejected_to_message(rejected: Rejected) -> str:
     }
     if rejected.request_id is not None:
         envelope["request"] = rejected.request_id
+    if rejected.verified:
+        envelope["verified"] = True
     return json.dumps(envelope, separators=(",", ":"))
 
 
@@ -289,6 +294,7 @@ class _RejectedSchema(Schema):
     query = fields.List(fields.Tuple((fields.String(), fields.String())), required=True)
     headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
     request = fields.String(load_default=None, validate=_storable)
+    verified = fields.Boolean(load_default=False)
     zbody = _CompressedBytes(required=True)
 
     @post_load
@@ -304,6 +310,7 @@ class _RejectedSchema(Schema):
             headers=data["headers"],
             body=data["zbody"],
             request_id=data["request"],
+            verified=data["verified"],
         )
 
 

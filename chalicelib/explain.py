@@ -71,36 +71,36 @@ _UNKNOWN = Finding(
 
 def _findings(delivery: Delivery, came: Delivery, scheme: Scheme, known: Known) -> Iterator[Finding]:
     """With the age left out of it: what was signed wrongly an hour ago was signed wrongly."""
-    ageless, secrets = _ageless(scheme), known.own
-    if _verifies(ageless, delivery, secrets):
+    timeless, secrets = ageless(scheme), known.own
+    if _verifies(timeless, delivery, secrets):
         yield _of_age(delivery, scheme, secrets)
         return
-    if _verifies(ageless, delivery, known.previous):
+    if _verifies(timeless, delivery, known.previous):
         yield Finding(
             "previous_secret",
             "It is signed with a secret that this source had before the last change, and has no more: put it back "
             "beside the new one until the provider signs with that.",
         )
     for name, theirs in known.others.items():
-        if _verifies(ageless, delivery, theirs):
+        if _verifies(timeless, delivery, theirs):
             yield Finding(
                 "other_source", f"It is signed with a secret of the source '{name}': the sender has that one."
             )
-    for words, reading, given in _readings(ageless, secrets):
+    for words, reading, given in _readings(timeless, secrets):
         if _verifies(reading, delivery, given):
             yield Finding("secret_encoding", f"It is signed with this secret, but {words}.")
     for cause, words, body in _bodies(delivery.body):
-        if body != delivery.body and _verifies(ageless, replace(delivery, body=body), secrets):
+        if body != delivery.body and _verifies(timeless, replace(delivery, body=body), secrets):
             yield Finding(cause, words)
     for other in _urls(came, delivery.url):
-        if other != delivery.url and _verifies(ageless, replace(delivery, url=other), secrets):
+        if other != delivery.url and _verifies(timeless, replace(delivery, url=other), secrets):
             yield Finding(
                 "url",
                 f"It is signed for the URL {other}, and verified as one for {delivery.url}: name the former as `url` "
                 "in the source.",
             )
             break
-    yield from _places(delivery, ageless, secrets)
+    yield from _places(delivery, timeless, secrets)
 
 
 def _verifies(scheme: Scheme, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> bool:
@@ -113,7 +113,7 @@ def _verifies(scheme: Scheme, delivery: Delivery, secrets: Sequence[str], fetch:
     return False
 
 
-def _ageless(scheme: Scheme) -> Scheme:
+def ageless(scheme: Scheme) -> Scheme:
     return _changed(scheme, tolerance_seconds=_AGELESS) or scheme
 
 
@@ -298,7 +298,7 @@ def _hints(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Iterat
             "What the sender identified itself with is a password, or like one, and is not kept: so it cannot be "
             "looked into. Compare it with the one that is set up at the sender.",
         )
-    reasons = _reasons(_ageless(scheme), delivery, secrets)
+    reasons = _reasons(ageless(scheme), delivery, secrets)
     if "header_missing" in reasons:
         like = [name for name in delivery.headers if "signature" in name or "hmac" in name]
         there = f" There is {', '.join(like)}." if like else ""

@@ -128,6 +128,14 @@ def _echo_header(asked: Asked) -> Greeting:
     return Greeting(asked.settings.get("status", 200), "", {name: asked.given})
 
 
+def _allow_origin(asked: Asked) -> Greeting:
+    """CloudEvents' "HTTP 1.1 Web Hooks", section 4.2: whoever asks may send, at the rate that he asks for."""
+    rate = asked.delivery.headers.get("WebHook-Request-Rate", "*")
+    allowed = rate if rate.isascii() and rate.isdigit() and len(rate) < 10 else "*"
+    headers = {"WebHook-Allowed-Origin": asked.given, "WebHook-Allowed-Rate": allowed, "Allow": "POST, OPTIONS"}
+    return Greeting(200, "", headers)
+
+
 def _echoed(asked: Asked) -> str:
     path = asked.settings.get("echo")
     value = asked.given if path is None else at(_json(asked.delivery), path)
@@ -207,6 +215,7 @@ _REPLIES: dict[str, Callable[[Asked], Greeting]] = {
     "echo": _echo,
     "echo-json": _echo_json,
     "echo-header": _echo_header,
+    "allow-origin": _allow_origin,
     "subscribe": _subscribe,
     "digest": _digest,
     "braintree": _braintree,

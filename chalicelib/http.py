@@ -20,17 +20,24 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+# Whatever the answer is, this header of it names the event.
+EVENT_ID = "Postern-Event-Id"
+
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
 def accepted(receipt: Receipt) -> Answer:
-    """The id is the first event's; a delivery that brought several has them all."""
-    if receipt.answer is not None:
-        return Answer(receipt.answer, "", _TEXT)
+    """The id is the first event's; a delivery that brought several has them all. It stands in a header, too, since some
+    senders want another body.
+    """
+    named = {EVENT_ID: str(receipt.id)}
+    if (reply := receipt.answer) is not None:
+        text = reply.body.replace("{id}", str(receipt.id))
+        return Answer(reply.status, text, {"Content-Type": reply.content_type, **named})
     body: dict[str, Any] = {"status": "accepted", "id": str(receipt.id)}
     if len(receipt.ids) > 1:
         body["ids"] = [str(id) for id in receipt.ids]
-    return Answer(202, body)
+    return Answer(202, body, named)
 
 
 def greeted(greeting: Greeting) -> Answer:

@@ -69,6 +69,8 @@ class Rule:
         found, in_header = self.place.find_where(headers, payload) if self.place else (None, False)
         if found is None and signed_id is not None:
             return Identity(naming.dedup_key(signed_id, body), self.window)
+        if found is None and not body.strip():
+            return Identity(str(event_id))  # nothing tells it from another
         if found is None:
             text = body if topic is None else topic.encode("utf-8", "surrogatepass") + b"\n" + body
             return Identity(naming.dedup_key(None, text), self.window or DEFAULT_WINDOW)

@@ -15,7 +15,7 @@ from marshmallow import Schema, ValidationError
 
 from chalicelib import naming, payloads
 from chalicelib.config import LARGEST_BODY_BYTES
-from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers, new_event_id
+from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers, Reply, new_event_id
 from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, Rejected, to_message
 from chalicelib.errors import (
     InvalidPayload,
@@ -57,7 +57,7 @@ class Inbox:
     """What accepting a delivery needs.
 
     `secrets_of` gives a source's valid secrets, or raises SecretUnavailable; `fetch` gets certificates; `may_keep` says
-    whether one more refused delivery of a source is kept.
+    whether one more refused delivery of a source is kept, which was `verified` or not.
     """
 
     sources: Mapping[str, Source]
@@ -65,14 +65,14 @@ class Inbox:
     queue: Queue
     bodies: Bodies
     fetch: Fetch = fetch_nothing
-    may_keep: Callable[[str], bool] = lambda source: False
+    may_keep: Callable[[str, bool], bool] = lambda source, verified: False
 
 
 @dataclass(frozen=True)
 class Receipt:
     """What the sender and the log are told about an accepted delivery: about its first event, and how many it brought.
 
-    `answer`: the status that the provider wants, where it wants one.
+    `answer`: what the provider wants to hear, where it wants something else than we say.
     """
 
     ids: Sequence[UUID]
@@ -80,7 +80,7 @@ class Receipt:
     dedup_key: str
     secret: int | None
     fingerprint: str | None = None
-    answer: int | None = None
+    answer: Reply | None = None
 
     @property
     def id(self) -> UUID:
@@ -98,26 +98,41 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         raise UnknownSource("unknown_source")
     came = delivery
     if source.url is not None:
-        delivery = replace(delivery, url=source.url)
+        # Its own query, or that of the request.
+        query = "" if "?" in source.url else "".join(delivery.url.partition("?")[1:])
+        delivery = replace(delivery, url=source.url + query)
     if len(delivery.body) > LARGEST_BODY_BYTES:
         raise PayloadTooLarge("too_large", message=f"The body is larger than {LARGEST_BODY_BYTES:,} bytes.")
     if greeting := _greet(delivery, source, inbox, signed=False):
         return greeting
     if delivery.method != "POST":
         raise MethodNotAllowed("method")
-    format, form_field = _reading(delivery, source)
+    unread = None
     try:
-        proof, fingerprint = _verify(delivery, source, inbox)
-        greeting = _greet(delivery, source, inbox, signed=True)
+        format = _reading(delivery, source)
+    except UnsupportedMediaType as refusal:
+        unread = refusal
+    try:
+        proof, fingerprint, signed = _verify_either(delivery, source, inbox)
+        greeting = _greet(replace(delivery, body=signed), source, inbox, signed=True)
     except InvalidSignature as refusal:
         if source.quarantine:
             refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox)
+        if unread is not None:
+            raise unread from None
         raise
     if greeting:
         return greeting
-
-    text = payloads.text_of(delivery.body, form_field, format)
-    events = _events(delivery, source, proof, text, format, form_field, id)
+    try:
+        if unread is not None:
+            raise unread
+        content = payloads.content_of(signed, delivery.headers)
+        events = _events(delivery, content, source, proof, format, id)
+    except (InvalidPayload, PayloadTooLarge, UnsupportedMediaType) as refusal:
+        # Its sender is who he says, and may never come again: what he sent is there when the mistake is mended.
+        if source.needs_secret or source.quarantine:
+            refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox, verified=source.needs_secret)
+        raise
     if not events:
         return Greeting(200)
     _enqueue([replace(event, secret=fingerprint) for event in events], inbox, delivery.trace)
@@ -125,19 +140,24 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     return Receipt(ids, first.type, first.dedup_key, proof.secret, fingerprint, source.answer)
 
 
-def _keep(delivery: Delivery, source: Source, reason: str, inbox: Inbox) -> tuple[UUID | None, str | None]:
+def _keep(
+    delivery: Delivery, source: Source, reason: str, inbox: Inbox, *, verified: bool = False
+) -> tuple[UUID | None, str | None]:
     """Keeps a delivery to be explained, if it may: under which id, or why not.
 
     Whatever comes of it changes nothing for the sender.
     """
-    if len(delivery.body) > LARGEST_KEPT_BYTES:
+    if len(delivery.body) > LARGEST_KEPT_BYTES and not verified:
         return None, "too_large"
     try:
-        if not inbox.may_keep(source.name):
+        if not inbox.may_keep(source.name, verified):
             return None, "too_many"
-        rejected = _rejected(delivery, source, reason)
+        rejected = _rejected(delivery, source, reason, verified)
+        message = to_message(rejected)
+        if len(message) > LARGEST_MESSAGE_BYTES:
+            return None, "too_large"
         # A group of its own: forgeries delay no event of the source.
-        inbox.queue.send(to_message(rejected), group=f"{source.name}.rejected", trace=delivery.trace)
+        inbox.queue.send(message, group=f"{source.name}.rejected", trace=delivery.trace)
     except QueueUnavailable as exc:
         return None, f"queue_unavailable: {exc.reason}"
     except Exception as exc:  # a mistake of ours here would be a 500 for what is a 401
@@ -145,7 +165,7 @@ def _keep(delivery: Delivery, source: Source, reason: str, inbox: Inbox) -> tupl
     return rejected.id, None
 
 
-def _rejected(delivery: Delivery, source: Source, reason: str) -> Rejected:
+def _rejected(delivery: Delivery, source: Source, reason: str, verified: bool) -> Rejected:
     query = [(n, REDACTED if n in source.scheme.credential_parameters else v) for n, v in delivery.query]
     hidden = query != list(delivery.query)
     return Rejected(
@@ -159,6 +179,7 @@ def _rejected(delivery: Delivery, source: Source, reason: str) -> Rejected:
         headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
         body=delivery.body,
         request_id=delivery.request_id,
+        verified=verified,
     )
 
 
@@ -175,14 +196,13 @@ def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) ->
     return greeting
 
 
-def _reading(delivery: Delivery, source: Source) -> tuple[Format, str | None]:
-    """How the body is read, and the form field that holds the JSON where that is so."""
+def _reading(delivery: Delivery, source: Source) -> Format:
+    """How the body is read."""
     content_type = _content_type(delivery.headers)
     if content_type not in source.content_types:
         taken = ", ".join(sorted(source.content_types))
         raise UnsupportedMediaType("content_type", message=f"This source takes {taken}.")
-    format = payloads.format_of(content_type)
-    return format, source.form_field if format is Format.FORM else None
+    return source.format or payloads.format_of(content_type)
 
 
 def _content_type(headers: Headers) -> str:
@@ -191,6 +211,22 @@ def _content_type(headers: Headers) -> str:
         # Senders that leave it out send JSON; Chalice and API Gateway take it for JSON, too.
         return "application/json"
     return values[0].partition(";")[0].strip().lower() if len(values) == 1 else "repeated"
+
+
+def _verify_either(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, str | None, bytes]:
+    """Of a compressed body senders sign what is sent, or what is inside; the third is what was signed. What is not
+    verified is unpacked within bounds, and read no further.
+    """
+    try:
+        return *_verify(delivery, source, inbox), delivery.body
+    except InvalidSignature as refusal:
+        try:
+            inside = payloads.content_of(delivery.body, delivery.headers)
+        except PayloadTooLarge:
+            raise refusal from None
+        if inside == delivery.body:
+            raise
+    return *_verify(replace(delivery, body=inside), source, inbox), inside
 
 
 def _verify(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, str | None]:
@@ -210,10 +246,13 @@ def _validate(payload: object, schema: Schema) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """What becomes one event: a whole delivery, or an item of it. `signed_id` is under the signature."""
+    """What becomes one event: a whole delivery, or an item of it. `signed_id` is under the signature; `content` is what
+    the body holds, which may be compressed.
+    """
 
     id: UUID
     body: bytes
+    content: bytes
     payload: object
     format: Format
     form_field: str | None
@@ -221,31 +260,43 @@ class _Part:
 
 
 def _events(
-    delivery: Delivery,
-    source: Source,
-    proof: Proof,
-    text: str | None,
-    format: Format,
-    form_field: str | None,
-    first_id: UUID | None,
+    delivery: Delivery, content: bytes, source: Source, proof: Proof, format: Format, first_id: UUID | None
 ) -> list[Accepted]:
-    """One event, or one for each item of a delivery that brings several."""
-    payload = payloads.parse(text) if text is not None else None
-    if source.items is None or text is None:
+    """One event, or one for each item of a delivery that brings several. `content` is what its body holds."""
+    if source.empty_body and not content.strip():
+        format = Format.BYTES  # all that there is to say is in the headers
+    form_field = payloads.form_field_in(content, source.form_field) if format is Format.FORM else None
+    text = payloads.text_of(content, form_field, format)
+    items = None if text is None else _items(text, source, format)
+    if items is None:
+        payload = None if text is None else payloads.parse(text)
         [id] = _ids(delivery, 1, first_id)
-        part = _Part(id, delivery.body, payload, format, form_field, proof.signed_id)
+        part = _Part(id, delivery.body, content, payload, format, form_field, proof.signed_id)
         return [_event(delivery, source, part)]
-    items = payloads.items_of(text, source.items)
     if len(items) > _MOST_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
     ids = _ids(delivery, len(items), first_id)
     events = []
     for at, (id, item) in enumerate(zip(ids, items, strict=True)):
         signed_id = f"{proof.signed_id}:{at}" if proof.signed_id else None
-        part = _Part(id, item.encode(), payloads.parse(item), Format.JSON, None, signed_id)
+        part = _Part(id, item.encode(), item.encode(), payloads.parse(item), Format.JSON, None, signed_id)
         event = _event(delivery, source, part)
         events.append(replace(event, delivery=ids[0], delivery_body=None if at else delivery.body))
     return events
+
+
+def _items(text: str, source: Source, format: Format) -> list[str] | None:
+    """The texts of a delivery's events, where it brings several."""
+    if format is Format.LINES:
+        return payloads.lines_of(text)
+    if source.items is None:
+        return None
+    payload = payloads.parse(text)
+    if payload == {}:
+        return []  # a heartbeat, as of Asana
+    if source.items == "" and isinstance(payload, dict):
+        return [text.strip()]  # one where a list was expected, as of HubSpot's workflows
+    return payloads.items_of(text, source.items)
 
 
 def _ids(delivery: Delivery, number: int, first: UUID | None) -> list[UUID]:
@@ -263,7 +314,7 @@ def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
         part.id,
         delivery.headers,
         part.payload,
-        part.body,
+        part.content,
         signed_id=part.signed_id,
         topic=topic if topic_in_header else None,
     )

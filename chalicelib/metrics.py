@@ -27,6 +27,7 @@ class Metric:
 METRICS = {
     "accepted": Metric(by="source"),
     "rejected": Metric(by="reason"),
+    "verified_not_kept": Metric(by="source"),
     "secret_matches": Metric(by="secret_used"),
     "duplicates": Metric(by="source"),
     "processed": Metric(by="source"),

@@ -24,9 +24,11 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class Locator:
-    """One place to look at; `find` gives the text there, or None where nothing usable is."""
+    """One place to look at; `find` gives the text there, or None where nothing usable is. Where it `has` something, the
+    place's own name is the text.
+    """
 
-    where: Literal["header", "body"]
+    where: Literal["header", "body", "has"]
     path: str
 
     @classmethod
@@ -35,12 +37,14 @@ class Locator:
         where, _, path = text.partition(":")
         if where == "header" and HEADER_NAME.fullmatch(path):
             return cls("header", path)
-        if where == "body" and path and all(path.split(".")):
-            return cls("body", path)
+        if where in ("body", "has") and path and all(path.split(".")):
+            return cls("body" if where == "body" else "has", path)
         raise ValueError(f"'{text}' is not 'header:NAME' or 'body:dotted.path'.")
 
     def find(self, headers: Headers, payload: Any) -> str | None:
         value = headers.get(self.path) if self.where == "header" else at(payload, self.path)
+        if self.where == "has":
+            return None if value is None else self.path.rpartition(".")[2]
         if isinstance(value, bool) or not isinstance(value, str | int):
             return None
         return str(value) or None

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl
 
-from chalicelib.errors import InvalidPayload
+from chalicelib.config import LARGEST_BODY_BYTES
+from chalicelib.errors import InvalidPayload, PayloadTooLarge
 
 # Deep enough for any real payload, shallow enough for every parser that will ever read the row
 # (PostgreSQL's stack, for one, ends at some thousands).
@@ -21,11 +23,12 @@ DEEPEST_NESTING = 512
 
 
 class Format(StrEnum):
-    """How a body is read. BYTES are kept and have no payload."""
+    """How a body is read. BYTES are kept and have no payload; LINES are a JSON value each, and an event each."""
 
     JSON = "json"
     FORM = "form"
     BYTES = "bytes"
+    LINES = "json-lines"
 
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -45,11 +48,7 @@ def text_of(body: bytes, form_field: str | None = None, format: str = Format.JSO
     """
     if format == Format.BYTES:
         return None
-    try:
-        # RFC 8259, section 8.1: UTF-8, and a reader may ignore a byte order mark.
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidPayload("not_utf8", message="The body is not UTF-8.") from None
+    text = _decoded(body)
     if form_field is not None:
         fields = [value for name, value in form_of(text) if name == form_field]
         if len(fields) != 1:
@@ -60,6 +59,44 @@ def text_of(body: bytes, form_field: str | None = None, format: str = Format.JSO
     if not text.strip():
         raise InvalidPayload("empty", message="The body is empty.")
     return text
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        # RFC 8259, section 8.1: UTF-8, and a reader may ignore a byte order mark.
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidPayload("not_utf8", message="The body is not UTF-8.") from None
+
+
+def content_of(body: bytes, headers: Mapping[str, str | list[str]], most: int = LARGEST_BODY_BYTES) -> bytes:
+    """What is inside of a body that the headers call compressed (gzip, or deflate as RFC 9110 has it) and that is; else
+    the body. Raises PayloadTooLarge for more than `most` bytes.
+    """
+    encoding = headers.get("content-encoding", "")
+    if not isinstance(encoding, str) or encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return body
+    unpacker = zlib.decompressobj(wbits=47)  # either, by its first bytes
+    try:
+        content = unpacker.decompress(body, most + 1)
+    except zlib.error:
+        return body
+    if len(content) > most:
+        raise PayloadTooLarge("too_large_inside", message=f"What is inside is larger than {most:,} bytes.")
+    return content if unpacker.eof else body
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of JSON Lines, without those that are blank."""
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def form_field_in(body: bytes, name: str | None) -> str | None:
+    """The form's field that holds the JSON: this name; with a `?` behind it, only if the form has such a field."""
+    if name is None or not name.endswith("?"):
+        return name
+    name = name[:-1]
+    return name if any(field == name for field, _ in form_of(_decoded(body))) else None
 
 
 def form_of(text: str) -> list[tuple[str, str]]:
@@ -96,7 +133,7 @@ def items_of(text: str, path: str) -> list[str]:
         raise InvalidPayload("no_items", message=f"The body has no list at '{path}'.") from None
 
 
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, strict=False)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -156,12 +193,13 @@ def parse(text: str) -> Any:
 
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        # Not strict: templates put texts with line breaks and tabs into JSON as they are, and sign them.
+        return json.loads(text, parse_constant=_refuse_constant, strict=False)
     except json.JSONDecodeError:
         raise
     except ValueError:
         # Python converts no more than 4,300 digits to an int (CVE-2020-10735); JSON has no such limit.
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_long_int)
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_long_int, strict=False)
 
 
 def _long_int(digits: str) -> int | Decimal:
@@ -203,11 +241,20 @@ _ESCAPE = re.compile(
 _MAYBE_UNSTORABLE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
+# A string, whole, so that the blanks between values are left alone.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
 def jsonb_text(text: str) -> str:
-    """The same JSON with U+FFFD for what jsonb cannot hold: `\\u0000` and lone surrogates.
+    """The same JSON with U+FFFD for what jsonb cannot hold, `\\u0000` and lone surrogates, and with escapes for the
+    control characters that a string has in it.
 
     The exact bytes stay in the event's body.
     """
+    if _CONTROL.search(text):
+        escaped = _STRING.sub(lambda found: _CONTROL.sub(lambda c: f"\\u{ord(c[0]):04x}", found[0]), text)
+        text = text if escaped == text else escaped
     if not _MAYBE_UNSTORABLE.search(text):
         return text
     return _ESCAPE.sub(lambda m: "\\ufffd" if m["unstorable"] else m[0], text)

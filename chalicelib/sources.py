@@ -13,10 +13,12 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
+from chalicelib.deliveries import Reply
 from chalicelib.envelope import LONGEST_WINDOW_SECONDS
 from chalicelib.errors import SourcesFileError
 from chalicelib.identity import Rule
 from chalicelib.naming import HEADER_NAME, Place
+from chalicelib.payloads import Format
 from chalicelib.providers import Provider, provider, provider_names
 from chalicelib.schemes import Scheme, scheme_class
 
@@ -44,8 +46,10 @@ class Source:
     items: str | None
     content_types: frozenset[str]
     form_field: str | None
+    format: Format | None
+    empty_body: bool
     handshakes: Sequence[Mapping[str, Any]]
-    answer: int | None
+    answer: Reply | None
     url: str | None
     quarantine: bool
     schema: Schema | None
@@ -125,8 +129,10 @@ def _source(name: str, table: Any) -> Source:
         items=items,
         content_types=frozenset(settings.get("content_types", kind.content_types)),
         form_field=kind.form_field,
+        format=Format(settings["format"]) if "format" in settings else None,
+        empty_body=settings.get("empty_body", kind.empty_body),
         handshakes=kind.handshakes,
-        answer=kind.answer,
+        answer=settings.get("answer", kind.answer),
         url=settings.get("url"),
         quarantine=settings["quarantine"],
         schema=_payload_schema(name, settings["schema"]) if "schema" in settings else None,
@@ -152,6 +158,33 @@ class _PlaceField(fields.Field[Place]):
 class _DedupField(_PlaceField):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         return value if value == "none" else super()._deserialize(value, attr, data, **kwargs)
+
+
+class _ItemsField(fields.String):
+    """A path, or false: what comes is one event, though the provider mostly sends several."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        return None if value is False else super()._deserialize(value, attr, data, **kwargs)
+
+
+class _ReplyField(fields.Field[Reply]):
+    """A status, or a table of `status`, `body` and `content_type`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Reply:
+        table = value if isinstance(value, dict) else {"status": value}
+        wrong = ValidationError('is neither a status, 200 say, nor {status = 200, body = "…", content_type = "…"}.')
+        if not table.keys() <= {"status", "body", "content_type"} or "status" not in table:
+            raise wrong
+        status, texts = table["status"], [table.get(name, "") for name in ("body", "content_type")]
+        if isinstance(status, bool) or not isinstance(status, int) or not all(isinstance(text, str) for text in texts):
+            raise wrong
+        if not 200 <= status <= 299:
+            raise ValidationError(f"{status} tells a sender that it failed: a status lies between 200 and 299.")
+        if status in (204, 205) and texts[0]:
+            raise ValidationError(f"An answer with status {status} has no body.")
+        if not all(text.isprintable() for text in texts[1:]) or len(texts[0]) > 10_000:
+            raise wrong
+        return Reply(**table)
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -213,7 +246,10 @@ class _SourceSchema(Schema):
         validate=validate.OneOf(["mark", "duplicate"], error="'{input}' is not one of mark, duplicate."),
     )
     type = _PlaceField()
-    items = fields.String()
+    answer = _ReplyField()
+    items = _ItemsField(allow_none=False)
+    format = _one_of("json", "json-lines", "form", "bytes")
+    empty_body = fields.Boolean(truthy={True}, falsy={False})
     url = fields.URL(schemes={"http", "https"}, require_tld=False, error_messages={"invalid": "is not a URL."})
     # From before 0.2: an id decides now, whether or not it is signed.
     trust_unsigned_id = fields.Boolean(truthy={True}, falsy={False})
@@ -249,7 +285,7 @@ class _SourceSchema(Schema):
     )
     unit = _one_of("s", "ms", "iso")
     tolerance_seconds = fields.Integer(
-        strict=True, validate=validate.Range(1, 86400, error="must lie between 1 and 86400.")
+        strict=True, validate=validate.Range(1, 604_800, error="must lie between 1 and 604800.")
     )
 
     error_messages = {"unknown": "is not a setting of a source."}  # noqa: RUF012 -- marshmallow types it so

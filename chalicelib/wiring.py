@@ -51,16 +51,17 @@ def inbox() -> Inbox:
     from chalicelib.adapters.secrets import SourceSecrets
     from chalicelib.adapters.sqs import SqsQueue
     from chalicelib.ingest import Inbox
-    from chalicelib.quarantine import RateCap
+    from chalicelib.quarantine import MOST_VERIFIED, RateCap
     from chalicelib.sources import Sources
 
+    strangers, signers = RateCap(time.monotonic), RateCap(time.monotonic, MOST_VERIFIED)
     return Inbox(
         sources=Sources(config().sources_file),
         secrets_of=SourceSecrets(config().need("sources_secret_id"), time.monotonic).of,
         queue=SqsQueue(config().need("queue_url")),
         bodies=S3Bodies(config().need("bodies_bucket")),
         fetch=fetch,
-        may_keep=RateCap(time.monotonic).allows,
+        may_keep=lambda source, verified: (signers if verified else strangers).allows(source),
     )
 
 

@@ -193,6 +193,7 @@ _ANSWERS = {
     "echo": "value back, as text",
     "echo-json": "value back, in JSON",
     "echo-header": "header back",
+    "allow-origin": "origin allowed, at the rate that was asked for",
     "subscribe": "challenge back, if the verify token is right",
     "digest": "HMAC of the token",
     "braintree": "HMAC of the challenge",

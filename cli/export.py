@@ -119,7 +119,7 @@ def fixture(event: Mapping[str, Any], source: Source | None) -> str:
             "",
             "@pytest.fixture",
             f"def {name}() -> Event:",
-            f"    text = payloads.text_of(BODY, {form_field!a}, {format!a})",
+            f"    text = payloads.text_of(payloads.content_of(BODY, HEADERS), {form_field!a}, {format!a})",
             "    return Event(",
             *(f"        {key}={value}," for key, value in facts.items()),
             "    )",

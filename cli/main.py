@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chalicelib.errors import PosternError
+from chalicelib.http import EVENT_ID
 from chalicelib.providers import provider_names
 from chalicelib.sources import load_sources
 from chalicelib.version import VERSION
@@ -132,15 +132,14 @@ def _send(options: argparse.Namespace) -> int:
     ids = []
     for _ in range(options.times):
         started = time.perf_counter()
-        status, answer = _post(url, sample)
+        status, answer, id = _post(url, sample)
         milliseconds = (time.perf_counter() - started) * 1000
         print(f"{status}  {answer}  ({source.name} {type}, {len(sample.body):,} bytes, {milliseconds:.0f} ms)")
         if not 200 <= status < 300:
             return 1
-        # Some providers want another answer, which says no id.
-        ids += [json.loads(answer)["id"]] if status == 202 else []
+        ids += [id] if id else []
     if not ids:
-        print("Accepted; what this provider wants for an answer names no event. `postern events` has it.")
+        print("A handshake: it was answered, and is no event.")
         return 0
     if options.no_wait:
         return 0
@@ -194,15 +193,16 @@ def _command() -> str:
     return sys.argv[0] if Path(sys.argv[0]).name == "postern" else "postern"
 
 
-def _post(url: str, sample: samples.Sample) -> tuple[int, str]:
+def _post(url: str, sample: samples.Sample) -> tuple[int, str, str | None]:
+    """The answer's status and text, and the event that it names."""
     if sample.query:
         url += "?" + urllib.parse.urlencode(sample.query)
     request = urllib.request.Request(url, sample.body, dict(sample.headers), method="POST")
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.read().decode("utf-8", "replace")
+            return answer.status, answer.read().decode("utf-8", "replace"), answer.headers.get(EVENT_ID)
     except urllib.error.HTTPError as exc:
-        return exc.code, exc.read().decode("utf-8", "replace")
+        return exc.code, exc.read().decode("utf-8", "replace"), None
     except OSError as exc:
         raise PosternError(f"{url} does not answer: {exc}.") from exc
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,10 +21,18 @@ from chalicelib.adapters.secrets import SourceSecrets
 from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.config import Config
 from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
-from chalicelib.errors import ConfigurationError, PosternError, QueueUnavailable, Refusal, SecretUnavailable
-from chalicelib.explain import Known
+from chalicelib.errors import (
+    ConfigurationError,
+    InvalidSignature,
+    PosternError,
+    QueueUnavailable,
+    Refusal,
+    SecretUnavailable,
+)
+from chalicelib.explain import Finding, Known, ageless
 from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
+from chalicelib.schemes.shared import Unverified
 from chalicelib.sources import Source, load_sources
 from cli import arguments, output
 from cli.arguments import Commands
@@ -66,6 +74,9 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
     parser.add_argument("--source", help="only of this source")
+    parser.add_argument(
+        "--accept-stale", action="store_true", help="those as well whose signature is right and whose time is too old"
+    )
     parser.set_defaults(run=reverify, needs_secrets=True)
 
 
@@ -77,10 +88,11 @@ def rejected(options: argparse.Namespace) -> int:
         print(output.as_json(found))
         return 0
     if not found["rejected"]:
-        print("Nothing was kept. A source with `quarantine = true` keeps some of what it refuses.")
+        print("Nothing was kept. What verifies and is refused is; with `quarantine = true`, some of the rest.")
         return 0
-    columns = {"received_at": "RECEIVED", "source": "SOURCE", "reason": "REASON", "bytes": "BYTES", "id": "ID"}
-    print(output.table(found["rejected"], {**columns, "event_id": "EVENT"}))
+    columns = {"received_at": "RECEIVED", "source": "SOURCE", "reason": "REASON", "from": "FROM", "bytes": "BYTES"}
+    rows = [{**row, "from": "its sender" if row["verified"] else "anybody"} for row in found["rejected"]]
+    print(output.table(rows, {**columns, "id": "ID", "event_id": "EVENT"}))
     if found["reasons"]:
         print("\n" + output.table(found["reasons"], {"count": "COUNT", "source": "SOURCE", "reason": "REASON"}))
     if len(found["rejected"]) == options.limit:
@@ -97,7 +109,11 @@ def explain(options: argparse.Namespace) -> int:
     source = here.source(found["source"])
     others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
     known = Known(here.secrets.get(source.name, []), here.previous.get(source.name, []), others)
-    findings = causes_of(_delivery(found), source, known, wiring.fetch)
+    findings = (
+        [Finding("verified", _VERIFIED)]
+        if found["verified"]
+        else causes_of(_delivery(found), source, known, wiring.fetch)
+    )
     if options.json:
         facts = {name: found[name] for name in ("id", "source", "received_at", "reason", "event_id")}
         print(output.as_json({**facts, "causes": [asdict(finding) for finding in findings]}))
@@ -120,17 +136,24 @@ def reverify(options: argparse.Namespace) -> int:
     became: Counter[str] = Counter()
     for id in ids:
         found = here.on.perform({"action": "show_rejected", "id": id})["rejected"]
-        outcome = _let_through(found, inbox, here.on)
+        outcome = _let_through(found, inbox, here.on, stale=options.accept_stale)
         print(f"{id}  {outcome}")
         became[outcome] += 1
-    print(f"{became[_THROUGH]} of {len(ids)} let through.")
+    print(f"{became[_THROUGH] + became[_STALE]} of {len(ids)} let through.")
     for outcome, number in became.most_common():
         if outcome != _THROUGH:
             print(f"{number:>6}  {outcome}")
-    return 0 if not ids or became[_THROUGH] or became[_BEFORE] else 1
+    if any("timestamp_stale" in outcome for outcome in became):
+        print("What is only too old comes through with --accept-stale.")
+    return 0 if not ids or became[_THROUGH] or became[_STALE] or became[_BEFORE] else 1
 
 
+_VERIFIED = (
+    "It was verified when it came, and then refused for what it holds. Mend the source (`schema`, `content_types`, "
+    "`format`, `items`) or the sender; `postern reverify` then lets it through."
+)
 _THROUGH = "let through"
+_STALE = "let through, although it was too old"
 _BEFORE = "was let through before"
 
 
@@ -145,7 +168,7 @@ def _pending(source: str | None, on: Operator) -> list[str]:
             return ids
 
 
-def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator) -> str:
+def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator, *, stale: bool) -> str:
     """On the way that every delivery goes, as of the time when it came; or why not.
 
     The event has the id of what was refused, so that a second time, or another operator at the same time, changes
@@ -155,9 +178,19 @@ def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator) ->
         return "there is no such delivery"
     if found["event_id"]:
         return _BEFORE
-    delivery = _delivery(found)
+    delivery, outcome = _delivery(found), _THROUGH
     try:
-        result = accept(delivery, inbox, id=UUID(found["id"]))
+        try:
+            result = accept(delivery, inbox, id=UUID(found["id"]))
+        except InvalidSignature as refusal:
+            if found["verified"] and not inbox.sources[found["source"]].scheme.signs_id:
+                # It was right when it came: its password is not kept, or the secret has changed.
+                result = accept(delivery, _trusting(inbox, found["source"]), id=UUID(found["id"]))
+            elif stale and refusal.reason == "timestamp_stale":
+                result = accept(delivery, _of_any_age(inbox, found["source"]), id=UUID(found["id"]))
+                outcome = _STALE
+            else:
+                raise
     except QueueUnavailable as exc:
         raise PosternError(f"{found['id']} could not be let through: {exc.reason}.") from exc
     except Refusal as refusal:
@@ -165,8 +198,19 @@ def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator) ->
         return f"still refused: {refusal.reason}" + (" (credentials are not kept)" if hidden else "")
     if isinstance(result, Greeting):
         return "is a handshake, or brings no event"
-    on.perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id)})
-    return _THROUGH
+    note = "too old, and accepted at a person's word" if outcome == _STALE else None
+    on.perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id), "note": note})
+    return outcome
+
+
+def _trusting(inbox: Inbox, source: str) -> Inbox:
+    known = inbox.sources[source]
+    return replace(inbox, sources={source: replace(known, scheme=Unverified(), needs_secret=False)})
+
+
+def _of_any_age(inbox: Inbox, source: str) -> Inbox:
+    known = inbox.sources[source]
+    return replace(inbox, sources={source: replace(known, scheme=ageless(known.scheme))})
 
 
 def sources(options: argparse.Namespace) -> int:

@@ -48,12 +48,19 @@ class _Headers(dict[str, str]):
         for name, value in items:
             self.multi.setdefault(name.lower(), []).append(value)
 
+    @classmethod
+    def of(cls, message: Any) -> _Headers:
+        """Without the blanks around values, which are none of theirs (RFC 9112, section 5.1)."""
+        return cls([(name, value.strip(" \t")) for name, value in message.items()])
+
 
 class _Gateway(LocalGateway):
     def _generate_lambda_event(self, method: str, path: str, headers: Any, body: bytes | None) -> dict[str, Any]:
         event = super()._generate_lambda_event(method, path, headers, body)
         context = {**event["requestContext"], "requestId": str(uuid.uuid4())}
-        return {**event, "multiValueHeaders": headers.multi, "requestContext": context}
+        # The query as it came, which API Gateway has no place for.
+        raw = {"rawQueryString": path.partition("?")[2]}
+        return {**event, **raw, "multiValueHeaders": headers.multi, "requestContext": context}
 
 
 class _Handler(ChaliceRequestHandler):
@@ -78,7 +85,7 @@ class _Handler(ChaliceRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = do_OPTIONS = _generic_handle
 
     def _parse_payload(self) -> tuple[_Headers, bytes | None]:
-        headers = _Headers(self.headers.items())
+        headers = _Headers.of(self.headers)
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
             return headers, self._read_chunks()
         lengths = self.headers.get_all("content-length", ["0"])

@@ -34,7 +34,7 @@ def read_secrets(file: Path) -> dict[str, str | list[str]]:
         raise StartError(f"The secrets file {file} is not a JSON object of source name to secret.")
     for source, value in found.items():
         for secret in value if isinstance(value, list) else [value]:
-            if not isinstance(secret, str) or not secret:
+            if not isinstance(secret, str | dict) or not secret:
                 raise StartError(f"The secrets file {file}: '{source}' is not a secret or a list of secrets.")
     return found
 

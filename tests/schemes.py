@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,9 +43,18 @@ def signed(
     return scheme.sign(Draft(body, event_id, now, url), secret)
 
 
-def signature(scheme: Scheme, body: bytes, secret: str, *, event_id: str = "msg_1", now: datetime) -> dict[str, str]:
-    """The headers alone."""
-    return dict(signed(scheme, body, secret, event_id=event_id, now=now).headers)
+def signature(
+    scheme: Scheme,
+    body: bytes,
+    secret: str,
+    *,
+    event_id: str = "msg_1",
+    now: datetime,
+    url: str = URL,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The headers alone; `headers` are those that go along."""
+    return dict(scheme.sign(Draft(body, event_id, now, url, headers=headers or {}), secret).headers)
 
 
 def verify(

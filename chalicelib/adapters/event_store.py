@@ -15,8 +15,8 @@ import psycopg2
 from chalicelib.adapters.postgres import Database, Session
 from chalicelib.deliveries import new_event_id
 from chalicelib.envelope import Accepted, Rejected, Replay
-from chalicelib.errors import DatabaseUnavailable, InvalidPayload, StatementFailed
-from chalicelib.payloads import jsonb_text, parse, text_of
+from chalicelib.errors import DatabaseUnavailable, InvalidPayload, PayloadTooLarge, StatementFailed
+from chalicelib.payloads import content_of, jsonb_text, parse, text_of
 from chalicelib.processing.attempts import Attempt, Result, Status, Trigger, Work
 from chalicelib.processing.claims import Claim, Holder, Repeat
 from chalicelib.processing.engine import Opened
@@ -85,6 +85,7 @@ class EventStore:
                 jsonb_text(json.dumps(dict(each.headers))),
                 psycopg2.Binary(each.body),
                 each.request_id,
+                each.verified,
             )
             for each in rejected
         ]
@@ -355,9 +356,10 @@ def _payload(work: Work) -> str | None:
     if not work.payload_fits:
         return None
     try:
-        text = text_of(work.body, work.event.form_field, work.event.format)
+        content = content_of(work.body, work.event.headers)
+        text = text_of(content, work.event.form_field, work.event.format)
         return None if text is None else jsonb_text(text)
-    except InvalidPayload:
+    except (InvalidPayload, PayloadTooLarge):
         return None  # a damaged object in the bucket, say; the API function lets no such body through
 
 

@@ -153,10 +153,10 @@ class Reports:
             found = session.run("show_rejected", {"id": id})
             return {**found[0], "body": bytes(found[0]["body"])} if found else None
 
-    def resolve_rejected(self, id: UUID, event_id: UUID) -> bool:
-        """Notes the event that it became."""
+    def resolve_rejected(self, id: UUID, event_id: UUID, note: str | None) -> bool:
+        """Notes the event that it became, and what there is to say about it."""
         with self._database.transaction() as session:
-            return bool(session.run("resolve_rejected", {"id": id, "event_id": event_id}))
+            return bool(session.run("resolve_rejected", {"id": id, "event_id": event_id, "note": note}))
 
     def drop_rejected(self, *, days: int, most: int) -> int:
         """Drops what was refused longer ago, and of each source all but so many; how many that were."""

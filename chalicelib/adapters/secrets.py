@@ -37,7 +37,9 @@ class SourceSecrets:
     def of(self, source: str) -> list[str]:
         """At least one secret; raises SecretUnavailable when there is none, or what is there is not one."""
         found = self._current().get(source)
-        secrets: list[Any] = found if isinstance(found, list) else [found]
+        listed: list[Any] = found if isinstance(found, list) else [found]
+        # A key that is a JSON object itself, Plaid's for one, may stand there as that.
+        secrets = [json.dumps(each) if isinstance(each, dict) and each else each for each in listed]
         if not secrets or not all(isinstance(s, str) and s.strip() for s in secrets):
             raise SecretUnavailable("secret_missing" if found is None else "secret_malformed")
         return secrets

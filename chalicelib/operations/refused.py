@@ -20,7 +20,7 @@ class Rejections(Protocol):
         self, *, source: str | None, pending: bool, before: UUID | None, limit: int
     ) -> dict[str, list[dict[str, Any]]]: ...
     def rejected_delivery(self, id: UUID) -> dict[str, Any] | None: ...
-    def resolve_rejected(self, id: UUID, event_id: UUID) -> bool: ...
+    def resolve_rejected(self, id: UUID, event_id: UUID, note: str | None) -> bool: ...
     def drop_rejected(self, *, days: int, most: int) -> int: ...
 
 
@@ -28,8 +28,8 @@ def actions(rejections: Rejections) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         return {"rejected": rejections.rejected_delivery(id)}
 
-    def resolve(id: UUID, event_id: UUID) -> Mapping[str, Any]:
-        return {"resolved": rejections.resolve_rejected(id, event_id)}
+    def resolve(id: UUID, event_id: UUID, note: str | None) -> Mapping[str, Any]:
+        return {"resolved": rejections.resolve_rejected(id, event_id, note)}
 
     return {
         "rejected": Action(rejections.rejected, _Filters()),
@@ -56,3 +56,4 @@ class _Id(Schema):
 class _Resolution(Schema):
     id = fields.UUID(required=True)
     event_id = fields.UUID(required=True)
+    note = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=200))

@@ -214,7 +214,8 @@ class Call:
 
 def _announced(one: Try, dry_run: bool) -> Event:
     event = one.work.event
-    text = payloads.text_of(one.work.body, event.form_field, event.format)
+    content = payloads.content_of(one.work.body, event.headers)
+    text = payloads.text_of(content, event.form_field, event.format)
     return Event(
         id=event.id,
         source=event.source,

@@ -14,12 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from chalicelib.deliveries import Reply
 from chalicelib.naming import Place
 
 _CATALOGUE = Path(__file__).parent / "catalogue.toml"
 _ENTRY = re.compile(r"^\[([a-z0-9-]+)\]\n((?:(?!\[).*\n)*)", re.MULTILINE)
 
 JSON = "application/json"
+
+# How much later than planned a provider's last attempt may come.
+_SLACK_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,13 @@ class Provider:
     - `dedup` and `type` say where an event's id and type stand; without `dedup` the bytes decide, and "none" means that
       each delivery is an event of its own.
     - `items`: where the list of events stands in a delivery that brings several; places are then within an item.
-    - `form_field`: the field that holds the JSON when the provider sends a form.
+    - `form_field`: the field that holds the JSON when the provider sends a form; with a `?` behind it, if the form has
+      such a field.
+    - `empty_body`: what happened stands in its headers, and the body may be empty.
     - `handshakes`: what it demands before or between its events (`chalicelib.handshakes`).
-    - `answer`: the status of an empty answer to what is accepted, where the provider takes no other.
+    - `resigns`: whether each attempt is signed with its own time; None where no time is signed, or nobody knows.
+      `retries`: for how many seconds it repeats a delivery. What is not signed anew may be as old as that.
+    - `answer`: what the provider wants to hear of an accepted delivery, where it is not our 202.
     """
 
     name: str
@@ -45,8 +53,11 @@ class Provider:
     items: str | None = None
     content_types: tuple[str, ...] = (JSON,)
     form_field: str | None = None
+    empty_body: bool = False
     handshakes: Sequence[Mapping[str, Any]] = ()
-    answer: int | None = None
+    resigns: bool | None = None
+    retries: int | None = None
+    answer: Reply | None = None
     needs_secret: bool = True
 
 
@@ -69,6 +80,9 @@ def provider(name: str) -> Provider:
     if found is None:
         raise KeyError(name)
     entry = tomllib.loads(found[2])
+    resigns, retries = entry.pop("resigns", None), entry.pop("retries", None)
+    if resigns is False and retries is not None:
+        entry["tolerance_seconds"] = retries + _SLACK_SECONDS
     return Provider(
         name=name,
         scheme=entry.pop("scheme"),
@@ -78,8 +92,11 @@ def provider(name: str) -> Provider:
         items=entry.pop("items", None),
         content_types=tuple(entry.pop("content_types", (JSON,))),
         form_field=entry.pop("form_field", None),
+        empty_body=entry.pop("empty_body", False),
         handshakes=entry.pop("handshakes", ()),
-        answer=entry.pop("answer", None),
+        resigns=resigns,
+        retries=retries,
+        answer=Reply.of(entry.pop("answer")) if "answer" in entry else None,
         needs_secret=entry.pop("needs_secret", True),
         settings=entry,
     )

@@ -34,6 +34,9 @@ _ISO = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 
+# A provider's clock is right to the second; ours is AWS's.
+_MOST_AHEAD_SECONDS = 3_600
+
 # A list of signatures costs one comparison per entry and secret; nobody rotates more secrets than this.
 MOST_CANDIDATES = 16
 
@@ -120,11 +123,13 @@ def required(headers: Headers, name: str) -> str:
 
 
 def check_age(timestamp: str, unit: Unit, now: datetime, tolerance_seconds: int) -> None:
-    """Both ways: a time far ahead would make a captured delivery valid for as long as its thief likes."""
+    """Both ways: a time far ahead would make a captured delivery valid for as long as its thief likes. A sender that
+    repeats with its first attempt's time may be late, and is never early.
+    """
     age = now.timestamp() - _seconds(timestamp, unit)
     if age > tolerance_seconds:
         raise InvalidSignature("timestamp_stale")
-    if age < -tolerance_seconds:
+    if age < -min(tolerance_seconds, _MOST_AHEAD_SECONDS):
         raise InvalidSignature("timestamp_in_future")
 
 

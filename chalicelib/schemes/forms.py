@@ -34,9 +34,7 @@ from chalicelib.schemes.base import (
     present,
     required,
 )
-
-_ADDRESS = re.compile(r"(https?)://([^/?#]*?)(?::([0-9]{1,5}))?([/?#].*)?", re.ASCII | re.DOTALL)
-_DEFAULT_PORTS = {"https": "443", "http": "80"}
+from chalicelib.schemes.urls import spellings, with_and_without_port
 
 
 def fields_of(body: bytes) -> list[tuple[str, str]]:
@@ -64,13 +62,16 @@ class UrlAndForm(Scheme):
 
     - `body_hash`: the parameter of the URL with the body's SHA-256 in hex, where the sender sends other things than
       forms; the URL alone is signed then.
-    - The URL is tried with its port and without it, because senders differ in that.
+    - `settings`: a header that says with `algorithm=HMAC_SHA256` that the sender uses the newer of two algorithms; it
+      chooses between these two and nothing else.
+    - The URL is tried in some spellings (`chalicelib.schemes.urls`).
     """
 
     header: str
     algorithm: Algorithm = "sha1"
     encoding: Encoding = "base64"
     body_hash: str = ""
+    settings: str = ""
 
     @property
     def signs_id(self) -> bool:
@@ -79,7 +80,9 @@ class UrlAndForm(Scheme):
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
         given = required(delivery.headers, self.header)
         messages = self._messages(delivery)
-        expected = [self._signature(message, secret) for secret in secrets for message in messages]
+        newer = "algorithm=HMAC_SHA256" in delivery.headers.get(self.settings, "").replace(" ", "").split(",")
+        algorithm: Algorithm = "sha256" if self.settings and newer else self.algorithm
+        expected = [self._signature(message, secret, algorithm) for secret in secrets for message in messages]
         secret, message = divmod(matching([given], expected), len(messages))
         return Proof(secret, signed_id=f"sha256:{hashlib.sha256(messages[message]).hexdigest()}")
 
@@ -91,7 +94,7 @@ class UrlAndForm(Scheme):
             message = _with(draft.url, query)
         else:
             raise InvalidSignature("not_a_form")
-        return Signed({self.header: self._signature(message.encode(), secret)}, draft.body, query)
+        return Signed({self.header: self._signature(message.encode(), secret, self.algorithm)}, draft.body, query)
 
     def _messages(self, delivery: Delivery) -> list[bytes]:
         """What may have been signed: one of these."""
@@ -105,10 +108,11 @@ class UrlAndForm(Scheme):
             url, form = _with(delivery.url, {self.body_hash: hashes[0]}), ""
         else:
             raise InvalidSignature("not_a_form")
-        return [(each + form).encode("utf-8", "surrogatepass") for each in _addresses(url)]
+        urls = with_and_without_port(spellings(url, delivery.query))
+        return [(each + form).encode("utf-8", "surrogatepass") for each in urls]
 
-    def _signature(self, message: bytes, secret: str) -> str:
-        return encode(hmac.digest(key_of(secret, "text"), message, self.algorithm), self.encoding)
+    def _signature(self, message: bytes, secret: str, algorithm: Algorithm) -> str:
+        return encode(hmac.digest(key_of(secret, "text"), message, algorithm), self.encoding)
 
 
 def _sorted(fields: Sequence[tuple[str, str]]) -> str:
@@ -121,14 +125,6 @@ def _with(url: str, query: dict[str, str]) -> str:
     if text in url.partition("?")[2].split("&"):
         return url
     return f"{url}{'&' if '?' in url else '?'}{text}"
-
-
-def _addresses(url: str) -> list[str]:
-    found = _ADDRESS.fullmatch(url)
-    if found is None:
-        return [url]
-    scheme, host, port, rest = found.groups("")
-    return [f"{scheme}://{host}{rest}", f"{scheme}://{host}:{port or _DEFAULT_PORTS[scheme]}{rest}"]
 
 
 _PAYLOAD = re.compile(r"[A-Za-z0-9+/=\n]+", re.ASCII)

@@ -29,13 +29,20 @@ from chalicelib.schemes.templated import Templated
 
 @dataclass(frozen=True, kw_only=True)
 class Hmac(Templated):
-    """HMAC of the template, keyed with the secret as `secret_encoding` reads what follows `secret_prefix`."""
+    """HMAC of the template, keyed with the secret as `secret_encoding` reads what follows `secret_prefix`.
+
+    `any_case`: hexadecimal digits may be capitals.
+    """
 
     algorithm: Algorithm = "sha256"
     secret_encoding: SecretEncoding = "text"
     secret_prefix: str = ""
+    any_case: bool = False
 
     def _matching(self, message: bytes, candidates: Sequence[str], secrets: Sequence[str]) -> int:
+        if self.any_case and self.encoding == "hex":
+            at = len(self.prefix)
+            candidates = [given[:at] + given[at:].lower() for given in candidates]
         return matching(candidates, [self._signature(message, secret) for secret in secrets])
 
     def _signature(self, message: bytes, secret: str) -> str:

@@ -37,6 +37,7 @@ class Templated(Scheme):
     - `header`: where the signature stands, behind `prefix`. With a `separator` there may be several, and entries
       with another prefix are skipped; `numbered`, the header's name ends in `-1`, `-2`, …; `repeated`, it may come
       more than once.
+    - `also`: other names of the header; the first that is there counts.
     - `timestamp`: `header:NAME`, `entry:PREFIX` (an entry of the signature's header) or `body:KEY` (of the JSON
       object that the body is, which is read for it after it is verified); in `unit`. It may lie `tolerance_seconds`
       from now, before or after.
@@ -50,6 +51,7 @@ class Templated(Scheme):
     separator: str = ""
     numbered: bool = False
     repeated: bool = False
+    also: Sequence[str] = ()
     timestamp: str = ""
     unit: Unit = "s"
     tolerance_seconds: int = 300
@@ -77,11 +79,25 @@ class Templated(Scheme):
         if timestamp:
             check_age(timestamp, self.unit, delivery.received_at, self.tolerance_seconds)
         id = required(delivery.headers, self.id) if self.id else ""
-        message = self._message(delivery.body, timestamp, id, delivery.url, delivery.method)
         candidates = [entry for entry in entries if entry.startswith(self.prefix)] if self.separator else entries
-        secret = self._matching(message, candidates, secrets)
+        urls = self._urls(delivery)
+        for at, url in enumerate(urls, 1):
+            message = self._message(delivery.body, timestamp, id, url, delivery.method)
+            try:
+                secret = self._matching(message, candidates, secrets)
+                break
+            except InvalidSignature:
+                if at == len(urls):
+                    raise
         self._check_time_within(delivery)
         return Proof(secret, signed_id=id or None)
+
+    def _urls(self, delivery: Delivery) -> list[str]:
+        if "url" not in self._parts[1::2]:
+            return [delivery.url]
+        from chalicelib.schemes.urls import spellings
+
+        return spellings(delivery.url, delivery.query)
 
     def signed_time(self, delivery: Delivery) -> str:
         return self._timestamp(delivery, self._entries(delivery))
@@ -114,10 +130,15 @@ class Templated(Scheme):
         elif self.repeated:
             values = headers.all(self.header)
         else:
-            values = [required(headers, self.header)]
+            name = next((name for name in (self.header, *self.also) if headers.all(name)), self.header)
+            values = [required(headers, name)]
         if not any(values):
             raise InvalidSignature("header_missing")
-        return [entry for value in values for entry in value.split(self.separator)] if self.separator else values
+        if not self.separator:
+            return values
+        # Whether blanks follow a comma is the sender's to choose.
+        between = self.separator.rstrip(" ") or self.separator
+        return [entry.lstrip(" ") for value in values for entry in value.split(between)]
 
     def _timestamp(self, delivery: Delivery, entries: Sequence[str]) -> str:
         where, _, name = self.timestamp.partition(":")

@@ -39,7 +39,7 @@ class Pipe:
     messages: list[str] = field(default_factory=list)
 
     def inbox(self) -> Inbox:
-        return Inbox(SOURCES, self.secrets_of, self, self, may_keep=lambda source: True)
+        return Inbox(SOURCES, self.secrets_of, self, self, may_keep=lambda source, verified: True)
 
     def secrets_of(self, name: str) -> list[str]:
         if not self.secrets:
@@ -259,7 +259,7 @@ def test_an_order_that_quotes_woocommerces_ping_is_an_order(pipe: Pipe) -> None:
 
 def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
     pipe.secrets = False
-    inbox = replace(pipe.inbox(), may_keep=lambda source: False)
+    inbox = replace(pipe.inbox(), may_keep=lambda source, verified: False)
     with pytest.raises(QueueUnavailable):
         accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
 

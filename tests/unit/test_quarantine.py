@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from marshmallow import ValidationError
 
 from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
 from chalicelib.envelope import _ENVELOPE, Rejected, from_message, to_message
-from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable, SecretUnavailable
+from chalicelib.errors import (
+    InvalidPayload,
+    InvalidSignature,
+    QueueUnavailable,
+    SecretUnavailable,
+    UnsupportedMediaType,
+)
 from chalicelib.ingest import Inbox, accept
 from chalicelib.quarantine import LARGEST_KEPT_BYTES, RateCap
 from chalicelib.sources import load_sources
@@ -78,7 +85,8 @@ def inbox(sent: Sent, tmp_path: Path) -> Inbox:
             raise SecretUnavailable("secret_missing")
         return ["s3cret"]
 
-    return Inbox(load_sources(file), secrets_of, sent, sent, may_keep=RateCap(lambda: 0.0, most=3).allows)
+    cap = RateCap(lambda: 0.0, most=3)
+    return Inbox(load_sources(file), secrets_of, sent, sent, may_keep=lambda source, verified: cap.allows(source))
 
 
 def refuse(inbox: Inbox, source: str, body: bytes = b"{}", **headers: str) -> InvalidSignature:
@@ -168,12 +176,41 @@ def test_an_older_processor_takes_it_for_no_event(inbox: Inbox, sent: Sent) -> N
         _ENVELOPE.loads(to_message(sent.messages[0]))  # the one kind of message that it knows
 
 
-def test_a_verified_delivery_that_is_no_good_is_not_kept(inbox: Inbox, sent: Sent) -> None:
-    """It is the sender's own, and told what is wrong with it."""
-    headers = signature(hmac_body("X-Signature"), b"{", "s3cret", now=NOW)
-    with pytest.raises(InvalidPayload):
-        accept(Delivery("keeps", Headers(headers.items()), b"{", NOW), inbox)
-    assert sent.messages == []
+@pytest.mark.parametrize("source", ["keeps", "keeps-nothing"])
+def test_a_verified_delivery_that_is_no_good_is_kept_whatever_the_source_says(
+    inbox: Inbox, sent: Sent, source: str
+) -> None:
+    """Who signs is no stranger, and may never come again."""
+    for body, reason in (
+        (b"{", "not_json"),
+        (b"\xff", "not_utf8"),
+        (b"", "empty"),
+        (b"[" * 600 + b"]" * 600, "too_deep"),
+    ):
+        headers = signature(hmac_body("X-Signature"), body, "s3cret", now=NOW)
+        sent.messages.clear()
+        with pytest.raises(InvalidPayload) as caught:
+            accept(Delivery(f"{source}", Headers(headers.items()), body, NOW), replace(inbox, may_keep=lambda *_: True))
+        [kept] = sent.messages
+        assert (kept.reason, kept.verified, kept.body, kept.id) == (reason, True, body, caught.value.kept)
+        assert from_message(to_message(kept)) == kept
+
+
+def test_one_whose_content_type_is_not_taken_is_verified_to_be_kept(inbox: Inbox, sent: Sent) -> None:
+    for signed, kept in ((b"<a/>", 1), (b"<b/>", 0)):
+        headers = {**signature(hmac_body("X-Signature"), signed, "s3cret", now=NOW), "Content-Type": "application/xml"}
+        sent.messages.clear()
+        with pytest.raises(UnsupportedMediaType):
+            accept(Delivery("keeps-nothing", Headers(headers.items()), b"<a/>", NOW), inbox)
+        assert len(sent.messages) == kept
+
+
+def test_one_of_its_kind_that_fits_no_message_is_not_kept_and_said_so(inbox: Inbox, sent: Sent) -> None:
+    body = b"{" + os.urandom(1_200_000)
+    headers = signature(hmac_body("X-Signature"), body, "s3cret", now=NOW)
+    with pytest.raises(InvalidPayload) as caught:
+        accept(Delivery("keeps", Headers(headers.items()), body, NOW), inbox)
+    assert (caught.value.kept, caught.value.not_kept) == (None, "too_large")
 
 
 def test_the_token_that_notion_sends_is_kept_for_the_operator_to_read(inbox: Inbox, sent: Sent) -> None:

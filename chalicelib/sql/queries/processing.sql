@@ -101,7 +101,8 @@ INSERT INTO postern.events
 VALUES %s
 
 -- name: insert_rejected
-INSERT INTO postern.rejected (id, source, received_at, reason, method, url, query, headers, body, request_id)
+INSERT INTO postern.rejected
+  (id, source, received_at, reason, method, url, query, headers, body, request_id, verified)
 VALUES %s
 ON CONFLICT (id) DO NOTHING
 

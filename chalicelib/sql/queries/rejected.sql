@@ -1,7 +1,7 @@
 -- Refused deliveries that were kept.
 
 -- name: list_rejected
-SELECT id, source, received_at, reason, method, octet_length(body) AS bytes, event_id
+SELECT id, source, received_at, reason, verified, method, octet_length(body) AS bytes, event_id, note
 FROM postern.rejected
 WHERE (%(source)s::text IS NULL OR source = %(source)s)
   AND (%(pending)s::boolean IS FALSE OR event_id IS NULL)
@@ -17,17 +17,17 @@ GROUP BY source, reason
 ORDER BY count DESC, source, reason
 
 -- name: show_rejected
-SELECT id, source, received_at, reason, method, url, query, headers, body, request_id, event_id
+SELECT id, source, received_at, reason, method, url, query, headers, body, request_id, event_id, note, verified
 FROM postern.rejected
 WHERE id = %(id)s
 
 -- name: resolve_rejected
-UPDATE postern.rejected SET event_id = %(event_id)s WHERE id = %(id)s RETURNING id
+UPDATE postern.rejected SET event_id = %(event_id)s, note = %(note)s WHERE id = %(id)s RETURNING id
 
 -- name: drop_rejected
 -- A flood of forgeries drops what came before it, rather than fill the disk.
 WITH ranked AS (
-  SELECT id, row_number() OVER (PARTITION BY source ORDER BY id DESC) AS newest FROM postern.rejected
+  SELECT id, row_number() OVER (PARTITION BY source, verified ORDER BY id DESC) AS newest FROM postern.rejected
 ), dropped AS (
   DELETE FROM postern.rejected AS kept USING ranked
   WHERE kept.id = ranked.id

@@ -1,0 +1,370 @@
+"""What comes in at the door as it is sent: compressed, empty, a line at a time, under an address in another spelling;
+and what its sender hears.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hmac
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from chalicelib import http
+from chalicelib.config import SHIPPED_SOURCES
+from chalicelib.deliveries import Delivery, Greeting, Headers, Reply
+from chalicelib.envelope import Accepted, Rejected, from_message
+from chalicelib.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
+from chalicelib.ingest import Inbox, Receipt, accept
+from chalicelib.payloads import content_of
+from chalicelib.processing.attempts import Trigger, Try, Work, _announced
+from chalicelib.providers import provider, provider_names
+from chalicelib.schemes.urls import MOST_SPELLINGS, spellings, with_and_without_port
+from chalicelib.sources import Source, load_sources
+from tests.schemes import scheme_of, signature
+
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
+SECRET = "s3cret"
+URL = "https://hooks.example.com/webhooks/shop"
+SHIPPED = load_sources(SHIPPED_SOURCES)
+
+
+@dataclass
+class Door:
+    sources: dict[str, Source]
+    events: list[Accepted] = field(default_factory=list)
+    kept: list[Rejected] = field(default_factory=list)
+
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
+        found = from_message(message)
+        if isinstance(found, Accepted):
+            self.events.append(found)
+        elif isinstance(found, Rejected):
+            self.kept.append(found)
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        for message in messages:
+            self.send(message, group=group, trace=trace)
+
+    def put(self, key: str, body: bytes) -> None:
+        raise AssertionError("nothing here is that large")
+
+    def come(self, body: bytes, signed: bytes | None = None, **headers: str) -> Receipt | Greeting:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given["X-Signature"] = hmac.digest(SECRET.encode(), body if signed is None else signed, "sha256").hex()
+        delivery = Delivery("shop", Headers(given.items()), body, NOW, url=URL)
+        return accept(delivery, Inbox(self.sources, lambda _: [SECRET], self, self, may_keep=lambda *_: True))
+
+
+Make = Callable[[str], Door]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Make:
+    def make(settings: str = "") -> Door:
+        file = tmp_path / "sources.toml"
+        file.write_text(f'[shop]\nprovider = "hmac"\n{settings}\n', "utf-8")
+        return Door(load_sources(file))
+
+    return make
+
+
+def payload_of(event: Accepted) -> Any:
+    """As its handlers get it."""
+    assert event.body is not None
+    return _announced(Try(Work(event, event.body), 1, Trigger.FIRST), dry_run=False).payload
+
+
+# Compressed bodies
+
+INSIDE = b'{"type": "message.new", "text": "hello"}'
+
+
+@pytest.mark.parametrize("signed", ["what is sent", "what is inside"])
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_a_compressed_body_is_verified_either_way_read_and_kept_as_it_came(
+    door: Make, signed: str, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    at, packed = door(""), pack(INSIDE)
+    at.come(packed, packed if signed == "what is sent" else INSIDE, Content_Encoding=encoding)
+    [event] = at.events
+    assert (event.body, event.type) == (packed, "message.new")
+    assert payload_of(event) == json.loads(INSIDE)
+
+
+def test_its_identity_is_what_is_inside(door: Make) -> None:
+    """A sender may compress it anew for each attempt."""
+    at = door("")
+    for level in (1, 9):
+        at.come(gzip.compress(INSIDE + b" " * 5_000, level), Content_Encoding="gzip")
+    first, second = at.events
+    assert first.body != second.body
+    assert first.dedup_key == second.dedup_key
+
+
+def test_the_events_of_a_compressed_delivery_are_its_parts(door: Make) -> None:
+    at = door('items = ""')
+    at.come(gzip.compress(b'[{"type": "a"}, {"type": "b"}]'), Content_Encoding="gzip")
+    assert [(event.type, payload_of(event)) for event in at.events] == [("a", {"type": "a"}), ("b", {"type": "b"})]
+
+
+def test_a_bomb_is_refused_within_bounds(door: Make) -> None:
+    bomb = gzip.compress(b"0" * 100_000_000)
+    at = door("")
+    with pytest.raises(InvalidSignature):
+        at.come(bomb, b"forged", Content_Encoding="gzip")
+    assert at.kept == []
+    with pytest.raises(PayloadTooLarge):
+        at.come(bomb, Content_Encoding="gzip")  # its own sender's: 413, and kept
+    assert [kept.reason for kept in at.kept] == ["too_large_inside"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\x1f\x8b", gzip.compress(INSIDE)[:-4], b"x\x9c", b"80", INSIDE])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "gzip, gzip", "identity"])
+def test_what_is_only_called_compressed_is_what_it_is(body: bytes, encoding: str) -> None:
+    assert content_of(body, {"content-encoding": encoding}) == body
+
+
+# Formats
+
+
+def test_json_lines_are_an_event_a_line(door: Make) -> None:
+    at = door('format = "json-lines"\ncontent_types = ["application/x-ndjson"]\ndedup = "body:id"')
+    at.come(b'{"id": 1, "type": "a"}\r\n\n{"id": 2, "type": "b"}\n', Content_Type="application/x-ndjson")
+    assert [(event.dedup_key, event.type) for event in at.events] == [("1", "a"), ("2", "b")]
+    with pytest.raises(InvalidPayload):
+        at.come(b'{"id": 3}\n{"id":', Content_Type="application/x-ndjson")
+    assert (len(at.events), [kept.reason for kept in at.kept]) == (2, ["not_json"])
+
+
+def test_bytes_are_an_event_whatever_they_are(door: Make) -> None:
+    at = door('format = "bytes"')
+    at.come(b'{"half')
+    [event] = at.events
+    assert (event.body, event.format, payload_of(event)) == (b'{"half', "bytes", None)
+
+
+def test_an_empty_body_is_an_event_where_the_source_says_so_and_no_other_ones_echo(door: Make) -> None:
+    at = door('empty_body = true\ntype = "header:X-Goog-Resource-State"')
+    for number in ("1", "2"):
+        at.come(b"", X_Goog_Message_Number=number, X_Goog_Resource_State="exists")
+    assert [event.type for event in at.events] == ["exists"] * 2
+    assert len({event.dedup_key for event in at.events}) == 2
+    with pytest.raises(InvalidPayload):
+        door("").come(b"")
+
+
+def test_a_provider_that_sends_lists_may_send_one_object_or_a_heartbeat(door: Make) -> None:
+    at = door('items = ""')
+    at.come(b' {"type": "workflow"} ')
+    assert [(event.type, event.body) for event in at.events] == [("workflow", b'{"type": "workflow"}')]
+    assert door('items = "events"').come(b"{}") == Greeting(200)  # as Asana's
+    with pytest.raises(InvalidPayload):
+        door('items = "events"').come(b'{"other": []}')
+
+
+def test_a_source_may_take_a_list_whole(tmp_path: Path) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text('[shop]\nprovider = "sendgrid"\nitems = false\n')
+    assert load_sources(file)["shop"].items is None
+
+
+@pytest.mark.parametrize(
+    "settings", ['format = "xml"', "items = true", "items = 7", 'empty_body = "yes"', "format = 1"]
+)
+def test_a_mistake_in_them_is_named(door: Make, settings: str) -> None:
+    with pytest.raises(SourcesFileError, match=settings.partition(" ")[0]):
+        door(settings)
+
+
+# Signatures as some write them
+
+
+@pytest.mark.parametrize("separator", [",", ", ", ",  "])
+@pytest.mark.parametrize("name", [n for n in provider_names() if "," in provider(n).settings.get("separator", "")])
+def test_blanks_after_commas_are_the_senders_to_choose(name: str, separator: str) -> None:
+    scheme: Any = scheme_of(name)
+    headers = dict(signature(scheme, b"{}", SECRET, now=NOW))
+    header = next(n for n in headers if n.lower() == scheme.header.lower())
+    entries = [entry.strip() for entry in headers[header].split(",")]
+    headers[header] = separator.join(entries)
+    assert scheme.verify(Delivery("shop", Headers(headers.items()), b"{}", NOW), [SECRET]).secret == 0
+
+
+def test_capital_hexadecimal_is_taken_of_a_sender_of_ones_own(door: Make) -> None:
+    at = door("")
+    digest = hmac.digest(SECRET.encode(), b"{}", "sha256").hex().upper()
+    delivery = Delivery("shop", Headers([("X-Signature", digest)]), b"{}", NOW)
+    assert accept(delivery, Inbox(at.sources, lambda _: [SECRET], at, at))
+
+
+def test_shopifys_newer_header_is_taken_too() -> None:
+    headers = dict(signature(scheme_of("shopify"), b"{}", SECRET, now=NOW))
+    [value] = headers.values()
+    for name in ("X-Shopify-Hmac-Sha256", "Shopify-Hmac-Sha256"):
+        assert scheme_of("shopify").verify(Delivery("s", Headers([(name, value)]), b"{}", NOW), [SECRET]).secret == 0
+
+
+@pytest.mark.parametrize("what", ["message", "postback", "read", "delivery", "reaction", "optin", "referral"])
+def test_what_messenger_sends_has_its_kind_for_a_type(what: str) -> None:
+    place = SHIPPED["meta"].type
+    assert place is not None
+    entry = {"messaging": [{"sender": {"id": 1}, what: {"mid": "m"}}]}
+    assert place.find(Headers([]), entry) == what
+    assert place.find(Headers([]), {"changes": [{"field": "feed"}]}) == "feed"
+    assert place.find(Headers([]), {"messaging": [{"new": 1}]}) == "messaging"
+
+
+# Addresses
+
+QUERIES = [
+    ("order=42", [("order", "42")]),
+    ("name=a+b", [("name", "a b")]),
+    ("name=a%20b", [("name", "a b")]),
+    ("flag", [("flag", "")]),
+    ("to=me@example.com&at=10:30/2", [("to", "me@example.com"), ("at", "10:30/2")]),
+    ("name=Jo%c3%abl", [("name", "Joël")]),
+    ("tags[]=1&tags[]=2", [("tags[]", "1"), ("tags[]", "2")]),
+    ("who=O'Brien (jr)", [("who", "O'Brien (jr)")]),
+    ("a=1&b=2", [("b", "2"), ("a", "1")]),
+]
+
+
+@pytest.mark.parametrize(("written", "pairs"), QUERIES)
+@pytest.mark.parametrize("name", ["twilio", "square", "trello", "hubspot"])
+def test_a_query_is_verified_in_the_spelling_that_its_sender_signed(
+    name: str, written: str, pairs: list[tuple[str, str]]
+) -> None:
+    """API Gateway hands on what it means; we write it anew, as `urlencode` does."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"} if name == "twilio" else {}
+    body = b"MessageSid=SM1&MessageStatus=sent" if form else b"{}"
+    url = f"{URL}?{written.replace(' ', '%20')}"
+    headers = {**form, **signature(scheme_of(name), body, SECRET, now=NOW, url=url, headers=form)}
+    seen = Delivery("s", Headers(headers.items()), body, NOW, url=f"{URL}?{urlencode(pairs)}", query=pairs)
+    assert scheme_of(name).verify(seen, [SECRET]).secret == 0
+    for other in ([*pairs, ("x", "1")], [(n, v + "1") for n, v in pairs]):
+        with pytest.raises(InvalidSignature):
+            scheme_of(name).verify(replace(seen, url=f"{URL}?{urlencode(other)}", query=other), [SECRET])
+
+
+def test_there_are_never_more_than_sixteen_spellings() -> None:
+    pairs = [(f"n {i}", "é @:/'[]") for i in range(50)]
+    found = with_and_without_port(spellings(f"{URL}?{urlencode(pairs)}", pairs))
+    assert 8 <= len(found) <= MOST_SPELLINGS
+    assert spellings(URL, []) == [URL]
+    assert spellings(f"{URL}?configured=1", pairs) == [f"{URL}?configured=1"]
+
+
+def test_a_sources_own_address_keeps_the_query_of_each_request(tmp_path: Path) -> None:
+    file = tmp_path / "sources.toml"
+    for own, public in ((URL, f"{URL}?order=42"), (f"{URL}?fixed=1", f"{URL}?fixed=1")):
+        file.write_text(f'[shop]\nprovider = "square"\nurl = "{own}"\n')
+        at = Door(load_sources(file))
+        headers = signature(scheme_of("square"), b"{}", SECRET, now=NOW, url=public)
+        came = "https://a1b2.execute-api.eu-central-1.amazonaws.com/prod/webhooks/shop?order=42"
+        sent = Delivery("shop", Headers(headers.items()), b"{}", NOW, url=came, query=[("order", "42")])
+        assert accept(sent, Inbox(at.sources, lambda _: [SECRET], at, at))
+
+
+# Answers
+
+
+def test_each_provider_hears_what_it_wants_and_the_event_is_named_in_a_header() -> None:
+    for name in provider_names():
+        reply = provider(name).answer
+        receipt = Receipt([new_id()], "t", "k", 0, answer=reply)
+        answer = http.accepted(receipt)
+        assert answer.headers[http.EVENT_ID] == str(receipt.id)
+        if reply is None:
+            assert (answer.status, answer.body) == (202, {"status": "accepted", "id": str(receipt.id)})
+        else:
+            assert 200 <= answer.status <= 204
+            assert isinstance(answer.body, str)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body"),
+    [("mailgun", 200, ""), ("okta", 200, ""), ("airtable", 200, ""), ("zoom", 200, ""), ("slack", 200, ""),
+     ("adyen", 200, "[accepted]"), ("twilio", 204, ""), ("discord-events", 204, ""), ("xero", 200, "")],
+)  # fmt: skip
+def test_those_that_take_no_202(name: str, status: int, body: str) -> None:
+    assert provider(name).answer == Reply(status, body)
+
+
+def test_a_source_says_what_its_sender_wants(door: Make) -> None:
+    ack = "<Ack><id>{id}</id></Ack>"
+    at = door(f'answer = {{status = 200, body = "{ack}", content_type = "text/xml"}}')
+    receipt = at.come(b"{}")
+    assert isinstance(receipt, Receipt)
+    answer = http.accepted(receipt)
+    assert (answer.status, answer.body) == (200, f"<Ack><id>{receipt.id}</id></Ack>")
+    assert answer.headers["Content-Type"] == "text/xml"
+    assert door("answer = 204").sources["shop"].answer == 204
+
+
+@pytest.mark.parametrize(
+    "value", ["500", "302", "true", '"200"', '{body = "x"}', '{status = 204, body = "x"}', "{status = 200, x = 1}",
+              '{status = 200, content_type = "a\\nb"}', "[200]"],
+)  # fmt: skip
+def test_an_answer_that_would_be_none_is_named(door: Make, value: str) -> None:
+    with pytest.raises(SourcesFileError, match="'answer'"):
+        door(f"answer = {value}")
+
+
+# Times
+
+
+@pytest.mark.parametrize("name", [n for n in provider_names() if provider(n).resigns is False])
+def test_who_repeats_with_the_first_attempts_time_is_heard_for_as_long_as_he_repeats(name: str) -> None:
+    kind, scheme = provider(name), SHIPPED[name].scheme
+    assert kind.retries is not None
+    assert getattr(scheme, "tolerance_seconds") >= kind.retries  # noqa: B009 -- not every scheme has one
+
+
+def test_linear_is_heard_seven_hours_later() -> None:
+    for minutes in (0, 2, 61, 421):
+        body = json.dumps({"webhookTimestamp": int((NOW - timedelta(minutes=minutes)).timestamp() * 1000)}).encode()
+        headers = signature(scheme_of("linear"), body, SECRET, now=NOW)
+        assert scheme_of("linear").verify(Delivery("s", Headers(headers.items()), body, NOW), [SECRET]).secret == 0
+
+
+# Handshakes
+
+
+def asked(source: str, method: str, **headers: str) -> Greeting:
+    def no_secrets(name: str) -> list[str]:
+        raise AssertionError("the secret was fetched")
+
+    at = Door(dict(SHIPPED))
+    given = Headers((name.replace("_", "-"), value) for name, value in headers.items())
+    result = accept(Delivery(source, given, b"", NOW, method=method), Inbox(SHIPPED, no_secrets, at, at))
+    assert isinstance(result, Greeting)
+    return result
+
+
+@pytest.mark.parametrize(("rate", "allowed"), [("120", "120"), ("*", "*"), ("1e9", "*"), ("\u0661", "*")])
+def test_cloudevents_may_be_sent_by_whoever_asks(rate: str, allowed: str) -> None:
+    origin = "eventgrid.azure.net"
+    answer = asked("cloudevents", "OPTIONS", WebHook_Request_Origin=origin, WebHook_Request_Rate=rate)
+    assert answer.status == 200
+    assert answer.headers["WebHook-Allowed-Origin"] == origin
+    assert answer.headers["WebHook-Allowed-Rate"] == allowed
+
+
+def test_bitbuckets_test_of_the_connection_is_answered() -> None:
+    assert asked("bitbucket", "POST", X_Event_Key="diagnostics:ping") == Greeting(200)
+
+
+def new_id() -> Any:
+    from chalicelib.deliveries import new_event_id
+
+    return new_event_id(NOW)
