@@ -109,7 +109,7 @@ def _source(name: str, table: Any) -> Source:
     try:
         settings: dict[str, Any] = _source_schema().load(table)
     except ValidationError as exc:
-        raise SourcesFileError(f"Source '{name}', {_first_mistake(exc)}") from exc
+        raise SourcesFileError(f"Source '{name}', {_first_mistake(exc)}{_nearest(table, exc)}") from exc
     kind = provider(settings["provider"])
     scheme = _scheme(name, kind, {key: settings[key] for key in _OPTIONS if key in settings})
     items = settings.get("items", kind.items)
@@ -297,6 +297,22 @@ def _first_mistake(error: ValidationError) -> str:
     while isinstance(problem, dict):  # a list's element: {0: ["…"]}
         problem = next(iter(problem.values()))
     return f"key '{key}': {problem[0]}"
+
+
+def _nearest(table: Mapping[str, Any], error: ValidationError) -> str:
+    """What may have been meant by a provider or a setting that there is none of."""
+    assert isinstance(error.messages, dict)
+    key = next(iter(error.messages))
+    if key == "provider":
+        wrong, known = str(table.get(key)), provider_names()
+    elif key not in _source_schema().fields:
+        wrong, known = key, list(_source_schema().fields)
+    else:
+        return ""
+    from difflib import get_close_matches
+
+    found = get_close_matches(wrong.lower(), known, n=1, cutoff=0.6)
+    return f" Did you mean '{found[0]}'?" if found else ""
 
 
 def _payload_schema(source: str, path: str) -> Schema:

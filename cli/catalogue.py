@@ -21,17 +21,19 @@ _HEAD = """# Providers
 The {count} kinds of senders that Postern knows. `postern providers NAME` prints what one needs and the steps to set its
 webhook up; [sources](sources.md) says how one is configured, and how any other sender is.
 
-- *Dedup key*: what makes two deliveries the same event. Where it stands in a header that the provider does not sign,
-  it names the event but does not decide: the hash of the body does, so that nobody can send a captured delivery again
-  under another id, or under the id of an event to come. "each delivery" means that the provider sends no id and may
-  send equal bodies for different events.
+- *Identity*: what makes two deliveries the same event ([decision 11](decisions/0011-identity.md)). Where the id is in a
+  header that the provider does not sign, events with equal bytes under other ids are marked. "none" means that the
+  provider sends no id, and equal bytes for different events.
+- *Answer*: what it hears of an accepted delivery, where that is not 202 with JSON.
+- *Each attempt*: whether it is signed with a time of its own; and for how long the provider repeats. Nothing is said
+  where no time is signed, or the provider does not say.
 - *Rotation*: every secret in a source's list verifies. "several signatures": while the provider rotates, it signs with
   both itself.
 - A time that is signed may lie the stated number of seconds from ours, before or after; official libraries often check
   one side only, or neither.
 
-| provider | name | verified by | dedup key | type | handshake | rotation | held against |
-|---|---|---|---|---|---|---|---|
+| provider | name | verified by | identity | type | answer | each attempt | handshake | rotation | held against |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -49,8 +51,10 @@ def description(name: str, url: str) -> str:
     facts = {
         "verified by": _plain(_scheme(kind)),
         "secret": about.secret,
-        "dedup key": _plain(_dedup(kind)),
+        "identity": _plain(_dedup(kind)),
         "type": _plain(_place(kind.type)),
+        "answer": _plain(_answer(kind)),
+        "each attempt": _plain(_attempts(kind)),
         "handshake": _plain(_handshakes(kind)),
         "samples": ", ".join(about.samples),
     }
@@ -79,6 +83,8 @@ def _row(name: str) -> str:
         _scheme(kind),
         _dedup(kind),
         _place(kind.type),
+        _answer(kind),
+        _attempts(kind),
         _handshakes(kind),
         _rotation(kind),
         about.verified or "its documentation",
@@ -173,6 +179,25 @@ def _place(place: Place | None) -> str:
     if place is None:
         return "-"
     return " + ".join(" or ".join(f"{at.where} `{at.path}`" for at in part) for part in place.parts)
+
+
+def _answer(kind: Provider) -> str:
+    if kind.answer is None:
+        return "202"
+    return f"{kind.answer.status}, `{kind.answer.body}`" if kind.answer.body else f"{kind.answer.status}, empty"
+
+
+def _attempts(kind: Provider) -> str:
+    signed = {True: "signed anew", False: "keeps the first one's time", None: ""}[kind.resigns]
+    repeated = f"repeated for {_span(kind.retries)}" if kind.retries else ""
+    return "; ".join(said for said in (signed, repeated) if said) or "-"
+
+
+def _span(seconds: int) -> str:
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size or seconds == size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds} s"
 
 
 def _handshakes(kind: Provider) -> str:

@@ -170,6 +170,12 @@ def test_warm_starts_are_off_unless_asked_for(template: dict[str, Any], translat
     assert all("Timezone" in action for action in target["Properties"]["ScheduledActions"])
 
 
+def test_the_exact_bytes_of_every_content_type_reach_the_function(template: dict[str, Any]) -> None:
+    """In AWS's own shape: the emulator reads this list elsewhere."""
+    [api] = of_type(template, "AWS::Serverless::Api").values()
+    assert api["Properties"]["DefinitionBody"]["x-amazon-apigateway-binary-media-types"] == ["*/*"]
+
+
 def test_every_alarm_is_explained_and_reaches_the_topic(template: dict[str, Any]) -> None:
     explained = (PROJECT / "docs" / "operate.md").read_text("utf-8")
     alarms = of_type(template, "AWS::CloudWatch::Alarm").values()

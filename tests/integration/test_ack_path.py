@@ -100,6 +100,36 @@ def test_a_request_as_api_gateway_gives_it_is_read_exactly(aws: EmulatedAws, inb
     assert doors.app(twice, None)["statusCode"] == 401
 
 
+@pytest.mark.parametrize(
+    ("kind", "encoding", "whole"),
+    [("application/x-protobuf", "", False), ("application/json", "gzip", False), ("application/json", "", True)],
+)
+def test_bytes_that_became_a_text_on_the_way_are_a_415_and_no_event(
+    aws: EmulatedAws, inbox: Resources, kind: str, encoding: str, whole: bool
+) -> None:
+    """A sender may mean U+FFFD, in a text; in anything else API Gateway put it there."""
+    body = '{"a": "\ufffd"}'
+    headers = {"Content-Type": kind, **signed(body.encode()), **({"Content-Encoding": encoding} if encoding else {})}
+    answer = doors.app(
+        {
+            "requestContext": {
+                "httpMethod": "POST", "resourcePath": "/webhooks/{source}", "domainName": "x.execute-api.amazonaws.com"
+            },
+            "headers": headers,
+            "multiValueHeaders": {name: [value] for name, value in headers.items()},
+            "pathParameters": {"source": "hmac"},
+            "multiValueQueryStringParameters": None,
+            "stageVariables": None,
+            "body": body,
+            "isBase64Encoded": False,
+        },
+        None,
+    )  # fmt: skip
+    assert answer["statusCode"] == (202 if whole else 415)
+    assert whole or "bytes of it are lost" in answer["body"]
+    assert len(queued(aws, inbox)) == whole
+
+
 def test_the_trace_goes_with_the_message_and_not_in_it(
     aws: EmulatedAws, inbox: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:

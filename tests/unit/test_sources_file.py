@@ -64,6 +64,12 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
     [
         ("[shop]\n", "Source 'shop', key 'provider': is missing"),
         ('[shop]\nprovider = "shopfiy"', "Source 'shop', key 'provider': there is no provider 'shopfiy'"),
+        ('[shop]\nprovider = "shopfiy"', "Did you mean 'shopify'?"),
+        ('[shop]\nprovider = "hmac"\ntolerance = 5', "Did you mean 'tolerance_seconds'?"),
+        (
+            '[shop]\nprovider = "hmac"\nDedup = "body:id"',
+            "key 'Dedup': is not a setting of a source. Did you mean 'dedup'?",
+        ),
         ('[shop]\nprovider = "hmac"\nheder = "X"', "Source 'shop', key 'heder': is not a setting"),
         ('[shop]\nprovider = "hmac"\nalgorithm = "md5"', "Source 'shop', key 'algorithm': 'md5' is not one of sha1"),
         ('[shop]\nprovider = "hmac"\nheader = "X Y"', "Source 'shop', key 'header': 'X Y' is not a header's name"),
