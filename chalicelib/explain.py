@@ -15,18 +15,20 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from chalicelib.deliveries import REDACTED, Delivery
 from chalicelib.errors import InvalidSignature, Refusal
 from chalicelib.schemes import Scheme
-from chalicelib.schemes.base import Fetch, fetch_nothing, key_of
+from chalicelib.schemes.base import AGELESS, Fetch, fetch_nothing, key_of
 from chalicelib.schemes.templated import Templated
 from chalicelib.sources import Source
 
-_AGELESS = 10**12
 _LARGEST_UNPACKED_BYTES = 1_000_000
+# Sixty years.
+_LONGEST_SKEW_SECONDS = 2 * 10**9
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Known:
 
 def explain(delivery: Delivery, source: Source, known: Known, fetch: Fetch = fetch_nothing) -> list[Finding]:
     """The causes that fit, the likeliest first; never empty. `delivery` has the URL that it came to."""
-    came, delivery = delivery, replace(delivery, url=source.url or delivery.url)
+    came, delivery = delivery, replace(delivery, url=source.address_of(delivery))
     if not known.own and source.needs_secret:
         return [Finding("no_secret", "The source has no secret: put one into the sources' secret.")]
     if _verifies(source.scheme, delivery, known.own, fetch):
@@ -94,13 +96,24 @@ def _findings(delivery: Delivery, came: Delivery, scheme: Scheme, known: Known) 
             yield Finding(cause, words)
     for other in _urls(came, delivery.url):
         if other != delivery.url and _verifies(timeless, replace(delivery, url=other), secrets):
-            yield Finding(
-                "url",
-                f"It is signed for the URL {other}, and verified as one for {delivery.url}: name the former as `url` "
-                "in the source.",
-            )
+            yield Finding("url", _of_url(other, delivery.url))
             break
     yield from _places(delivery, timeless, secrets)
+
+
+def _of_url(signed: str, verified: str) -> str:
+    """Without a query in the advice: it is one call's."""
+    address, given = signed.partition("?")[0], verified.partition("?")[0]
+    if address != given:
+        return (
+            f"It is signed for the address {address}, and verified as one for {given}: name the former as `url` in the "
+            "source. Each request's query is added to it."
+        )
+    return (
+        f"It is signed for {signed}, and came as {verified}: its sender spells a query in a way that is not tried. API "
+        "Gateway hands on what a query means, not how it was written, nor the order of repeated parameters: have "
+        "the sender call an address without one, or with plain letters and digits."
+    )
 
 
 def _verifies(scheme: Scheme, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> bool:
@@ -114,7 +127,7 @@ def _verifies(scheme: Scheme, delivery: Delivery, secrets: Sequence[str], fetch:
 
 
 def ageless(scheme: Scheme) -> Scheme:
-    return _changed(scheme, tolerance_seconds=_AGELESS) or scheme
+    return _changed(scheme, tolerance_seconds=AGELESS) or scheme
 
 
 def _changed(scheme: Any, **settings: Any) -> Any:
@@ -125,13 +138,16 @@ def _changed(scheme: Any, **settings: Any) -> Any:
 
 
 def _of_age(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Finding:
-    """How far off its time is, found by how much tolerance it takes."""
-    low, high = 0, _AGELESS
+    """How far off its time is, found by when it would have been right: to the second, without any tolerance."""
+    ahead = "timestamp_in_future" in _reasons(scheme, delivery, secrets)
+    exact = _changed(scheme, tolerance_seconds=0)
+    low, high = 0, _LONGEST_SKEW_SECONDS
     while low < high:
         middle = (low + high) // 2
-        fits = _verifies(_changed(scheme, tolerance_seconds=middle), delivery, secrets)
-        low, high = (low, middle) if fits else (middle + 1, high)
-    ahead = "timestamp_in_future" in _reasons(scheme, delivery, secrets)
+        later = timedelta(seconds=middle if ahead else -middle)
+        reasons = _reasons(exact, replace(delivery, received_at=delivery.received_at + later), secrets)
+        early = ("timestamp_in_future" if ahead else "timestamp_stale") in reasons
+        low, high = (middle + 1, high) if early else (low, middle)
     tolerance = getattr(scheme, "tolerance_seconds", 0)
     return Finding(
         "clock_skew",

@@ -97,10 +97,7 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     if source is None:
         raise UnknownSource("unknown_source")
     came = delivery
-    if source.url is not None:
-        # Its own query, or that of the request.
-        query = "" if "?" in source.url else "".join(delivery.url.partition("?")[1:])
-        delivery = replace(delivery, url=source.url + query)
+    delivery = replace(delivery, url=source.address_of(delivery))
     if len(delivery.body) > LARGEST_BODY_BYTES:
         raise PayloadTooLarge("too_large", message=f"The body is larger than {LARGEST_BODY_BYTES:,} bytes.")
     if greeting := _greet(delivery, source, inbox, signed=False):

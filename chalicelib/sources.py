@@ -13,7 +13,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
-from chalicelib.deliveries import Reply
+from chalicelib.deliveries import Delivery, Reply
 from chalicelib.envelope import LONGEST_WINDOW_SECONDS
 from chalicelib.errors import SourcesFileError
 from chalicelib.identity import Rule
@@ -53,6 +53,12 @@ class Source:
     url: str | None
     quarantine: bool
     schema: Schema | None
+
+    def address_of(self, delivery: Delivery) -> str:
+        """The URL that its sender signed: the source's own, with the request's query unless it has one itself."""
+        if self.url is None:
+            return delivery.url
+        return self.url if "?" in self.url else self.url + "".join(delivery.url.partition("?")[1:])
 
 
 class Sources(Mapping[str, Source]):

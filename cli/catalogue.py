@@ -111,6 +111,9 @@ def _signature(what: str, settings: Mapping[str, Any]) -> str:
 
 _SCHEMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "hmac": lambda s: _signature(f"HMAC-{s['algorithm'].upper().replace('SHA', 'SHA-')}", s),
+    "secret-first": lambda s: _signature("SHA-256 of the secret and", s).replace(
+        " of the secret and of", " of the secret,"
+    ),
     "standard-webhooks": lambda s: (
         f"Standard Webhooks 1.0: HMAC-SHA-256 or Ed25519 of id, time and the body; {s['tolerance_seconds']} s"
     ),

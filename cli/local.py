@@ -73,7 +73,12 @@ class LocalRun:
             found = json.loads(self.secrets_file.read_text("utf-8"))
         except FileNotFoundError:
             found = {}
-        return {name: known if isinstance(known, list) else [known] for name, known in found.items()}
+        listed = {name: known if isinstance(known, list) else [known] for name, known in found.items()}
+        # A key that is a JSON object itself may stand there as one.
+        return {
+            name: [json.dumps(each) if isinstance(each, dict) else each for each in known]
+            for name, known in listed.items()
+        }
 
     def secret(self, source: str) -> str:
         """What the source's sender signs with: its first secret, mostly; empty when it has none."""

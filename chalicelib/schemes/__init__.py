@@ -9,6 +9,7 @@ from chalicelib.schemes.base import Scheme
 
 _MODULES = {
     "hmac": "hmacs:Hmac",
+    "secret-first": "hmacs:SecretFirst",
     "standard-webhooks": "hmacs:StandardWebhooks",
     "token": "shared:Token",
     "body-token": "shared:BodyToken",

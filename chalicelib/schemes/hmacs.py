@@ -5,6 +5,7 @@ Sources: the providers' documentation and official libraries; Standard Webhooks 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,21 @@ class Hmac(Templated):
     def _signature(self, message: bytes, secret: str) -> str:
         key = key_of(secret.removeprefix(self.secret_prefix), self.secret_encoding)
         return self.prefix + encode(hmac.digest(key, message, self.algorithm), self.encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretFirst(Templated):
+    """A plain SHA-256 of the secret and the template behind it, as HubSpot had it before its version 3.
+
+    No HMAC: whoever has one signature can append bytes to what was signed, behind a padding that no UTF-8 has in it. So
+    it is for JSON alone.
+    """
+
+    def _matching(self, message: bytes, candidates: Sequence[str], secrets: Sequence[str]) -> int:
+        return matching(candidates, [self._signature(message, secret) for secret in secrets])
+
+    def _signature(self, message: bytes, secret: str) -> str:
+        return self.prefix + encode(hashlib.sha256(key_of(secret, "text") + message).digest(), self.encoding)
 
 
 @dataclass(frozen=True, kw_only=True)

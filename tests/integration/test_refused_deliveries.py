@@ -58,6 +58,10 @@ quarantine = true
 
 [theirs]
 provider = "hmac"
+
+[timed]
+provider = "linear"
+quarantine = true
 """
 
 
@@ -83,7 +87,7 @@ class Stage:
         self.written = ""
 
     def secrets(self, **changes: Any) -> None:
-        known = dict.fromkeys(("shop", "batches", "pings", "parameters", "tokens"), OLD)
+        known = dict.fromkeys(("shop", "batches", "pings", "parameters", "tokens", "timed"), OLD)
         self.aws.put_secrets(self.resources, {**known, "theirs": OTHERS, **changes})
 
     def post(self, source: str, body: bytes = BODY, *, secret: str = OLD, **headers: str) -> Line:
@@ -268,6 +272,37 @@ def test_no_secret_is_in_rows_logs_or_on_the_terminal(stage: Stage) -> None:
     rows = stage.world.query("SELECT row_to_json(r)::text, encode(body, 'escape') FROM postern.rejected r")
     assert len(rows) == 4
     assert "canary" not in stage.written + str(rows)
+
+
+def test_what_was_verified_is_kept_without_being_asked_and_let_through_once_its_source_is_mended(stage: Stage) -> None:
+    """A token is a password, and not kept: that it was right when it came is."""
+    sources = Path(stage.environ["SOURCES_FILE"])
+    line = stage.post("tokens", b"a,b\n1,2\n", X_Webhook_Token=OLD, Content_Type="text/csv")
+    assert (line["status"], line["reason"]) == (415, "unsupported_media_type")
+    assert stage.process() == ["event.kept"]
+    assert "its sender" in stage.postern("rejected")
+    assert "verified: It was verified when it came" in stage.postern("explain", line["kept"])
+    assert "still refused: content_type" in stage.postern("reverify", code=1)
+    own = '[tokens]\nprovider = "token"'
+    sources.write_text(sources.read_text().replace(own, f'{own}\ncontent_types = ["text/csv"]'))
+    assert stage.postern("reverify").splitlines()[-1] == "1 of 1 let through."
+    assert stage.process() == ["event.processed"]
+    assert stage.world.query("SELECT id::text, encode(body, 'escape'), format FROM postern.events") == [
+        (line["kept"], "a,b\n1,2\n", "bytes")
+    ]
+
+
+def test_what_is_only_too_old_is_let_through_at_a_persons_word_and_says_so(stage: Stage) -> None:
+    body = json.dumps({"type": "Issue", "webhookTimestamp": int((now().timestamp() - 90_000) * 1000)}).encode()
+    line = stage.post("timed", body, Linear_Signature=hmac.digest(OLD.encode(), body, hashlib.sha256).hex())
+    assert (line["status"], line["detail"]) == (401, "timestamp_stale")
+    assert stage.process() == ["event.kept"]
+    refused = stage.postern("reverify", code=1)
+    assert "still refused: timestamp_stale" in refused
+    assert "--accept-stale" in refused
+    assert "let through, although it was too old" in stage.postern("reverify", "--accept-stale")
+    assert stage.process() == ["event.processed"]
+    assert stage.world.query("SELECT note FROM postern.rejected") == [("too old, and accepted at a person's word",)]
 
 
 def test_what_cannot_be_kept_is_answered_as_ever_and_logged(stage: Stage) -> None:

@@ -5,6 +5,7 @@ and what its sender hears.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import hmac
 import json
 import zlib
@@ -222,6 +223,20 @@ def test_what_messenger_sends_has_its_kind_for_a_type(what: str) -> None:
     assert place.find(Headers([]), entry) == what
     assert place.find(Headers([]), {"changes": [{"field": "feed"}]}) == "feed"
     assert place.find(Headers([]), {"messaging": [{"new": 1}]}) == "messaging"
+
+
+def test_hubspots_older_signatures_are_those_of_its_documentation() -> None:
+    """The examples of "Validating requests": a plain SHA-256, of the secret and what is behind it."""
+    secret, body = "yyyyyyyy-yyyy-yyyy-yyyy-yyyyyyyyyyyy", b'[{"eventId": 1}]'
+    first = hashlib.sha256(secret.encode() + body).hexdigest()
+    second = hashlib.sha256(f"{secret}POST{URL}".encode() + body).hexdigest()
+    for name, right, wrong in (("hubspot-v1", first, second), ("hubspot-v2", second, first)):
+        sent = Delivery("s", Headers([("X-HubSpot-Signature", right)]), body, NOW, url=URL)
+        assert scheme_of(name).verify(sent, [secret]).secret == 0
+        with pytest.raises(InvalidSignature):
+            scheme_of(name).verify(replace(sent, headers=Headers([("X-HubSpot-Signature", wrong)])), [secret])
+        with pytest.raises(InvalidSignature):
+            scheme_of(name).verify(replace(sent, body=body + b" "), [secret])
 
 
 # Addresses

@@ -175,6 +175,22 @@ def test_an_address_whose_parameters_were_written_otherwise() -> None:
     assert causes(replace(odd, url=URL)) != {"verifies_now"}
 
 
+def test_no_advice_names_the_query_of_one_call() -> None:
+    """As `url`, it would break every other."""
+    sent = delivery("square", url="https://public.example.com/webhooks/shop?order=42")
+    headers = [*((name, sent.headers[name]) for name in sent.headers), ("X-Forwarded-Host", "public.example.com")]
+    came = replace(sent, headers=Headers(headers), url=f"{URL}?order=42", query=[("order", "42")])
+    [finding] = explain(came, SOURCES["square"], Known([SECRET]))
+    assert finding.cause == "url"
+    assert "https://public.example.com/webhooks/shop, and" in finding.sentence
+    assert "order=42" not in finding.sentence
+
+
+def test_a_time_that_is_far_ahead_is_told_too() -> None:
+    [finding] = explain(delivery("stripe", now=NOW + timedelta(days=2)), SOURCES["stripe"], Known([SECRET]))
+    assert (finding.cause, "172,800 s ahead" in finding.sentence) == ("clock_skew", True)
+
+
 def test_an_address_that_is_configured_wrongly() -> None:
     configured = replace(SOURCES["square"], url="https://old.example.com/webhooks/shop")
     [finding] = explain(delivery("square"), configured, Known([SECRET]))
