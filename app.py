@@ -14,7 +14,7 @@ from chalice.app import CloudWatchEvent, Request, SQSEvent
 
 from chalicelib import http, logs, naming, wiring
 from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import InvalidSignature, Refusal, UnknownAction, UnsupportedMediaType
+from chalicelib.errors import Refusal, UnknownAction, UnsupportedMediaType
 from chalicelib.ingest import accept
 from chalicelib.tracing import trace_header, trace_id
 
@@ -71,7 +71,7 @@ def receive(source: str) -> Response:
             "kept": refusal.kept and str(refusal.kept),
             "not_kept": refusal.not_kept,
         }
-        if refusal.not_kept and not isinstance(refusal, InvalidSignature):
+        if refusal.not_kept and refusal.verified:
             counts = {"verified_not_kept": 1}  # it was its sender's, and is gone
         answer = http.refused(refusal)
     except Exception:
@@ -209,7 +209,8 @@ def _came_as_text(request: Request, headers: Headers, body: bytes) -> bool:
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "x-www-form-urlencoded")) or not kind
-    return "\ufffd".encode() in body and (not is_text or "content-encoding" in headers)
+    packed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip", "deflate", "br", "zstd")
+    return "\ufffd".encode() in body and (packed or not is_text)
 
 
 def _response(answer: http.Answer) -> Response:

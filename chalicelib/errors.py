@@ -44,6 +44,8 @@ class Refusal(PosternError):
         self.kept: UUID | None = None
         # Where it was to be kept and was not: why.
         self.not_kept: str | None = None
+        # Its sender is who he says: that it was not kept is a loss.
+        self.verified = False
 
 
 class UnknownSource(Refusal):

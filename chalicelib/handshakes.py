@@ -4,6 +4,7 @@ A provider's handshakes are data in the catalogue, a table each. `when` is one o
 
 - `query:NAME`, `header:NAME`, `header:NAME=VALUE`: this parameter or header is there (and is this);
 - `body:PATH=VALUE`: what stands at this path of the JSON body is this (as text); `body:PATH`: something is there;
+- `json:TEXT`: the body is this JSON value;
 - `form:NAME`: the body is a form with this field;
 - `always`.
 
@@ -78,6 +79,8 @@ def _given(when: str, delivery: Delivery) -> str | None:
         # Nothing else in it: a body of another kind may hold what looks like a field.
         fields = _form(delivery)
         return fields[what] if fields.keys() == {what} else None
+    if where == "json":
+        return "" if _json(delivery) == json.loads(what) else None
     if where == "body":
         path, equals, wanted = what.partition("=")
         found = at(_json(delivery), path)

@@ -42,7 +42,7 @@ class Rule:
     - `place`: where the id stands; None where the signature holds it, or there is none; "none" where each delivery is
       an event of its own, whatever it says. `first`: it goes before an id that the signature holds.
     - `header_is_safe`: an id in a header is as good as the body, since nothing or everything is signed.
-    - `window`: seconds, of the ids too; None for the default, which bounds bytes alone.
+    - `window`: for how many seconds bytes alone are a repetition; None for the default.
     """
 
     place: Place | Literal["none"] | None
@@ -60,27 +60,55 @@ class Rule:
         *,
         signed_id: str | None,
         topic: str | None,
+        item: int | None = None,
+        equal_before: int = 0,
     ) -> Identity:
-        """The identity of an event. `topic` is its type, where that stands in a header."""
+        """The identity of an event. `topic` is its type, where that stands in a header. Of a delivery that brings
+        several, `item` is its place, and `equal_before` how many had its bytes before it, which are no echo.
+        """
         if self.place == "none":
             return Identity(str(event_id))
         if signed_id is not None and not self.first:
-            return Identity(naming.dedup_key(signed_id, body), self.window)
+            return Identity(naming.dedup_key(signed_id, body))
         found, in_header = self.place.find_where(headers, payload) if self.place else (None, False)
         if found is None and signed_id is not None:
-            return Identity(naming.dedup_key(signed_id, body), self.window)
-        if found is None and not body.strip():
-            return Identity(str(event_id))  # nothing tells it from another
+            return Identity(naming.dedup_key(signed_id, body))
+        bytes_key = naming.dedup_key(None, body)
         if found is None:
-            text = body if topic is None else topic.encode("utf-8", "surrogatepass") + b"\n" + body
-            return Identity(naming.dedup_key(None, text), self.window or DEFAULT_WINDOW)
+            return self._by_bytes(event_id, body, topic, equal_before)
+        if in_header and item is not None:
+            found = f"{found}:{item}"  # a delivery's id, of which each item is a part
+        unsigned = in_header and not self.header_is_safe
+        window = None
         if self.place and self.place.lacks_a_part(headers, payload):
             # What is left of the name may be another event's as well: the bytes decide.
-            key = naming.dedup_key(f"{found}:{naming.dedup_key(None, body)}", body)
-            return Identity(key, self.window or DEFAULT_WINDOW)
-        if self.place and self.place.with_bytes:
-            found = f"{found}:{naming.dedup_key(None, body)}"
-        key = naming.dedup_key(found, body)
-        if not in_header or self.header_is_safe:
-            return Identity(key, self.window)
-        return Identity(key, self.window, naming.dedup_key(None, body), self.same_body == "duplicate")
+            found, window = f"{found}:{bytes_key}", self._window
+        elif self.place and self.place.with_bytes:
+            found = f"{found}:{bytes_key}"
+        key = naming.dedup_key(naming.own_name(found), body)
+        return Identity(key, window, bytes_key if unsigned else None, unsigned and self._refuses)
+
+    @property
+    def _refuses(self) -> bool:
+        return self.same_body == "duplicate"
+
+    @property
+    def _window(self) -> int | None:
+        """Without one, where a captured delivery would be another event once it has lost its header."""
+        has_headers = isinstance(self.place, Place) and self.place.in_headers and not self.header_is_safe
+        return None if has_headers and self._refuses else self.window or DEFAULT_WINDOW
+
+    def _by_bytes(self, event_id: UUID, body: bytes, topic: str | None, equal_before: int) -> Identity:
+        """Nobody says which event it is. A topic in a header that nobody signed makes it another event, which is marked
+        as with an id.
+        """
+        if not body.strip():
+            return Identity(str(event_id))  # nothing tells it from another
+        echo = f"\n{equal_before}".encode() if equal_before else b""
+        bytes_key = naming.dedup_key(None, body + echo)
+        if topic is None:
+            return Identity(bytes_key, self._window)
+        key = naming.dedup_key(None, topic.encode("utf-8", "surrogatepass") + b"\n" + body + echo)
+        if self.header_is_safe:
+            return Identity(key, self._window)
+        return Identity(key, self._window, bytes_key, self._refuses)

@@ -5,6 +5,7 @@ What is answered before that (`chalicelib.handshakes`, unsigned ones) reveals no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -110,12 +111,14 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     except UnsupportedMediaType as refusal:
         unread = refusal
     try:
-        proof, fingerprint, signed = _verify_either(delivery, source, inbox)
+        proof, fingerprint, inside = _verify_either(delivery, source, inbox)
+        signed = delivery.body if inside is None else inside
         greeting = _greet(replace(delivery, body=signed), source, inbox, signed=True)
     except InvalidSignature as refusal:
         if source.quarantine:
             refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox)
         if unread is not None:
+            unread.kept, unread.not_kept = refusal.kept, refusal.not_kept
             raise unread from None
         raise
     if greeting:
@@ -123,12 +126,13 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     try:
         if unread is not None:
             raise unread
-        content = payloads.content_of(signed, delivery.headers)
-        events = _events(delivery, content, source, proof, format, id)
+        content = payloads.content_of(delivery.body, delivery.headers) if inside is None else inside
+        events = _events(delivery, signed, content, source, proof, format, id)
     except (InvalidPayload, PayloadTooLarge, UnsupportedMediaType) as refusal:
         # Its sender is who he says, and may never come again: what he sent is there when the mistake is mended.
         if source.needs_secret or source.quarantine:
             refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox, verified=source.needs_secret)
+        refusal.verified = source.needs_secret
         raise
     if not events:
         return Greeting(200)
@@ -210,12 +214,12 @@ def _content_type(headers: Headers) -> str:
     return values[0].partition(";")[0].strip().lower() if len(values) == 1 else "repeated"
 
 
-def _verify_either(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, str | None, bytes]:
-    """Of a compressed body senders sign what is sent, or what is inside; the third is what was signed. What is not
-    verified is unpacked within bounds, and read no further.
+def _verify_either(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, str | None, bytes | None]:
+    """Of a compressed body senders sign what is sent, or what is inside: that is the third then. What is not verified
+    is unpacked within bounds, and read no further.
     """
     try:
-        return *_verify(delivery, source, inbox), delivery.body
+        return *_verify(delivery, source, inbox), None
     except InvalidSignature as refusal:
         try:
             inside = payloads.content_of(delivery.body, delivery.headers)
@@ -243,23 +247,34 @@ def _validate(payload: object, schema: Schema) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """What becomes one event: a whole delivery, or an item of it. `signed_id` is under the signature; `content` is what
-    the body holds, which may be compressed.
+    """What becomes one event: a whole delivery, or an item of it. `signed_id` is under the signature; `signed` is the
+    body, or what it holds where that was signed; `item` is its place among several, and `equal_before` how many of
+    these have the same bytes before it.
     """
 
     id: UUID
     body: bytes
-    content: bytes
+    signed: bytes
     payload: object
     format: Format
     form_field: str | None
     signed_id: str | None
+    item: int | None = None
+    equal_before: int = 0
 
 
 def _events(
-    delivery: Delivery, content: bytes, source: Source, proof: Proof, format: Format, first_id: UUID | None
+    delivery: Delivery,
+    signed: bytes,
+    content: bytes,
+    source: Source,
+    proof: Proof,
+    format: Format,
+    first_id: UUID | None,
 ) -> list[Accepted]:
-    """One event, or one for each item of a delivery that brings several. `content` is what its body holds."""
+    """One event, or one for each item of a delivery that brings several. `signed` is what was signed, `content` what it
+    holds.
+    """
     if source.empty_body and not content.strip():
         format = Format.BYTES  # all that there is to say is in the headers
     form_field = payloads.form_field_in(content, source.form_field) if format is Format.FORM else None
@@ -268,15 +283,18 @@ def _events(
     if items is None:
         payload = None if text is None else payloads.parse(text)
         [id] = _ids(delivery, 1, first_id)
-        part = _Part(id, delivery.body, content, payload, format, form_field, proof.signed_id)
+        part = _Part(id, delivery.body, signed, payload, format, form_field, proof.signed_id)
         return [_event(delivery, source, part)]
     if len(items) > _MOST_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
     ids = _ids(delivery, len(items), first_id)
     events = []
+    equal: Counter[str] = Counter()
     for at, (id, item) in enumerate(zip(ids, items, strict=True)):
         signed_id = f"{proof.signed_id}:{at}" if proof.signed_id else None
-        part = _Part(id, item.encode(), item.encode(), payloads.parse(item), Format.JSON, None, signed_id)
+        own = item.encode()
+        part = _Part(id, own, own, payloads.parse(item), Format.JSON, None, signed_id, at, equal[item])
+        equal[item] += 1
         event = _event(delivery, source, part)
         events.append(replace(event, delivery=ids[0], delivery_body=None if at else delivery.body))
     return events
@@ -289,8 +307,6 @@ def _items(text: str, source: Source, format: Format) -> list[str] | None:
     if source.items is None:
         return None
     payload = payloads.parse(text)
-    if payload == {}:
-        return []  # a heartbeat, as of Asana
     if source.items == "" and isinstance(payload, dict):
         return [text.strip()]  # one where a list was expected, as of HubSpot's workflows
     return payloads.items_of(text, source.items)
@@ -311,9 +327,11 @@ def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
         part.id,
         delivery.headers,
         part.payload,
-        part.content,
+        part.signed,
         signed_id=part.signed_id,
         topic=topic if topic_in_header else None,
+        item=part.item,
+        equal_before=part.equal_before,
     )
     return Accepted(
         id=part.id,

@@ -121,6 +121,15 @@ def dedup_key(found: str | None, body: bytes) -> str:
     return found
 
 
+# What we write before hashes and claims of our own.
+_OURS = ("sha256:", "id-sha256:", "duplicate:")
+
+
+def own_name(found: str) -> str:
+    """A sender's name for something, told apart from the names that are ours."""
+    return f"id:{found}" if found.startswith(_OURS) else found
+
+
 def event_type(found: str | None) -> str:
     """The type as it is stored; one that cannot be a name counts as unknown."""
     if found is None or len(found) > _LONGEST_TYPE or not _storable(found):

@@ -76,14 +76,20 @@ def content_of(body: bytes, headers: Mapping[str, str | list[str]], most: int = 
     encoding = headers.get("content-encoding", "")
     if not isinstance(encoding, str) or encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         return body
-    unpacker = zlib.decompressobj(wbits=47)  # either, by its first bytes
-    try:
-        content = unpacker.decompress(body, most + 1)
-    except zlib.error:
-        return body
-    if len(content) > most:
-        raise PayloadTooLarge("too_large_inside", message=f"What is inside is larger than {most:,} bytes.")
-    return content if unpacker.eof else body
+    content = bytearray()
+    rest = body
+    while rest:  # a gzip file may have several members (RFC 1952, section 2.2)
+        unpacker = zlib.decompressobj(wbits=47)  # either, by its first bytes
+        try:
+            content += unpacker.decompress(rest, most + 1 - len(content))
+        except zlib.error:
+            return body
+        if len(content) > most:
+            raise PayloadTooLarge("too_large_inside", message=f"What is inside is larger than {most:,} bytes.")
+        if not unpacker.eof:
+            return body
+        rest = unpacker.unused_data
+    return bytes(content)
 
 
 def lines_of(text: str) -> list[str]:
@@ -242,7 +248,8 @@ _MAYBE_UNSTORABLE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 # A string, whole, so that the blanks between values are left alone.
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive: a match that could be taken back would be remembered, a hundred bytes for each character of a long string.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 

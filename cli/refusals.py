@@ -184,7 +184,7 @@ def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator, *,
             result = accept(delivery, inbox, id=UUID(found["id"]))
         except InvalidSignature as refusal:
             if found["verified"] and not inbox.sources[found["source"]].scheme.signs_id:
-                # It was right when it came: its password is not kept, or the secret has changed.
+                # It was right when it came. Where the signature holds an id, it has to be verified again for that.
                 result = accept(delivery, _trusting(inbox, found["source"]), id=UUID(found["id"]))
             elif stale and refusal.reason == "timestamp_stale":
                 result = accept(delivery, _of_any_age(inbox, found["source"]), id=UUID(found["id"]))

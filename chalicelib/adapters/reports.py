@@ -61,7 +61,7 @@ class Reports:
             return {
                 "events": events,
                 "duplicates": session.run("find_duplicates", asked),
-                "rejected": session.run("find_rejected", asked),
+                "rejected": [] if events else session.run("find_rejected", asked),
                 "keys": [] if events else session.run("find_keys", asked),
             }
 
@@ -158,10 +158,10 @@ class Reports:
         with self._database.transaction() as session:
             return bool(session.run("resolve_rejected", {"id": id, "event_id": event_id, "note": note}))
 
-    def drop_rejected(self, *, days: int, most: int) -> int:
-        """Drops what was refused longer ago, and of each source all but so many; how many that were."""
+    def drop_rejected(self, *, days: int, most: int, bytes: int) -> int:
+        """Drops what was refused longer ago, and of each source all but so many and so large; how many that were."""
         with self._database.transaction() as session:
-            return int(session.run("drop_rejected", {"days": days, "most": most})[0]["dropped"])
+            return int(session.run("drop_rejected", {"days": days, "most": most, "bytes": bytes})[0]["dropped"])
 
     def secrets_used(self, days: int) -> list[dict[str, Any]]:
         """For each source and fingerprint: how many events it verified in these days, the first and the last."""

@@ -10,9 +10,10 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.operate import Action, Duty
 
-# They are kept for so long, and of each source no more than so many: at most 64 MB.
+# They are kept for so long, and of each source no more than so many and so large: of strangers, and of who signed.
 _DAYS = 30
 _MOST = 1_000
+_BYTES = 256_000_000
 
 
 class Rejections(Protocol):
@@ -21,7 +22,7 @@ class Rejections(Protocol):
     ) -> dict[str, list[dict[str, Any]]]: ...
     def rejected_delivery(self, id: UUID) -> dict[str, Any] | None: ...
     def resolve_rejected(self, id: UUID, event_id: UUID, note: str | None) -> bool: ...
-    def drop_rejected(self, *, days: int, most: int) -> int: ...
+    def drop_rejected(self, *, days: int, most: int, bytes: int) -> int: ...
 
 
 def actions(rejections: Rejections) -> dict[str, Action]:
@@ -39,7 +40,7 @@ def actions(rejections: Rejections) -> dict[str, Action]:
 
 
 def duties(rejections: Rejections) -> dict[str, Duty]:
-    return {"rejected": lambda: {"rejected_dropped": rejections.drop_rejected(days=_DAYS, most=_MOST)}}
+    return {"rejected": lambda: {"rejected_dropped": rejections.drop_rejected(days=_DAYS, most=_MOST, bytes=_BYTES)}}
 
 
 class _Filters(Schema):

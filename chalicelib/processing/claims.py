@@ -70,47 +70,81 @@ class Keys(Protocol):
 
 
 @dataclass(frozen=True)
-class FirstSights:
-    """`first`: the new ones, with the event that had the same bytes under another id. `known`: those whose keys were
-    claimed before, perhaps by themselves; `holders` of these.
+class Sights:
+    """What a batch brings: events that are new (each with the one whose bytes it has under another id), those whose
+    keys were claimed before (perhaps by themselves) with what holds them, and those that are refused for their bytes,
+    with the event that has them.
     """
 
-    first: list[Work]
-    known: list[Work]
-    holders: Mapping[UUID, Holder] = field(default_factory=dict)
+    new: list[Work] = field(default_factory=list)
+    known: dict[UUID, Holder | None] = field(default_factory=dict)
+    refused: dict[UUID, Holder] = field(default_factory=dict)
 
 
 def claims_of(event: Accepted) -> list[Claim]:
-    """What is claimed for it: its identity first, and its bytes where they tell of a repetition."""
-    claims = [Claim(event.source, event.claim or event.dedup_key, event.id, event.received_at, event.window)]
-    if event.same_bytes is not None:
-        window = event.window if event.refuse_same_bytes else None
-        claims.append(replace(claims[0], key=event.same_bytes, window=window))
-    return claims
+    """All that may be claimed for it: its identity, and its bytes where they tell of a repetition."""
+    identity = Claim(event.source, event.claim or event.dedup_key, event.id, event.received_at, event.window)
+    if event.same_bytes is None:
+        return [identity]
+    bytes_claim = replace(identity, key=event.same_bytes, window=event.window if event.refuse_same_bytes else None)
+    return [identity, bytes_claim]
 
 
-def claim(works: Sequence[Work], keys: Keys) -> FirstSights:
-    """Claims what there is to claim, for each of these."""
-    wanted = [each for work in works for each in claims_of(work.event)]
-    won = keys.claim([each for each in wanted if each.window is None])
-    holders = keys.holders([each for each in wanted if each.window is None and each not in won])
-    for_a_while, held = _claim_for_a_while([each for each in wanted if each.window is not None], keys)
-    won, holders = won | for_a_while, holders | held
+def claim(works: Sequence[Work], keys: Keys) -> Sights:
+    """Claims the identity of each, and then the bytes of those that are new."""
+    sights = Sights()
     identities = {work.event.id: claims_of(work.event)[0] for work in works}
-    lost = [work for work in works if identities[work.event.id] not in won]
-    # A mate with the same bytes must not be measured by what is no event.
-    keys.release([each for work in lost for each in claims_of(work.event)[1:] if each in won])
-    return FirstSights(
-        first=[_marked(work, holders) for work in works if identities[work.event.id] in won],
-        known=lost,
-        holders={work.event.id: holders[of] for work in lost if (of := identities[work.event.id]) in holders},
-    )
+    won, held = _claim(list(identities.values()), keys)
+    first = [work for work in works if identities[work.event.id] in won]
+    sights.known.update({id: held.get(own) for id, own in identities.items() if own not in won})
+
+    by_bytes = {work.event.id: each for work in first for each in claims_of(work.event)[1:]}
+    _, held = _claim(list(by_bytes.values()), keys)
+    for work in first:
+        own = by_bytes.get(work.event.id)
+        holder = held.get(own) if own else None
+        if own is None or holder is None or holder.event_id == own.event_id or not own.repeats(holder.claimed_at):
+            sights.new.append(work)
+        elif work.event.refuse_same_bytes:
+            sights.refused[work.event.id] = holder
+        else:
+            sights.new.append(replace(work, same_body_as=holder.event_id))
+    if sights.refused:
+        _claim_again(works, identities, sights, keys)
+    return sights
+
+
+def _claim_again(works: Sequence[Work], identities: Mapping[UUID, Claim], sights: Sights, keys: Keys) -> None:
+    """What is refused is no event, and takes no id from a mate that has it too."""
+    keys.release([identities[id] for id in sights.refused])
+    freed = [
+        work
+        for work in works
+        if (held := sights.known.get(work.event.id)) is not None and held.event_id in sights.refused
+    ]
+    if not freed:
+        return
+    for work in freed:
+        del sights.known[work.event.id]
+    again = claim(freed, keys)
+    sights.new.extend(again.new)
+    sights.known.update(again.known)
+    sights.refused.update(again.refused)
+
+
+def _claim(claims: Sequence[Claim], keys: Keys) -> tuple[set[Claim], dict[Claim, Holder]]:
+    """Those that were first, and what holds the keys of the others."""
+    if not claims:
+        return set(), {}
+    for_good = [each for each in claims if each.window is None]
+    won = keys.claim(for_good)
+    held = keys.holders([each for each in for_good if each not in won])
+    won_for_a_while, held_for_a_while = _claim_for_a_while([each for each in claims if each.window is not None], keys)
+    return won | won_for_a_while, held | held_for_a_while
 
 
 def _claim_for_a_while(claims: Sequence[Claim], keys: Keys) -> tuple[set[Claim], dict[Claim, Holder]]:
-    """Those that were first, and what holds the keys of the others. Of the claims on one key the earliest goes first,
-    and the next where the window of what holds it has passed.
-    """
+    """Of the claims on one key the earliest goes first, and the next where the window of what holds it has passed."""
     won, lost = set[Claim](), dict[Claim, Holder]()
     left = sorted(claims, key=lambda each: (each.received_at, each.event_id))
     while left:
@@ -131,12 +165,6 @@ def _claim_for_a_while(claims: Sequence[Claim], keys: Keys) -> tuple[set[Claim],
                 further.append(each)
         left = further
     return won, lost
-
-
-def _marked(work: Work, holders: Mapping[Claim, Holder]) -> Work:
-    """With the event whose bytes it repeats under another id."""
-    held = next((holders[each] for each in claims_of(work.event)[1:] if each in holders), None)
-    return replace(work, same_body_as=held.event_id) if held and held.event_id != work.event.id else work
 
 
 def repeat_of(work: Work, holder: Holder, mates: Mapping[UUID, Work], *, bytes_decided: bool = False) -> Repeat:

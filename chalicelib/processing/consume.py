@@ -174,7 +174,7 @@ class Consumer:
                     else Outcome(Kind.RETRY, reason=reason)
                 )
         outcomes |= self._process(read, time_left)
-        outcomes |= self._keep(refused)
+        outcomes |= self._keep(refused, {message.id: message.receives for message in messages})
         return {id: each.event if isinstance(each, Work) else each.replay for id, each in read.items()}, outcomes
 
     def _process(self, read: Mapping[str, Work | Asked], time_left: Callable[[], float]) -> dict[str, Outcome]:
@@ -187,15 +187,26 @@ class Consumer:
             return {id: Outcome(Kind.RETRY, reason=f"configuration: {exc}") for id in read}
         return {id: done[key_of(each)] for id, each in read.items()}
 
-    def _keep(self, refused: Mapping[str, Rejected]) -> dict[str, Outcome]:
-        """Nobody misses a forgery: one that the database does not take is let go, unless it is the database's fault."""
+    def _keep(self, refused: Mapping[str, Rejected], receives: Mapping[str, int]) -> dict[str, Outcome]:
+        """Nobody misses a forgery: one that the database does not take is let go, unless it is the database's fault.
+        What was verified is tried again, and ends among the dead letters.
+        """
+        outcomes: dict[str, Outcome] = {}
         try:
-            if refused:
-                self.keep(list(refused.values()))
+            try:
+                if refused:
+                    self.keep(list(refused.values()))
+            except StatementFailed as exc:
+                if len(refused) > 1:  # one of them, perhaps
+                    for id, each in refused.items():
+                        outcomes |= self._keep({id: each}, receives)
+                    return outcomes
+                [(id, each)] = refused.items()
+                if each.verified:
+                    return {id: charged_by_receives(receives[id], f"not kept: {exc}", self.policy)}
+                self.log("rejected.lost", failed=True, number=1)
         except (DatabaseUnavailable, ConfigurationError) as exc:
             return {id: Outcome(Kind.RETRY, reason=f"database: {exc}") for id in refused}
-        except StatementFailed:
-            self.log("rejected.lost", failed=True, number=len(refused))
         return {id: Outcome(Kind.KEPT) for id in refused}
 
     def _read(self, message: Message) -> Work | Asked | Rejected:

@@ -170,15 +170,16 @@ class Processor:
             raise GroupFailed(exc) from exc
 
     def _run(self, messages: Sequence[Job], tx: Transaction, clock: Clock) -> tuple[dict[Key, Outcome], int]:
-        outcomes, turns = open_turns(messages, tx)
+        opened = open_turns(messages, tx)
         at = {key_of(message): n for n, message in enumerate(messages)}
-        turns = [self._prepared(turn, at) for turn in turns]
+        turns = [self._prepared(turn, at) for turn in opened.turns]
         order = Order(tx.lock_entities([entity for turn in turns for entity in turn.one.entities]))
         made, begun = self._run_handlers(turns, at, tx, order, clock)
         tx.release(
             [each for message in messages[begun:] if isinstance(message, Work) for each in claims_of(message.event)]
         )
-        outcomes = {key: outcome for key, outcome in outcomes.items() if at[key] < begun}
+        tx.record_duplicates([repeat for repeat in opened.repeats if at[repeat.work.event.id] < begun])
+        outcomes = {key: outcome for key, outcome in opened.outcomes.items() if at[key] < begun}
         outcomes |= close_turns(made, tx)
         tx.close_tries([_try_of(message) for message in messages if message.receives > 1])
         tx.advance(order.advanced)
@@ -268,9 +269,10 @@ class Processor:
         for _ in range(_MAX_PARTITION_CHANGES):
             try:
                 with self.store.transaction() as tx:
-                    outcomes, turns = open_turns([message], tx)
-                    made = [(turn, self.runner.failed(turn.one, error, whose)) for turn in turns]
-                    outcomes |= close_turns(made, tx)
+                    opened = open_turns([message], tx)
+                    tx.record_duplicates(opened.repeats)
+                    made = [(turn, self.runner.failed(turn.one, error, whose)) for turn in opened.turns]
+                    outcomes = opened.outcomes | close_turns(made, tx)
                     tx.close_tries([_try_of(message)])
                 return outcomes[key_of(message)]
             except DatabaseUnavailable as exc:

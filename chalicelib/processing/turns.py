@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -102,65 +102,72 @@ class Turn:
     stored: Stored | None = None
 
 
-def open_turns(messages: Sequence[Job], tx: Transaction) -> tuple[dict[Key, Outcome], list[Turn]]:
-    """Which messages have their outcome already, and what there is to try of the others."""
-    outcomes, turns = _open_live([m for m in messages if isinstance(m, Work)], tx)
+@dataclass(frozen=True)
+class Opened:
+    """Which messages have their outcome already, what there is to try of the others, and what repeats an event."""
+
+    outcomes: dict[Key, Outcome] = field(default_factory=dict)
+    turns: list[Turn] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
+
+
+def open_turns(messages: Sequence[Job], tx: Transaction) -> Opened:
+    """What repeats an event is still to be recorded, if its message is begun at all."""
+    opened = _open_live([m for m in messages if isinstance(m, Work)], tx)
     for message in messages:
         if isinstance(message, Asked):
             turn = _open_replay(message, tx)
             if isinstance(turn, Turn):
-                turns.append(turn)
+                opened.turns.append(turn)
             else:
-                outcomes[key_of(message)] = turn
-    return outcomes, turns
+                opened.outcomes[key_of(message)] = turn
+    return opened
 
 
-def _open_live(works: Sequence[Work], tx: Transaction) -> tuple[dict[Key, Outcome], list[Turn]]:
-    outcomes: dict[Key, Outcome] = {}
+def _open_live(works: Sequence[Work], tx: Transaction) -> Opened:
+    opened = Opened()
     if not works:
-        return outcomes, []
+        return opened
     tx.keep_deliveries([work.event for work in works if work.event.delivery_body is not None])
     sights = claim(works, tx)
     mates = {work.event.id: work for work in works}
-    refused = {
-        work.event.id: repeat_of(work, Holder(work.same_body_as, work.event.received_at), mates, bytes_decided=True)
-        for work in sights.first
-        if work.same_body_as is not None and work.event.refuse_same_bytes
-    }
-    tx.release([each for repeat in refused.values() for each in claims_of(repeat.work.event)])
-    first = {work.event.id: work for work in sights.first}
-    # Its key may have passed to a later event since: what has a row is no repetition of another.
-    states = tx.lock(sights.known) if sights.known else {}
-    repeats = list(refused.values())
-    turns = []
+    new = {work.event.id: work for work in sights.new}
+    # Its key may have passed to a later event since, or have been let go: what has a row is what it was.
+    states = _states([w for w in works if w.event.id in sights.known or w.receives > 1 or w.attempts_before], tx)
     for work in works:
         id = work.event.id
         state = states.get(id)
-        if id in refused:
-            continue
-        if id in first:
-            turns.append(Turn(first[id], Try(first[id], 1, Trigger.FIRST)))
-        elif state is None:
-            turn = _open_known(work, sights.holders.get(id), mates)
-            if isinstance(turn, Turn):
-                turns.append(turn)
-            elif isinstance(turn, Repeat):
-                # Of what repeats an event itself, perhaps.
-                earlier = refused.get(turn.of)
-                repeats.append(replace(turn, of=earlier.of) if earlier else turn)
-            else:
-                outcomes[id] = turn
-        elif state.status.is_done:
-            outcomes[id] = Outcome(Kind.ALREADY_PROCESSED)
-        elif state.status is Status.DEAD and (work.attempts_before is None or state.spent):
-            # The function died after it had given this event up and before it had moved the message.
-            outcomes[id] = Outcome(Kind.DEAD, state.attempts, "attempts exhausted")
+        if state is not None:
+            _open_stored(work, state, opened)
+        elif id in sights.refused:
+            opened.repeats.append(repeat_of(work, sights.refused[id], mates, bytes_decided=True))
+        elif id in new:
+            opened.turns.append(Turn(new[id], Try(new[id], 1, Trigger.FIRST)))
         else:
-            trigger = Trigger.RETRY if work.attempts_before is None else Trigger.REDRIVE
-            turns.append(Turn(work, Try(work, state.attempts + 1, trigger, state.spent), state))
-    tx.record_duplicates(repeats)
-    outcomes |= {repeat.work.event.id: Outcome(Kind.DUPLICATE) for repeat in repeats}
-    return outcomes, turns
+            turn = _open_known(work, sights.known[id], mates)
+            if isinstance(turn, Turn):
+                opened.turns.append(turn)
+            elif isinstance(turn, Repeat):
+                opened.repeats.append(turn)
+            else:
+                opened.outcomes[id] = turn
+    opened.outcomes.update({repeat.work.event.id: Outcome(Kind.DUPLICATE) for repeat in opened.repeats})
+    return opened
+
+
+def _states(works: Sequence[Work], tx: Transaction) -> dict[UUID, State]:
+    return tx.lock(works) if works else {}
+
+
+def _open_stored(work: Work, state: State, opened: Opened) -> None:
+    if state.status.is_done:
+        opened.outcomes[work.event.id] = Outcome(Kind.ALREADY_PROCESSED)
+    elif state.status is Status.DEAD and (work.attempts_before is None or state.spent):
+        # The function died after it had given this event up and before it had moved the message.
+        opened.outcomes[work.event.id] = Outcome(Kind.DEAD, state.attempts, "attempts exhausted")
+    else:
+        trigger = Trigger.RETRY if work.attempts_before is None else Trigger.REDRIVE
+        opened.turns.append(Turn(work, Try(work, state.attempts + 1, trigger, state.spent), state))
 
 
 def _open_known(work: Work, holder: Holder | None, mates: Mapping[UUID, Work]) -> Turn | Repeat | Outcome:

@@ -43,7 +43,7 @@ _MOST_ITEMS = 100
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"))
+        return json.loads(body.decode("utf-8"), strict=False)
     except (ValueError, RecursionError):
         raise InvalidSignature("body_malformed") from None
 

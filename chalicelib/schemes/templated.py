@@ -40,7 +40,7 @@ class Templated(Scheme):
     - `also`: other names of the header; the first that is there counts.
     - `timestamp`: `header:NAME`, `entry:PREFIX` (an entry of the signature's header) or `body:KEY` (of the JSON
       object that the body is, which is read for it after it is verified); in `unit`. It may lie `tolerance_seconds`
-      from now, before or after.
+      back, and no more than an hour of them ahead.
     - `id`: the header with the id that `signed` covers.
     """
 
@@ -157,7 +157,7 @@ class Templated(Scheme):
         if where != "body":
             return
         try:
-            payload = json.loads(delivery.body)
+            payload = json.loads(delivery.body, strict=False)
         except (ValueError, RecursionError):
             raise InvalidSignature("timestamp_missing") from None
         found = payload.get(name) if isinstance(payload, dict) else None

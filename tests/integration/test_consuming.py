@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
-from chalicelib.envelope import Accepted, to_message
+from chalicelib.deliveries import new_event_id
+from chalicelib.envelope import Accepted, Rejected, to_message
 from chalicelib.errors import ConfigurationError, QueueUnavailable
 from chalicelib.processing.consume import BatchIncomplete, Consumer
 from chalicelib.processing.engine import Processor
@@ -203,6 +205,35 @@ def test_garbage_fails_alone_and_ends_in_the_dead_letters_with_its_id_in_the_log
         about = [line for line in logged if line.get("message_id") == id]
         assert [line["name"] for line in about] == ["event.failed", "event.failed", "event.dead"]
     assert "Notification" not in str(logged)
+
+
+@both_modes
+def test_what_was_verified_is_not_let_go_because_the_database_does_not_take_it(
+    function: Makes, world: World, partial: bool
+) -> None:
+    """A migration that is still to come, say. A forgery is let go; the others are tried again, and then dead letters."""
+    logged: list[str] = []
+    fn = function(partial=partial, log=lambda name, /, **fields: logged.append(name))
+    at = now()
+
+    def refused(n: int, **changes: Any) -> Rejected:
+        made = Rejected(new_event_id(at + timedelta(milliseconds=n)), "shop", at, "not_json", "POST", "", [], {}, b"{")
+        return replace(made, **changes)
+
+    good, forged = refused(1, verified=True), refused(2, reason="signature_mismatch")
+    world.query("ALTER TABLE postern.rejected RENAME COLUMN verified TO later")
+    for each in (good, forged):
+        fn.send_text(to_message(each))
+    fn.end_wait(fn.turn())
+    assert (logged.count("rejected.lost"), fn.left()) == (1, 1)
+    world.query("ALTER TABLE postern.rejected RENAME COLUMN later TO verified")
+    fn.until(lambda: fn.left() == 0)
+    assert world.query("SELECT id::text FROM postern.rejected") == [(str(good.id),)]
+
+    world.query("ALTER TABLE postern.rejected RENAME COLUMN verified TO later")
+    fn.send_text(to_message(refused(3, verified=True)))
+    fn.until(lambda: fn.left() == 0)
+    assert len(fn.dead()) == 1
 
 
 NO_PAYLOAD = {

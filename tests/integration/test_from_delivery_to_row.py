@@ -107,7 +107,7 @@ def test_a_list_without_events_is_answered_and_brings_none(pipe: Pipe) -> None:
     assert pipe.messages == []
 
 
-@pytest.mark.parametrize("sent", [b'{"data": []}', b'{"data": {"events": {}}}', b"[]", b"7", b'{"data": {}}'])
+@pytest.mark.parametrize("sent", [b"{}", b'{"data": []}', b'{"data": {"events": {}}}', b"[]", b"7", b'{"data": {}}'])
 def test_a_delivery_without_the_list_is_refused(pipe: Pipe, sent: bytes) -> None:
     with pytest.raises(InvalidPayload):
         pipe.deliver("batches", sent)
@@ -196,10 +196,21 @@ def test_what_was_kept_is_dropped_after_a_time_and_when_there_is_too_much_of_it(
     flood = [rejected(id=new_event_id(now() + timedelta(milliseconds=n)), source="flooded") for n in range(5)]
     quiet = rejected(source="quiet")
     store.keep([quiet, rejected(id=new_event_id(long_ago)), *flood])
-    assert reports.drop_rejected(days=30, most=3) == 3
-    assert reports.drop_rejected(days=30, most=3) == 0
+    assert reports.drop_rejected(days=30, most=3, bytes=1_000) == 3
+    assert reports.drop_rejected(days=30, most=3, bytes=1_000) == 0
     kept = pipe.world.query("SELECT id::text FROM postern.rejected")
     assert {id for (id,) in kept} == {str(each.id) for each in [quiet, *flood[2:]]}
+
+
+def test_what_was_verified_is_dropped_by_no_flood_of_forgeries_and_has_a_bound_of_its_own(pipe: Pipe) -> None:
+    store, reports = EventStore(pipe.world.database()), Reports(pipe.world.database())
+    ids = [new_event_id(now() + timedelta(milliseconds=n)) for n in range(3)]
+    signed = [rejected(id=id, verified=True, body=b"x" * 400) for id in ids]
+    flood = [rejected(id=new_event_id(now() + timedelta(milliseconds=10 + n))) for n in range(5)]
+    store.keep([*signed, *flood])
+    assert reports.drop_rejected(days=30, most=3, bytes=1_000) == 2 + 1
+    kept = pipe.world.query("SELECT id::text FROM postern.rejected WHERE verified")
+    assert {id for (id,) in kept} == {str(each.id) for each in signed[1:]}
 
 
 def test_what_is_verified_later_becomes_one_event_however_often_that_is_done(pipe: Pipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import shutil
 from collections import Counter
@@ -32,6 +33,10 @@ provider = "hmac"
 dedup = "header:X-Id"
 same_body = "duplicate"
 
+[strict-github]
+provider = "github"
+same_body = "duplicate"
+
 [bells]
 provider = "hmac"
 
@@ -47,10 +52,19 @@ dedup = "none"
 provider = "hmac"
 type = "header:X-Topic"
 
-[weekly]
+[named]
 provider = "hmac"
 dedup = "body:id"
-dedup_window = "7d"
+dedup_window = "1s"
+
+[batches]
+provider = "hmac"
+items = ""
+dedup = "header:X-Batch"
+
+[ticks]
+provider = "hmac"
+items = ""
 """
 PROCESSED, DUPLICATE = Kind.PROCESSED, Kind.DUPLICATE
 
@@ -151,6 +165,49 @@ def test_an_id_is_its_own_where_the_body_can_be_anything(pipe: Pipe) -> None:
     for headers, id in ((first, "op-1"), (second, "op-2"), (first, "op-1")):
         pipe.deliver("sanity", sent, **headers, idempotency_key=id)
     assert pipe.process() == [PROCESSED, PROCESSED, DUPLICATE]
+
+
+def test_a_captured_delivery_gains_nothing_by_losing_its_headers(pipe: Pipe) -> None:
+    """Without its id, under topics of the thief's choice: marked by default, and refused where the source says so."""
+    for source, kind in (("github", PROCESSED), ("strict-github", DUPLICATE)):
+        sent = body(order=1, source=source)
+        signed = {"X_Hub_Signature_256": "sha256=" + hmac.digest(SECRET.encode(), sent, "sha256").hex()}
+        pipe.deliver(source, sent, **signed, X_GitHub_Delivery="d1", X_GitHub_Event="push")
+        assert pipe.process() == [PROCESSED]
+        for topic in ("evil1", "evil2"):
+            pipe.deliver(source, sent, **signed, X_GitHub_Event=topic)
+            assert pipe.process() == [kind]
+    marks = pipe.rows("source, type, same_body_as IS NOT NULL")
+    assert marks == [
+        ("github", "push", False),
+        ("github", "evil1", True),
+        ("github", "evil2", True),
+        ("strict-github", "push", False),
+    ]
+
+
+def test_a_mate_that_repeats_an_event_takes_no_bytes_from_one_that_is_new(pipe: Pipe) -> None:
+    pipe.deliver("strict", body(y=1), X_Id="evt-1")
+    pipe.process()
+    pipe.deliver("strict", body(x=1), X_Id="evt-1")  # a repetition by its id, with bytes of its own
+    pipe.deliver("strict", body(x=1), X_Id="evt-2")
+    assert pipe.process() == [DUPLICATE, PROCESSED]
+
+
+def test_a_mate_that_is_refused_takes_no_id_from_one_that_is_new(pipe: Pipe) -> None:
+    pipe.deliver("strict", body(x=1), X_Id="evt-1")
+    pipe.process()
+    pipe.deliver("strict", body(x=1), X_Id="evt-2")  # refused for its bytes
+    pipe.deliver("strict", body(y=1), X_Id="evt-2")
+    assert pipe.process() == [DUPLICATE, PROCESSED]
+
+
+def test_a_senders_id_is_never_taken_for_a_hash_or_a_claim_of_ours(pipe: Pipe) -> None:
+    for id in ("duplicate:1", "sha256:" + hashlib.sha256(body(n=1)).hexdigest(), "id-sha256:x"):
+        for kind in (PROCESSED, DUPLICATE):
+            pipe.deliver("shop", body(n=1, id=id), X_Id=id)
+            assert pipe.process() == [kind]
+    assert all(key.startswith("id:") for key in pipe.rows("dedup_key"))
 
 
 # Topics
@@ -271,11 +328,20 @@ def test_a_thousand_equal_bodies_at_once_are_one_event(pipe: Pipe) -> None:
     assert counted == {PROCESSED: 1, DUPLICATE: 999}
 
 
-def test_a_window_bounds_ids_as_well_where_the_source_sets_one(pipe: Pipe) -> None:
-    for days, kind in ((0, PROCESSED), (6, DUPLICATE), (8, PROCESSED)):
+def test_a_window_bounds_bytes_and_never_an_id(pipe: Pipe) -> None:
+    """A provider that repeats an event a week later means the same event."""
+    for days, kind in ((0, PROCESSED), (1, DUPLICATE), (8, DUPLICATE)):
         pipe.at = now() + timedelta(days=days)
-        pipe.deliver("weekly", body(id="w1"))
+        pipe.deliver("named", body(id="w1"))
         assert pipe.process() == [kind], days
+
+
+def test_the_parts_of_one_delivery_are_no_repetitions_of_each_other(pipe: Pipe) -> None:
+    """Whether they share the delivery's id, which stands in a header, or have equal bytes and no id."""
+    for source, headers in (("batches", {"X_Batch": "b1"}), ("ticks", {})):
+        for expected in (PROCESSED, DUPLICATE):
+            pipe.deliver(source, b'[{"type": "tick"}, {"type": "tick"}, {"type": "tock"}]', **headers)
+            assert pipe.process() == [expected] * 3
 
 
 def test_where_each_delivery_is_an_event_nothing_is_a_repetition(pipe: Pipe) -> None:

@@ -102,14 +102,35 @@ def test_a_compressed_body_is_verified_either_way_read_and_kept_as_it_came(
     assert payload_of(event) == json.loads(INSIDE)
 
 
-def test_its_identity_is_what_is_inside(door: Make) -> None:
-    """A sender may compress it anew for each attempt."""
-    at = door("")
+def test_its_identity_is_what_was_signed(door: Make) -> None:
+    """A sender may compress it anew for each attempt, where he signs what is inside. Where he signs what he sends, the
+    header beside it is anybody's to leave out.
+    """
+    at, inside = door(""), INSIDE + b" " * 5_000
     for level in (1, 9):
-        at.come(gzip.compress(INSIDE + b" " * 5_000, level), Content_Encoding="gzip")
+        at.come(gzip.compress(inside, level), inside, Content_Encoding="gzip")
     first, second = at.events
     assert first.body != second.body
     assert first.dedup_key == second.dedup_key
+    raw = door('format = "bytes"')
+    for headers in ({"Content_Encoding": "gzip"}, {}):
+        raw.come(gzip.compress(inside), **headers)
+    assert len({event.dedup_key for event in raw.events}) == 1
+
+
+def test_all_members_of_a_gzip_file_are_read_and_nothing_rides_along(door: Make) -> None:
+    """RFC 1952 lets several follow each other, as log shippers write them."""
+    lines = door('format = "json-lines"')
+    lines.come(gzip.compress(b'{"id": 1}\n') + gzip.compress(b'{"id": 2}\n'), Content_Encoding="gzip")
+    assert [payload_of(event) for event in lines.events] == [{"id": 1}, {"id": 2}]
+    for behind in (gzip.compress(b"EVIL"), b"EVIL"):
+        with pytest.raises(InvalidSignature):
+            door("").come(gzip.compress(INSIDE) + behind, INSIDE, Content_Encoding="gzip")
+
+
+def test_what_is_compressed_twice_is_unpacked_once(door: Make) -> None:
+    with pytest.raises(InvalidPayload):
+        door("").come(gzip.compress(gzip.compress(INSIDE)), Content_Encoding="gzip")
 
 
 def test_the_events_of_a_compressed_delivery_are_its_parts(door: Make) -> None:
@@ -168,9 +189,20 @@ def test_a_provider_that_sends_lists_may_send_one_object_or_a_heartbeat(door: Ma
     at = door('items = ""')
     at.come(b' {"type": "workflow"} ')
     assert [(event.type, event.body) for event in at.events] == [("workflow", b'{"type": "workflow"}')]
-    assert door('items = "events"').come(b"{}") == Greeting(200)  # as Asana's
-    with pytest.raises(InvalidPayload):
-        door('items = "events"').come(b'{"other": []}')
+    for other in (b"{}", b'{"other": []}'):
+        strict = door('items = "events"')
+        with pytest.raises(InvalidPayload):
+            strict.come(other)
+        assert len(strict.kept) == 1
+
+
+@pytest.mark.parametrize("heartbeat", [b"{}", b'{"events": []}'])
+def test_asanas_heartbeat_is_answered_and_no_event(heartbeat: bytes) -> None:
+    at = Door(dict(SHIPPED))
+    headers = signature(scheme_of("asana"), heartbeat, SECRET, now=NOW)
+    sent = Delivery("asana", Headers(headers.items()), heartbeat, NOW)
+    assert accept(sent, Inbox(SHIPPED, lambda _: [SECRET], at, at)) == Greeting(200)
+    assert at.events == []
 
 
 def test_a_source_may_take_a_list_whole(tmp_path: Path) -> None:

@@ -34,13 +34,15 @@ CREATE INDEX duplicates_dedup_key ON postern.duplicates (dedup_key COLLATE "C");
 CREATE INDEX events_dedup_key ON postern.events (dedup_key COLLATE "C");
 
 -- Until now the bytes were claimed where the id stands in an unsigned header. What the provider sends once more from now
--- on is known by its id, and must be found under it: the claims of the bytes stay and tell which bytes came before.
+-- on is known by its id, and must be found under it: the claims of the bytes stay and tell which bytes came before. Who
+-- sends an unsigned id repeats for three days at most; two weeks are read.
 INSERT INTO postern.dedup_keys (source, key, event_id, claimed_at)
 SELECT source, dedup_key, id, received_at
 FROM postern.events
+WHERE id >= postern.uuid7_floor(now() - interval '14 days')
 ON CONFLICT (source, key) DO NOTHING;
 
--- And under what is their identity now, where that is more than it was. No provider repeats for longer than a week.
+-- And under what is their identity now, where that is more than it was.
 INSERT INTO postern.dedup_keys (source, key, event_id, claimed_at)
 SELECT event.source, known.key, event.id, event.received_at
 FROM postern.events AS event
@@ -55,7 +57,8 @@ CROSS JOIN LATERAL (VALUES
   ((event.headers ->> 'x-wc-webhook-delivery-id') || ':' || (event.headers ->> 'x-wc-webhook-topic')
      || ':sha256:' || encode(sha256(event.body), 'hex')),
   -- ClickUp: the change, and what it is announced as.
-  ((event.payload #>> '{history_items,0,id}') || ':' || (event.payload ->> 'event'))
+  (CASE WHEN event.payload ? 'history_items'
+        THEN (event.payload #>> '{history_items,0,id}') || ':' || (event.payload ->> 'event') END)
 ) AS known (key)
 WHERE known.key IS NOT NULL AND event.id >= postern.uuid7_floor(now() - interval '7 days')
 ON CONFLICT (source, key) DO NOTHING;

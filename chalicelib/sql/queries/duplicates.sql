@@ -52,7 +52,8 @@ LIMIT %(limit)s
 -- Nobody knows where the id stands in what was refused: it is looked for in headers and bytes, of the newest.
 SELECT id, source, received_at, reason, event_id
 FROM (SELECT * FROM postern.rejected ORDER BY id DESC LIMIT 2000) AS newest
-WHERE position(convert_to(%(key)s, 'UTF8') IN body) > 0 OR position(%(key)s IN headers::text) > 0
+WHERE position(%(key)s IN headers::text) > 0
+   OR octet_length(body) <= 65536 AND position(convert_to(%(key)s, 'UTF8') IN body) > 0
 ORDER BY id DESC
 LIMIT %(limit)s
 

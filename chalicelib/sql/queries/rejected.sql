@@ -25,13 +25,18 @@ WHERE id = %(id)s
 UPDATE postern.rejected SET event_id = %(event_id)s, note = %(note)s WHERE id = %(id)s RETURNING id
 
 -- name: drop_rejected
--- A flood of forgeries drops what came before it, rather than fill the disk.
+-- A flood drops what came before it, rather than fill the disk: one of forgeries only forgeries.
 WITH ranked AS (
-  SELECT id, row_number() OVER (PARTITION BY source, verified ORDER BY id DESC) AS newest FROM postern.rejected
+  SELECT id,
+         row_number() OVER same AS newest,
+         sum(octet_length(body)) OVER same AS bytes
+  FROM postern.rejected
+  WINDOW same AS (PARTITION BY source, verified ORDER BY id DESC)
 ), dropped AS (
   DELETE FROM postern.rejected AS kept USING ranked
   WHERE kept.id = ranked.id
-    AND (newest > %(most)s OR kept.id < postern.uuid7_floor(now() - make_interval(days => %(days)s)))
+    AND (newest > %(most)s OR bytes > %(bytes)s
+         OR kept.id < postern.uuid7_floor(now() - make_interval(days => %(days)s)))
   RETURNING kept.id
 )
 SELECT count(*) AS dropped FROM dropped
