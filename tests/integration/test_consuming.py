@@ -211,7 +211,7 @@ def test_garbage_fails_alone_and_ends_in_the_dead_letters_with_its_id_in_the_log
 def test_what_was_verified_is_not_let_go_because_the_database_does_not_take_it(
     function: Makes, world: World, partial: bool
 ) -> None:
-    """A migration that is still to come, say. A forgery is let go; the others are tried again, and then dead letters."""
+    """A migration is still to come, say. A forgery is let go; the others are tried again, and are dead letters then."""
     logged: list[str] = []
     fn = function(partial=partial, log=lambda name, /, **fields: logged.append(name))
     at = now()
