@@ -132,6 +132,39 @@ def compare(name: str, ours: Callable[[list[Work]], object], theirs: Callable[[l
     )
 
 
+def calm(url: str) -> None:
+    """900 events at 60 a second, taken ten at most at a time; every hundredth has two handlers. From its arrival to the
+    commit that has its row.
+    """
+    arrived = [n / 60 for n in range(900)]
+    batch = works(len(arrived))
+    two = {work.event.id for n, work in enumerate(batch) if n % 100 == 50}
+    handlers = [Handler("shop", "*", upsert), Handler("shop", "rare", upsert)]
+    batch = [replace(w, event=replace(w.event, type="rare" if w.event.id in two else "order")) for w in batch]
+    runner = Runner(handlers, POLICY, lambda: datetime.now(UTC), 10)
+    processing = Processor(EventStore(Database(lambda fresh: url)), runner)
+    processing.process(works(1))
+    waited: dict[bool, list[float]] = {True: [], False: []}
+    begun, at = time.perf_counter(), 0
+    while at < len(batch):
+        now = time.perf_counter() - begun
+        if arrived[at] > now:
+            time.sleep(arrived[at] - now)
+            continue
+        ready = min(at + 10, sum(moment <= now for moment in arrived))
+        processing.process(batch[at:ready])
+        done = time.perf_counter() - begun
+        for n in range(at, ready):
+            waited[batch[n].event.id in two].append((done - arrived[n]) * 1000)
+        at = ready
+    for has_two, name in ((False, "one handler"), (True, "two handlers")):
+        several = sorted(waited[has_two])
+        p99 = several[min(len(several) - 1, int(len(several) * 0.99))]
+        print(
+            f"calm, {name}: {statistics.median(several):.1f} ms, p99 {p99:.1f} ms ({len(several)} events)", flush=True
+        )
+
+
 def memory(url: str, number: int, size: int) -> None:
     """In this process, which does nothing else."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -162,6 +195,7 @@ def main() -> None:
             compare("a handler with an upsert, against the same by hand", handled.process,
                     lambda batch: by_hand(connection, batch))  # fmt: skip
             connection.close()
+            calm(url)
             for number, size in ((10, 6_000_000), (100, 250_000)):
                 command = [sys.executable, "-m", "bench.processing", url, str(number), str(size)]
                 subprocess.run(command, check=True, timeout=300, env=dict(os.environ))

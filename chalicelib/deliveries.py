@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 
@@ -38,31 +42,80 @@ class Headers(Mapping[str, str]):
     def all(self, name: str) -> list[str]:
         return self._values.get(name.lower(), [])
 
-    def as_stored(self, hidden: Iterable[str] = ()) -> dict[str, str | list[str]]:
-        """Lower-case names to a value, or to a list where one was repeated; credentials are blanked out."""
-        concealed = CREDENTIAL_HEADERS.union(hidden)
+    def as_stored(self, hidden: Iterable[str] = (), spellings: Sequence[str] = ()) -> dict[str, str | list[str]]:
+        """Lower-case names to a value, or to a list where one was repeated.
+
+        Credentials are blanked out: by their names, those in `hidden`, and whatever has one of these `spellings` in it.
+        """
+        concealed = frozenset(hidden)
         return {
-            name: REDACTED if name in concealed else values[0] if len(values) == 1 else values
+            name: REDACTED
+            if name in concealed or is_credential(name) or any(holds(value, spellings) for value in values)
+            else values[0]
+            if len(values) == 1
+            else values
             for name, values in self._values.items()
         }
 
 
 REDACTED = "[redacted]"
 
-# Headers that are a password in themselves. Signatures are not: they prove one body, and re-verifying needs them.
-CREDENTIAL_HEADERS = frozenset(
+# A secret that is shorter stands in too much by chance.
+_SHORTEST_SECRET = 8
+
+
+def spellings_of(secrets: Iterable[str]) -> list[str]:
+    """How secrets may be written in a header or a URL: as they are, escaped, or in base64."""
+    found: list[str] = []
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            data = secret.encode("utf-8", "surrogatepass")
+            found += [
+                secret,
+                quote(secret, safe="", errors="surrogatepass"),
+                base64.b64encode(data).decode().rstrip("="),
+            ]
+            found.append(data.decode("latin-1"))  # as HTTP's headers are read
+    return list(dict.fromkeys(found))
+
+
+def holds(text: str, spellings: Iterable[str]) -> bool:
+    """Whether a secret stands in it, in one of these spellings."""
+    return any(spelling in text for spelling in spellings)
+
+
+# Headers that are a password in themselves, by the words in their names. Signatures are not: they prove one body, and
+# re-verifying needs them.
+_CREDENTIAL_WORDS = frozenset(
     {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "x-api-key",
-        "x-amz-security-token",
-        "x-gitlab-token",
-        "x-telegram-bot-api-secret-token",
-        "cf-webhook-auth",
-        "x-hook-secret",
+        "token", "tokens", "accesstoken", "authtoken", "secret", "password", "passwd", "passcode", "authorization",
+        "auth", "cookie", "cookie2", "apikey", "jwt", "assertion", "credential", "credentials", "session", "sessionid",
+        "bearer", "csrf", "xsrf", "otp", "pin",
     }
-)
+)  # fmt: skip
+_CREDENTIAL_PAIRS = frozenset(
+    {
+        ("api", "key"), ("access", "key"), ("auth", "key"), ("subscription", "key"), ("functions", "key"),
+        ("account", "key"), ("master", "key"), ("private", "key"), ("shared", "key"), ("license", "key"),
+    }
+)  # fmt: skip
+# What is said about one: its id is none, but a session's is.
+_ABOUT = frozenset({"id", "type", "algo", "algorithm", "expires", "expiry", "version", "name"})
+_MORE_CREDENTIALS = frozenset({"cf-webhook-auth", "x-hook-secret", "x-amz-security-token"})
+
+
+def is_credential(name: str) -> bool:
+    """Whether a header of this name, in lower case, is a password or like one."""
+    if "idempotency" in name or "signature" in name:
+        return False
+    words = [word for word in re.split(r"[-_.]", name) if word]
+    if words and words[-1] in _ABOUT and words[-2:] != ["session", "id"]:
+        return False
+    return (
+        name in _MORE_CREDENTIALS
+        or not _CREDENTIAL_WORDS.isdisjoint(words)
+        or not _CREDENTIAL_PAIRS.isdisjoint(pairwise(words))
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,17 @@ from marshmallow import Schema, ValidationError
 
 from chalicelib import naming, payloads
 from chalicelib.config import LARGEST_BODY_BYTES
-from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers, Reply, new_event_id
+from chalicelib.deliveries import (
+    REDACTED,
+    Delivery,
+    Greeting,
+    Headers,
+    Reply,
+    holds,
+    is_credential,
+    new_event_id,
+    spellings_of,
+)
 from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, Rejected, to_message
 from chalicelib.errors import (
     InvalidPayload,
@@ -24,6 +34,7 @@ from chalicelib.errors import (
     MethodNotAllowed,
     PayloadTooLarge,
     QueueUnavailable,
+    SecretUnavailable,
     UnknownSource,
     UnsupportedMediaType,
 )
@@ -127,7 +138,8 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         if unread is not None:
             raise unread
         content = payloads.content_of(delivery.body, delivery.headers) if inside is None else inside
-        events = _events(delivery, signed, content, source, proof, format, id)
+        headers = _stored_headers(delivery, source, inbox)
+        events = _events(delivery, headers, signed, content, source, proof, format, id)
     except (InvalidPayload, PayloadTooLarge, UnsupportedMediaType) as refusal:
         # Its sender is who he says, and may never come again: what he sent is there when the mistake is mended.
         if source.needs_secret or source.quarantine:
@@ -142,18 +154,19 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
 
 
 def _keep(
-    delivery: Delivery, source: Source, reason: str, inbox: Inbox, *, verified: bool = False
+    delivery: Delivery, source: Source, reason: str, inbox: Inbox, *, verified: bool = False, share: str = ""
 ) -> tuple[UUID | None, str | None]:
-    """Keeps a delivery to be explained, if it may: under which id, or why not.
+    """Keeps a delivery to be explained, if it may: under which id, or why not. `share`: whose share of what may be kept
+    it takes, if it is not the source's.
 
     Whatever comes of it changes nothing for the sender.
     """
     if len(delivery.body) > LARGEST_KEPT_BYTES and not verified:
         return None, "too_large"
     try:
-        if not inbox.may_keep(source.name, verified):
+        if not inbox.may_keep(share or source.name, verified):
             return None, "too_many"
-        rejected = _rejected(delivery, source, reason, verified)
+        rejected = _rejected(delivery, source, reason, inbox, verified)
         message = to_message(rejected)
         if len(message) > LARGEST_MESSAGE_BYTES:
             return None, "too_large"
@@ -166,22 +179,41 @@ def _keep(
     return rejected.id, None
 
 
-def _rejected(delivery: Delivery, source: Source, reason: str, verified: bool) -> Rejected:
-    query = [(n, REDACTED if n in source.scheme.credential_parameters else v) for n, v in delivery.query]
-    hidden = query != list(delivery.query)
+def _rejected(delivery: Delivery, source: Source, reason: str, inbox: Inbox, verified: bool) -> Rejected:
+    known = _known_secrets(source, inbox)
+    query = [
+        (n, REDACTED if n in source.scheme.credential_parameters or holds(v, known) or is_credential(n.lower()) else v)
+        for n, v in delivery.query
+    ]
+    url = delivery.url
+    if query != list(delivery.query):
+        url = f"{url.partition('?')[0]}?{urlencode(query)}"
     return Rejected(
         id=new_event_id(delivery.received_at),
         source=source.name,
         received_at=delivery.received_at,
         reason=reason,
         method=delivery.method,
-        url=f"{delivery.url.partition('?')[0]}?{urlencode(query)}" if hidden else delivery.url,
+        url=REDACTED if holds(url, known) else url,
         query=query,
-        headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
+        headers=_stored_headers(delivery, source, inbox),
         body=delivery.body,
         request_id=delivery.request_id,
         verified=verified,
     )
+
+
+def _known_secrets(source: Source, inbox: Inbox) -> list[str]:
+    """How the source's secrets may be written in what is kept."""
+    try:
+        return spellings_of(inbox.secrets_of(source.name)) if source.needs_secret else []
+    except SecretUnavailable:
+        return []
+
+
+def _stored_headers(delivery: Delivery, source: Source, inbox: Inbox) -> dict[str, str | list[str]]:
+    hidden = source.scheme.credentials | source.hidden_headers
+    return delivery.headers.as_stored(hidden=hidden, spellings=_known_secrets(source, inbox))
 
 
 def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) -> Greeting | None:
@@ -191,7 +223,7 @@ def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) ->
 
     greeting = handshakes.greet(delivery, source, signed=signed, secrets_of=inbox.secrets_of, fetch=inbox.fetch)
     if greeting is not None and greeting.kept_as is not None:
-        kept, why = _keep(delivery, source, greeting.kept_as, inbox)
+        kept, why = _keep(delivery, source, greeting.kept_as, inbox, share=f"{source.name}/{greeting.kept_as}")
         if kept is None:
             raise QueueUnavailable(f"not_kept: {why}")  # the operator has to see it: let it come again
     return greeting
@@ -265,6 +297,7 @@ class _Part:
 
 def _events(
     delivery: Delivery,
+    headers: Mapping[str, str | list[str]],
     signed: bytes,
     content: bytes,
     source: Source,
@@ -284,7 +317,7 @@ def _events(
         payload = None if text is None else payloads.parse(text)
         [id] = _ids(delivery, 1, first_id)
         part = _Part(id, delivery.body, signed, payload, format, form_field, proof.signed_id)
-        return [_event(delivery, source, part)]
+        return [_event(delivery, source, part, headers)]
     if len(items) > _MOST_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
     ids = _ids(delivery, len(items), first_id)
@@ -295,7 +328,7 @@ def _events(
         own = item.encode()
         part = _Part(id, own, own, payloads.parse(item), Format.JSON, None, signed_id, at, equal[item])
         equal[item] += 1
-        event = _event(delivery, source, part)
+        event = _event(delivery, source, part, headers)
         events.append(replace(event, delivery=ids[0], delivery_body=None if at else delivery.body))
     return events
 
@@ -319,7 +352,7 @@ def _ids(delivery: Delivery, number: int, first: UUID | None) -> list[UUID]:
     return sorted(new_event_id(delivery.received_at) for _ in range(number))
 
 
-def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
+def _event(delivery: Delivery, source: Source, part: _Part, headers: Mapping[str, str | list[str]]) -> Accepted:
     if source.schema is not None:
         _validate(part.payload, source.schema)
     topic, topic_in_header = source.type.find_where(delivery.headers, part.payload) if source.type else (None, False)
@@ -342,7 +375,7 @@ def _event(delivery: Delivery, source: Source, part: _Part) -> Accepted:
         same_bytes=identity.same_bytes,
         refuse_same_bytes=identity.refuse_same_bytes,
         received_at=delivery.received_at,
-        headers=delivery.headers.as_stored(hidden=source.scheme.credentials),
+        headers=headers,
         body=part.body,
         format=part.format.value,
         form_field=part.form_field,

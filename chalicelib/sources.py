@@ -18,7 +18,7 @@ from chalicelib.envelope import LONGEST_WINDOW_SECONDS
 from chalicelib.errors import SourcesFileError
 from chalicelib.identity import Rule
 from chalicelib.naming import HEADER_NAME, Place
-from chalicelib.payloads import Format
+from chalicelib.payloads import Format, format_of
 from chalicelib.providers import Provider, provider, provider_names
 from chalicelib.schemes import Scheme, scheme_class
 
@@ -52,6 +52,7 @@ class Source:
     answer: Reply | None
     url: str | None
     quarantine: bool
+    hidden_headers: frozenset[str]
     schema: Schema | None
 
     def address_of(self, delivery: Delivery) -> str:
@@ -119,6 +120,14 @@ def _source(name: str, table: Any) -> Source:
     kind = provider(settings["provider"])
     scheme = _scheme(name, kind, {key: settings[key] for key in _OPTIONS if key in settings})
     items = settings.get("items", kind.items)
+    content_types = settings.get("content_types", kind.content_types)
+    if any(each["reply"] == "digest" and not each.get("signed") for each in kind.handshakes) and (
+        {format_of(each) for each in content_types} != {Format.JSON} or settings.get("format", "json") != "json"
+    ):
+        raise SourcesFileError(
+            f"Source '{name}', key 'content_types': provider '{kind.name}' has a handshake that signs a word for "
+            "whoever asks, which could be such a body. It takes JSON alone."
+        )
     return Source(
         name=name,
         provider=kind.name,
@@ -133,7 +142,7 @@ def _source(name: str, table: Any) -> Source:
         ),
         type=settings.get("type", kind.type),
         items=items,
-        content_types=frozenset(settings.get("content_types", kind.content_types)),
+        content_types=frozenset(content_types),
         form_field=kind.form_field,
         format=Format(settings["format"]) if "format" in settings else None,
         empty_body=settings.get("empty_body", kind.empty_body),
@@ -141,6 +150,7 @@ def _source(name: str, table: Any) -> Source:
         answer=settings.get("answer", kind.answer),
         url=settings.get("url"),
         quarantine=settings["quarantine"],
+        hidden_headers=frozenset(name.lower() for name in settings["hidden_headers"]),
         schema=_payload_schema(name, settings["schema"]) if "schema" in settings else None,
     )
 
@@ -260,6 +270,12 @@ class _SourceSchema(Schema):
     # From before 0.2: an id decides now, whether or not it is signed.
     trust_unsigned_id = fields.Boolean(truthy={True}, falsy={False})
     quarantine = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+    hidden_headers = fields.List(
+        fields.String(
+            validate=validate.Regexp(re.compile(rf"{HEADER_NAME.pattern}\Z"), error="'{input}' is not a header's name.")
+        ),
+        load_default=list,
+    )
     content_types = fields.List(
         fields.String(validate=validate.Regexp(_CONTENT_TYPE, error="'{input}' is not a content type.")),
         validate=validate.Length(min=1, error="the list is empty."),

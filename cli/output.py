@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# What JSON may have as it is, and a terminal takes for a command: DEL, C1 controls, and marks that turn text around.
+_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 
 def as_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """Nothing that senders wrote can move the cursor: it is escaped."""
+    return _escaped(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _escaped(text: str) -> str:
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
@@ -23,7 +32,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
 
 
 def as_json_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return _escaped(json.dumps(value, ensure_ascii=False))
 
 
 def row(values: Mapping[str, Any], columns: Mapping[str, str], widths: dict[str, int]) -> str:
@@ -44,7 +53,7 @@ def facts(named: Mapping[str, Any]) -> str:
 
 def as_line(value: Any) -> str:
     """Small JSON, for a cell."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else "-"
+    return _escaped(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) if value else "-"
 
 
 class Progress:

@@ -86,6 +86,9 @@ class _Handler(ChaliceRequestHandler):
 
     def _parse_payload(self) -> tuple[_Headers, bytes | None]:
         headers = _Headers.of(self.headers)
+        if "origin" in self.headers:
+            # A provider is no web page; a page that the developer looks at must not make events of his.
+            raise BadRequest(403, "forbidden", "The local run takes nothing from web pages.")
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
             return headers, self._read_chunks()
         lengths = self.headers.get_all("content-length", ["0"])

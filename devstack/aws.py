@@ -61,7 +61,7 @@ class EmulatedAws:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._port = self._port or remembered_port(self._directory / "port")
         self._child = Child(
-            [sys.executable, "-m", "ministack"],
+            [sys.executable, "-m", "devstack.emulated_aws"],
             log=self._directory / "aws.log",
             environ={
                 **base_environ(os.environ),

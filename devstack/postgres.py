@@ -98,6 +98,9 @@ class Server:
             "shared_buffers": "64MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # A statement that fails would be logged with the values that senders wrote.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             **self._settings,
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

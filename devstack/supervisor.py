@@ -134,6 +134,8 @@ class Supervisor:
     def _take_lock(self) -> None:
         try:
             self._state.mkdir(parents=True, exist_ok=True)
+            # It holds events and secrets. PostgreSQL, which does not run as root, has to get through it.
+            self._state.chmod(0o711 if os.getuid() == 0 else 0o700)
             self._lock = (self._state / "lock").open("w")
         except OSError as exc:
             raise StartError(f"Nothing can be written to {self._state}: {exc.strerror}.") from exc

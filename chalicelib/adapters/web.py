@@ -1,6 +1,8 @@
 """HTTPS GET, for the certificates of the few providers that sign with one. Whoever calls has checked the URL.
 
-No redirects, so that the checked host is the one that answers; little and soon, or not at all.
+No redirects, so that the checked host is the one that answers; little and soon, or not at all. Anybody can name a URL
+of these hosts before his delivery is verified: so each provider has a budget of its own for what turns out to be none,
+and what was a certificate once is kept and costs none.
 """
 
 from __future__ import annotations
@@ -11,21 +13,26 @@ import urllib.request
 from http.client import HTTPException, HTTPMessage
 from threading import Lock
 from typing import IO, Any
+from urllib.parse import urlsplit
 
-from chalicelib.errors import SecretUnavailable
+from chalicelib.errors import InvalidSignature, SecretUnavailable
 
 _MOST_BYTES = 65_536
 _TIMEOUT_SECONDS = 3.0
+# All of an answer: a host that sends a byte now and then holds up no delivery.
+_WITHIN_SECONDS = 5.0
 # What was fetched stays good for as long as a container lives, and what failed is not asked for again at once.
-_MOST_KEPT = 32
+_MOST_KEPT = 64
 _FAILURE_SECONDS = 30.0
-# Nobody makes us a sender of floods: a few requests a minute, whoever asks for whatever.
-_MOST_A_MINUTE = 10
+# Nobody makes us a sender of floods: so much that was no certificate, of each provider's hosts.
+_MOST_FAILURES_A_MINUTE = 10
+# What a host says of a file that it does not have; S3 says 403.
+_NOT_THERE = (403, 404, 410)
 
 _lock = Lock()
 _kept: dict[str, bytes] = {}
-_failed: dict[str, float] = {}
-_asked_at: list[float] = []
+_failed: dict[str, tuple[float, bool]] = {}
+_failures: dict[str, list[float]] = {}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -36,36 +43,73 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str) -> bytes:
-    """What lies at `url`. Raises SecretUnavailable: the sender should come again."""
+    """What lies at `url`. A certificate is kept.
+
+    Raises InvalidSignature where the host says that there is nothing, and else SecretUnavailable: the sender should
+    come again.
+    """
     with _lock:
         if url in _kept:
             return _kept[url]
         now = time.monotonic()
-        if now - _failed.get(url, float("-inf")) < _FAILURE_SECONDS:
-            raise SecretUnavailable("fetch_failed_just_now")
-        _asked_at[:] = [at for at in _asked_at if now - at < 60]
-        if len(_asked_at) >= _MOST_A_MINUTE:
+        at, absent = _failed.get(url, (float("-inf"), False))
+        if now - at < _FAILURE_SECONDS:
+            raise _refusal(absent, "fetch_failed_just_now")
+        failures = _failures.setdefault(_hosts_of(url), [])
+        failures[:] = [at for at in failures if now - at < 60]
+        if len(failures) >= _MOST_FAILURES_A_MINUTE:
             raise SecretUnavailable("too_many_fetches")
-        _asked_at.append(now)
         try:
             found = _get(url)
         except (OSError, HTTPException, ValueError) as exc:
+            absent = isinstance(exc, urllib.error.HTTPError) and exc.code in _NOT_THERE
             _forget_oldest(_failed)
-            _failed[url] = time.monotonic()
-            raise SecretUnavailable(f"fetch_failed: {type(exc).__name__}") from None
-        _forget_oldest(_kept)
-        _kept[url] = found
+            _failed[url] = time.monotonic(), absent
+            failures.append(now)
+            raise _refusal(absent, f"fetch_failed: {type(exc).__name__}") from None
+        if _is_certificate(found):
+            _forget_oldest(_kept)
+            _kept[url] = found
+        else:
+            failures.append(now)  # a confirmation's answer, or a page that says that the host is ill
         return found
+
+
+def _refusal(absent: bool, reason: str) -> InvalidSignature | SecretUnavailable:
+    return InvalidSignature("certificate_not_there") if absent else SecretUnavailable(reason)
+
+
+def _hosts_of(url: str) -> str:
+    """The provider: the last two names of the host."""
+    return ".".join((urlsplit(url).hostname or "").split(".")[-2:])
+
+
+def _is_certificate(found: bytes) -> bool:
+    """Whether it is one that is valid now: nothing else is kept for a container's life."""
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(found)
+    except ValueError:
+        return False
+    return certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc
 
 
 def _get(url: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers={"User-Agent": "Postern"})
+    until = time.monotonic() + _WITHIN_SECONDS
+    found = bytearray()
     with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-        found: bytes = answer.read(_MOST_BYTES + 1)
-    if len(found) > _MOST_BYTES:
-        raise ValueError("too large")
-    return found
+        while part := answer.read1(8_192):
+            found += part
+            if len(found) > _MOST_BYTES:
+                raise ValueError("too large")
+            if time.monotonic() > until:
+                raise TimeoutError("too slow")
+    return bytes(found)
 
 
 def _forget_oldest(kept: dict[str, Any]) -> None:

@@ -216,17 +216,22 @@ def present(secret: str) -> str:
 
 
 def key_of(secret: str, encoding: SecretEncoding) -> bytes:
-    """The key that a secret stands for."""
+    """The HMAC key that a secret stands for."""
+    key = bytes_of(secret, encoding)
+    # HMAC fills a key up with zeros: one of nothing else is the empty key, with which anybody can sign.
+    if not key.strip(b"\0"):
+        raise SecretUnavailable("secret_is_empty")
+    return key
+
+
+def bytes_of(secret: str, encoding: SecretEncoding) -> bytes:
+    """The bytes that a secret stands for."""
     text = present(secret)
     try:
         if encoding == "hex":
             return bytes.fromhex(text)
         if encoding == "base64":
-            padded = text + "=" * (-len(text) % 4)
-            key = binascii.a2b_base64(padded, strict_mode=True)
-            if not key:
-                raise SecretUnavailable("secret_is_empty")
-            return key
+            return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError:
         raise SecretUnavailable(f"secret_is_not_{encoding}") from None
     return sha1(text.encode(), usedforsecurity=False).digest() if encoding == "sha1" else text.encode()

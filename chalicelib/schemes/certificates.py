@@ -97,9 +97,8 @@ def _check(
         certificate = x509.load_pem_x509_certificate(known.pem.encode() if known.url else fetch(url))
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
-        if known.url:
-            raise SecretUnavailable("secret_is_no_certificate") from None
-        raise InvalidSignature("certificate_malformed") from None
+        # A host that is ill answers 200 with a page, and is well the next time.
+        raise SecretUnavailable("secret_is_no_certificate" if known.url else "certificate_malformed") from None
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise InvalidSignature("certificate_out_of_date")
     if not isinstance(key, rsa.RSAPublicKey):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 
 from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.schemes.base import MOST_CANDIDATES, SecretEncoding, decode, encode, key_of
+from chalicelib.schemes.base import MOST_CANDIDATES, SecretEncoding, bytes_of, decode, encode
 from chalicelib.schemes.templated import Templated
 
 
@@ -55,7 +55,7 @@ class Ed25519(_PublicKey):
 
     def _public_key(self, secret: str) -> Any:
         try:
-            return ed25519.Ed25519PublicKey.from_public_bytes(key_of(secret.removeprefix("whpk_"), self.key_encoding))
+            return ed25519.Ed25519PublicKey.from_public_bytes(bytes_of(secret.removeprefix("whpk_"), self.key_encoding))
         except ValueError:
             raise SecretUnavailable("secret_is_no_public_key") from None
 
@@ -64,7 +64,7 @@ class Ed25519(_PublicKey):
 
     def _signature(self, message: bytes, secret: str) -> str:
         # A seed may have its public key behind it, as 64 bytes.
-        seed = key_of(secret.removeprefix("whsk_"), self.key_encoding)[:32]
+        seed = bytes_of(secret.removeprefix("whsk_"), self.key_encoding)[:32]
         return self.prefix + encode(ed25519.Ed25519PrivateKey.from_private_bytes(seed).sign(message), self.encoding)
 
 

@@ -132,11 +132,16 @@ class Installation:
         return eventually(all_processed, timeout=timeout)
 
 
+def _parsed(text: bytes) -> Any:
+    """Some providers want a text."""
+    return json.loads(text) if text[:1] == b"{" else {"text": text.decode()}
+
+
 def fetch(url: str, body: bytes | None, headers: Mapping[str, str], trust: ssl.SSLContext) -> Answer:
     request = urllib.request.Request(url, body, dict(headers), method="POST" if body is not None else "GET")
     try:
         with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
-            return Answer(answer.status, json.loads(answer.read() or b"{}"), dict(answer.headers))
+            return Answer(answer.status, _parsed(answer.read()), dict(answer.headers))
     except urllib.error.HTTPError as exc:
         text = exc.read()
-        return Answer(exc.code, json.loads(text) if text[:1] == b"{" else {"text": text.decode()}, dict(exc.headers))
+        return Answer(exc.code, _parsed(text), dict(exc.headers))

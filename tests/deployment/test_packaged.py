@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+import urllib.request
 import uuid
 
 import pytest
@@ -30,6 +31,17 @@ def test_a_signed_delivery_to_its_url_becomes_a_row(installation: Installation, 
     assert answer.status == (wanted.status if wanted else 202), answer
     row = installation.row_of(next(v for name, v in answer.headers.items() if name.lower() == EVENT_ID.lower()))
     assert (row["source"], row["status"]) == (source, "processed")
+
+
+def test_whoever_asks_with_options_may_send_cloud_events(installation: Installation) -> None:
+    request = urllib.request.Request(
+        f"{installation.address}webhooks/cloudevents",
+        headers={"WebHook-Request-Origin": "eventgrid.azure.net"},
+        method="OPTIONS",
+    )
+    with urllib.request.urlopen(request, timeout=60, context=installation.cloud.trust()) as answer:
+        assert answer.status == 200
+        assert answer.headers["WebHook-Allowed-Origin"] == "eventgrid.azure.net"
 
 
 def test_a_forged_delivery_is_refused(installation: Installation) -> None:

@@ -24,6 +24,7 @@ from chalicelib.deliveries import Delivery, Greeting, Headers, Reply
 from chalicelib.envelope import Accepted, Rejected, from_message
 from chalicelib.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
 from chalicelib.ingest import Inbox, Receipt, accept
+from chalicelib.naming import Place
 from chalicelib.payloads import content_of
 from chalicelib.processing.attempts import Trigger, Try, Work, _announced
 from chalicelib.providers import provider, provider_names
@@ -286,13 +287,25 @@ QUERIES = [
 ]
 
 
+# From the catalogue: whoever signs the URL.
+SIGNERS_OF_URLS = [
+    name
+    for name in provider_names()
+    if provider(name).scheme == "url-and-form" or "{url}" in provider(name).settings.get("signed", "")
+]
+
+
+def test_five_and_more_sign_the_url() -> None:
+    assert {"twilio", "mandrill", "square", "trello", "hubspot", "hubspot-v2"} <= set(SIGNERS_OF_URLS)
+
+
 @pytest.mark.parametrize(("written", "pairs"), QUERIES)
-@pytest.mark.parametrize("name", ["twilio", "square", "trello", "hubspot"])
+@pytest.mark.parametrize("name", SIGNERS_OF_URLS)
 def test_a_query_is_verified_in_the_spelling_that_its_sender_signed(
     name: str, written: str, pairs: list[tuple[str, str]]
 ) -> None:
     """API Gateway hands on what it means; we write it anew, as `urlencode` does."""
-    form = {"Content-Type": "application/x-www-form-urlencoded"} if name == "twilio" else {}
+    form = {"Content-Type": "application/x-www-form-urlencoded"} if provider(name).scheme == "url-and-form" else {}
     body = b"MessageSid=SM1&MessageStatus=sent" if form else b"{}"
     url = f"{URL}?{written.replace(' ', '%20')}"
     headers = {**form, **signature(scheme_of(name), body, SECRET, now=NOW, url=url, headers=form)}
@@ -382,6 +395,46 @@ def test_linear_is_heard_seven_hours_later() -> None:
         body = json.dumps({"webhookTimestamp": int((NOW - timedelta(minutes=minutes)).timestamp() * 1000)}).encode()
         headers = signature(scheme_of("linear"), body, SECRET, now=NOW)
         assert scheme_of("linear").verify(Delivery("s", Headers(headers.items()), body, NOW), [SECRET]).secret == 0
+
+
+# Identity, of each provider as the catalogue has it
+
+WITH_ID_IN_HEADER = [
+    name
+    for name in provider_names()
+    if isinstance(place := provider(name).dedup, Place) and place.parts[0][0].where == "header"
+]
+
+
+@pytest.mark.parametrize("name", WITH_ID_IN_HEADER)
+def test_equal_bytes_under_another_id_are_another_event_and_known_by_their_bytes(name: str) -> None:
+    rule = SHIPPED[name].identity
+    assert isinstance(rule.place, Place)
+    body = json.dumps({"id": 1}).encode()
+
+    def identity(id: str, topic: str | None = "a") -> Any:
+        headers = Headers(
+            (at.path, id if n == 0 else "t") for n, part in enumerate(rule.place.parts) for at in part[:1]
+        )
+        return rule.of(new_id(), headers, json.loads(body), body, signed_id=None, topic=topic)
+
+    first, second, again = identity("id-1"), identity("id-2"), identity("id-1")
+    assert first.key == again.key != second.key
+    assert first.same_bytes == second.same_bytes
+    assert (first.same_bytes is None) == rule.header_is_safe
+    assert first.window is None
+
+
+@pytest.mark.parametrize("name", [n for n in provider_names() if provider(n).dedup is None])
+def test_without_an_id_bytes_are_an_echo_for_a_window_alone(name: str) -> None:
+    rule = SHIPPED[name].identity if name in SHIPPED else load_sources(SHIPPED_SOURCES)["hmac"].identity
+    made = [rule.of(new_id(), Headers([]), {}, b"{}", signed_id=None, topic=None) for _ in range(2)]
+    assert made[0] == made[1]
+    assert made[0].window is not None
+    topics = [rule.of(new_id(), Headers([]), {}, b"{}", signed_id=None, topic=topic).key for topic in ("a", "b")]
+    assert topics[0] != topics[1]
+    signed = rule.of(new_id(), Headers([]), {}, b"{}", signed_id="msg_1", topic=None)
+    assert (signed.key, signed.window) == ("msg_1", None)
 
 
 # Handshakes

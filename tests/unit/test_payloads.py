@@ -9,7 +9,7 @@ import traceback
 import tracemalloc
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given, settings
@@ -423,3 +423,37 @@ def test_no_text_makes_the_reader_of_items_fall(text: str) -> None:
         with contextlib.suppress(InvalidPayload):
             for part in items_of(text, path):
                 json.loads(part)
+
+
+def test_a_form_is_read_in_the_memory_of_a_few_copies_of_it() -> None:
+    """It is read before it is verified: a stranger's must not end the function."""
+    text = "a=" + "%41" * 1_960_000
+    tracemalloc.start()
+    try:
+        assert payloads.form_of(text) == [("a", "A" * 1_960_000)]
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=8))
+def test_a_form_is_read_as_the_standard_library_reads_it(fields: list[tuple[str, str]]) -> None:
+    try:
+        written = urlencode(fields)
+    except UnicodeEncodeError:
+        return
+    assert payloads.form_of(written) == parse_qsl(written, keep_blank_values=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "&", "a", "a&b=", "=b", "a=b=c", "a=%", "a=%4", "a=%zz", "a=1;b=2", "é=%C3%A9", "a=" + "%41" * 70_000 + "x"],
+)
+def test_odd_forms_too(text: str) -> None:
+    assert payloads.form_of(text) == parse_qsl(text, keep_blank_values=True)
+
+
+@pytest.mark.parametrize("text", ["a=%ff", "a=%c3", "&" * 1_000])
+def test_what_is_no_form_is_refused(text: str) -> None:
+    with pytest.raises(InvalidPayload):
+        payloads.form_of(text)

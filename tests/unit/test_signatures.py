@@ -71,12 +71,12 @@ def test_what_is_signed_is_verified(name: str, body: bytes) -> None:
     assert verify(scheme, signed(scheme, secret, body), body, [secret], NOW).secret == 0
 
 
-whsecs = st.binary(min_size=1, max_size=64).map(lambda key: "whsec_" + base64.b64encode(key).decode())
+whsecs = st.binary(min_size=1, max_size=64).filter(any).map(lambda key: "whsec_" + base64.b64encode(key).decode())
 SECRETS_OF: dict[str, tuple[Scheme, st.SearchStrategy[str]]] = {
-    "hmac-text-key": (hmac_body("X-Signature"), filled),
-    "hmac-hex-key": (hmac_body("X-Signature", secret_encoding="hex"), st.binary(min_size=1).map(bytes.hex)),
+    "hmac-text-key": (hmac_body("X-Signature"), filled.filter(lambda text: text.strip("\0") != "")),
+    "hmac-hex-key": (hmac_body("X-Signature", secret_encoding="hex"), st.binary(min_size=1).filter(any).map(bytes.hex)),
     "hmac-base64-key": (hmac_body("X-Signature", secret_encoding="base64"), whsecs.map(lambda s: s[6:])),
-    "stripe": (STRIPE, filled),
+    "stripe": (STRIPE, filled.filter(lambda text: text.strip("\0") != "")),
     "standard-webhooks": (STANDARD_WEBHOOKS, whsecs),
     "token": (token("X-Webhook-Token"), filled),
     "bearer": (token("Authorization", "Bearer "), filled),
@@ -119,7 +119,7 @@ def test_no_text_in_a_header_raises_anything_but_a_refusal(words: str, name: str
 @every_scheme
 def test_any_of_several_secrets_matches_and_it_is_said_which(name: str) -> None:
     scheme, secret = SCHEMES[name]
-    other = {"stripe": "whsec_x", "standard-webhooks": "whsec_AAAA", "basic": "a:b"}.get(name, "abcd")
+    other = {"stripe": "whsec_x", "standard-webhooks": "whsec_AAAB", "basic": "a:b"}.get(name, "abcd")
     assert verify(scheme, signed(scheme, secret), BODY, [other, secret], NOW).secret == 1
 
 
@@ -506,7 +506,7 @@ def test_during_a_rotation_the_sender_signs_with_both_secrets(name: str) -> None
         "standard-webhooks": ("webhook-signature", " ", "v1," + base64.b64encode(b"0" * 32).decode()),
     }[name]
     for value in (f"{good[header]}{separator}{other}", good[header].replace("v1", f"{other}{separator}v1")):
-        assert verify(scheme, Headers({**good, header: value}.items()), BODY, ["whsec_AAAA", WHSEC], NOW).secret == 1
+        assert verify(scheme, Headers({**good, header: value}.items()), BODY, ["whsec_AAAB", WHSEC], NOW).secret == 1
 
 
 def test_no_other_version_of_a_standard_webhook_is_taken_for_the_first() -> None:
@@ -629,3 +629,14 @@ def test_credentials_are_named_so_that_they_are_never_stored() -> None:
 
 def test_no_verification_has_to_be_asked_for_by_name() -> None:
     assert verify(Unverified(), Headers([]), BODY, [], NOW).secret is None
+
+
+@pytest.mark.parametrize(
+    ("secret", "encoding"), [("00", "hex"), ("0000", "hex"), ("AAAA", "base64"), ("\0\0x", "text")]
+)
+def test_a_key_of_zeros_is_the_empty_one_and_verifies_nothing(secret: str, encoding: str) -> None:
+    """HMAC fills a key up with zeros: whoever knows that signs with none."""
+    scheme = hmac_body("X-Signature", secret_encoding=encoding)
+    given = {"X-Signature": hmac.digest(b"", b"{}", "sha256").hex()}
+    with pytest.raises((SecretUnavailable, InvalidSignature)):
+        verify(scheme, Headers(given.items()), b"{}", [secret], datetime(2026, 11, 23, tzinfo=UTC))
