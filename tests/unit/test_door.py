@@ -151,7 +151,11 @@ def test_a_bomb_is_refused_within_bounds(door: Make) -> None:
     assert [kept.reason for kept in at.kept] == ["too_large_inside"]
 
 
-@pytest.mark.parametrize("body", [b"", b"\x1f\x8b", gzip.compress(INSIDE)[:-4], b"x\x9c", b"80", INSIDE])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x1f\x8b", gzip.compress(INSIDE)[:-4], b"x\x9c", b"80", INSIDE],
+    ids=["empty", "two bytes", "cut off", "zlib's first", "a number", "JSON"],
+)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "gzip, gzip", "identity"])
 def test_what_is_only_called_compressed_is_what_it_is(body: bytes, encoding: str) -> None:
     assert content_of(body, {"content-encoding": encoding}) == body
