@@ -47,6 +47,7 @@ class EmulatedAws:
         self._directory = directory
         self._child: Child | None = None
         self._port = 0
+        self._clients: dict[str, Any] = {}
 
     @property
     def endpoint_url(self) -> str:
@@ -97,14 +98,17 @@ class EmulatedAws:
         return {**base_environ(os.environ), "AWS_ENDPOINT_URL": self.endpoint_url}
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,  # type: ignore[call-overload]
-            endpoint_url=self.endpoint_url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
-        )
+        """The same one each time: making one takes longer than most of what is asked of it."""
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=self.endpoint_url,
+                region_name="us-east-1",
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+                config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
+            )
+        return self._clients[service]
 
     def ensure_stack(self, name: str, parameters: Mapping[str, str]) -> Resources:
         """Creates the stack, or brings it to the template's present state. Raises StartError."""

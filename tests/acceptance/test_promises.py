@@ -74,7 +74,7 @@ def test_1_202_means_durable(run: Run) -> None:
     [(_, stored)] = eventually(lambda: rows(run, answer["id"]))
     assert bytes(stored) == body
     eventually(lambda: _answers(run))
-    with suspended(running(run, "ministack")):
+    with suspended(running(run, "devstack.emulated_aws")):
         status, answer = run.post("/webhooks/hmac", body := sale(), signed_as_hmac(run, body))
     assert (status, answer["error"]) == (503, "queue_unavailable")
 
@@ -198,4 +198,4 @@ def test_6_the_ledger_balances(run: Run) -> None:
 
 def test_the_parts_that_are_suspended_here_are_there(run: Run) -> None:
     assert len(running(run, "devstack.worker")) == 2
-    assert running(run, "ministack")
+    assert running(run, "devstack.emulated_aws")
