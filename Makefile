@@ -57,6 +57,10 @@ test-quick: $(STAMP) ## Run the tests that neither deploy nor run the whole syst
 day: $(STAMP) ## Ten thousand deliveries through the running system, with repetitions, failures and their fix
 	POSTERN_EVENTS=10000 $(BIN)/python -m pytest -q tests/acceptance/test_a_day.py --timeout 1800
 
+.PHONY: hostile
+hostile: $(STAMP) ## A million hostile deliveries over all providers, by chance: POSTERN_SEED repeats a run
+	POSTERN_HOSTILE=1000000 POSTERN_SEED=$${POSTERN_SEED:-$$(date +%s)} $(BIN)/python -m pytest -q $(IN_PARALLEL) tests/unit/test_hostile.py --timeout 1800
+
 .PHONY: bench
 bench: $(STAMP) ## Run every benchmark; each prints ratios
 	$(BIN)/python -m bench.providers

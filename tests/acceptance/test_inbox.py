@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import socket
+import urllib.error
+import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -112,6 +114,17 @@ def test_other_refusals_have_their_codes(run: Run) -> None:
         too_large = b'"' + b"x" * size + b'"'
         status, answer = run.post("/webhooks/hmac", too_large, signed_as_hmac(run, too_large))
         assert (status, answer["error"]) == (413, "payload_too_large")
+
+
+def test_a_web_page_makes_no_events_here(run: Run) -> None:
+    """Nor does it read what the run has; and other users of the machine do not look into its folder."""
+    status, answer = run.post("/webhooks/github", b"{}", {"Origin": "http://evil.example"})
+    assert (status, answer["error"]) == (403, "forbidden")
+    request = urllib.request.Request(run.facts["aws_endpoint_url"], headers={"Origin": "http://evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=20)
+    assert refused.value.code == 403
+    assert run.state.stat().st_mode & 0o066 == 0
 
 
 def test_every_failed_verification_gets_the_same_answer(run: Run) -> None:

@@ -156,6 +156,11 @@ def test_a_rejected_delivery_is_counted_by_the_code_of_its_answer(environ: dict[
         assert {name for _, by in metrics_in(line) for name, _ in by} == {"stage", "reason"}
 
 
+def test_a_name_that_somebody_made_up_fills_no_line(environ: dict[str, str]) -> None:
+    _, [line] = invoke(environ, request(b"{}", source="x" * 5_000))
+    assert line["source"] == "x" * 64
+
+
 def test_lines_say_which_invocation_they_are_of_and_which_was_the_containers_first(environ: dict[str, str]) -> None:
     _, lines = invoke(environ, request(b"{}", requestId="r-1"), request(b"{}"), ("maintenance", SCHEDULED))
     assert [(line["function_request_id"], line["cold_start"]) for line in lines] == [

@@ -264,6 +264,15 @@ def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
         accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
 
 
+def test_forgeries_take_no_share_from_notions_token(pipe: Pipe) -> None:
+    """Ten of a stranger's would fill what a source may keep, and the true one would be sent away."""
+    pipe.secrets = False
+    asked: list[str] = []
+    inbox = replace(pipe.inbox(), may_keep=lambda share, verified: not asked.append(share))  # type: ignore[func-returns-value]
+    accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
+    assert asked == ["notion/verification_token"]
+
+
 # Everybody else
 
 

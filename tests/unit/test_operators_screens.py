@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cli import arguments, ledger, status
+from cli import arguments, ledger, output, status
 
 QUIET = {"minutes": 40, "expected": 12.3}
 STATUS: dict[str, Any] = {
@@ -55,6 +56,15 @@ def test_status_says_what_needs_a_person() -> None:
     assert "zoom" in status._page(STATUS, everything=True)
     assert "\x1b" not in page
     assert "\x07" not in page
+
+
+def test_json_moves_no_cursor_and_turns_no_text_around() -> None:
+    """C1 controls and bidirectional marks may stand in JSON as they are."""
+    for printed in (output.as_json, output.as_json_line, output.as_line):
+        text = printed({"a": "\x9b2J\x7f\u202e\u2066é"})
+        assert json.loads(text) == {"a": "\x9b2J\x7f\u202e\u2066é"}
+        assert not {"\x9b", "\x7f", "\u202e", "\u2066"} & set(text)
+        assert "é" in text
 
 
 def test_the_ledger_says_how_many_are_in_no_queue() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,8 @@ from chalicelib.naming import Place
 from chalicelib.providers import provider, provider_names
 from chalicelib.schemes import Scheme
 from chalicelib.schemes.shared import Basic, Unverified
-from chalicelib.sources import Source, load_sources, source_names
+from chalicelib.sources import Source, _source_schema, load_sources, source_names
+from devstack.settings import PROJECT
 from tests.schemes import hmac_body, scheme_of, token
 
 
@@ -425,3 +429,14 @@ def test_the_names_alone_can_be_had_of_a_file_that_is_wrong(tmp_path: Path) -> N
     for damaged in (b"[shop", b"\xff"):
         file.write_bytes(damaged)
         assert source_names(file) == frozenset()
+
+
+def test_every_setting_has_an_example_in_the_document_and_every_example_loads(tmp_path: Path) -> None:
+    text = (PROJECT / "docs" / "sources.md").read_text("utf-8")
+    blocks = re.findall(r"^ *```toml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    used: set[str] = set()
+    for block in map(textwrap.dedent, blocks):
+        for table in tomllib.loads(block).values():
+            used |= table.keys()
+        load(tmp_path, re.sub(r"^schema = .*$", "", block, flags=re.MULTILINE))  # of a module of the reader's own
+    assert used == _source_schema().fields.keys() - {"trust_unsigned_id"}
