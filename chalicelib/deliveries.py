@@ -8,9 +8,8 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote, unquote_plus
 from uuid import UUID
 
 
@@ -65,57 +64,59 @@ _SHORTEST_SECRET = 8
 
 
 def spellings_of(secrets: Iterable[str]) -> list[str]:
-    """How secrets may be written in a header or a URL: as they are, escaped, or in base64."""
+    """How secrets may be written in a header or a URL: as they are, or in base64; without a name before a `:`, or their
+    kind's prefix.
+    """
     found: list[str] = []
     for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            data = secret.encode("utf-8", "surrogatepass")
-            found += [
-                secret,
-                quote(secret, safe="", errors="surrogatepass"),
-                base64.b64encode(data).decode().rstrip("="),
-            ]
-            found.append(data.decode("latin-1"))  # as HTTP's headers are read
+        for part in (secret, secret.partition(":")[2], secret.removeprefix("whsec_")):
+            if len(part) >= _SHORTEST_SECRET:
+                data = part.encode("utf-8", "surrogatepass")
+                found += [part, data.decode("latin-1"), base64.b64encode(data).decode().rstrip("=")]
     return list(dict.fromkeys(found))
 
 
-def holds(text: str, spellings: Iterable[str]) -> bool:
-    """Whether a secret stands in it, in one of these spellings."""
-    return any(spelling in text for spelling in spellings)
+def holds(text: str, spellings: Sequence[str]) -> bool:
+    """Whether a secret stands in it, in one of these spellings, escaped or not."""
+    if not spellings:
+        return False
+    texts = {text, unquote(text), unquote_plus(text)}
+    return any(spelling in each for spelling in spellings for each in texts)
 
 
-# Headers that are a password in themselves, by the words in their names. Signatures are not: they prove one body, and
-# re-verifying needs them.
-_CREDENTIAL_WORDS = frozenset(
+# Headers and parameters that are a password in themselves, by the words in their names. Signatures are not: they prove
+# one body, and re-verifying needs them.
+_ENDINGS = (
+    "token", "tokens", "secret", "password", "passwd", "passphrase", "passcode", "apikey", "accesskey", "secretkey",
+    "authorization", "authentication", "cookie", "jwt", "assertion", "credential", "credentials", "session",
+    "sessionid",
+)  # fmt: skip
+_WORDS = frozenset({"auth", "bearer", "cookie2", "csrf", "dpop", "otp", "pass", "pin", "pwd", "sid", "totp", "xsrf"})
+# A key of whom or what.
+_KEYS_OF = frozenset(
     {
-        "token", "tokens", "accesstoken", "authtoken", "secret", "password", "passwd", "passcode", "authorization",
-        "auth", "cookie", "cookie2", "apikey", "jwt", "assertion", "credential", "credentials", "session", "sessionid",
-        "bearer", "csrf", "xsrf", "otp", "pin",
+        "access", "account", "admin", "api", "app", "auth", "client", "consumer", "functions", "insert", "license",
+        "master", "private", "rapidapi", "secret", "server", "service", "shared", "signing", "subscription", "webhook",
+        "x",
     }
 )  # fmt: skip
-_CREDENTIAL_PAIRS = frozenset(
-    {
-        ("api", "key"), ("access", "key"), ("auth", "key"), ("subscription", "key"), ("functions", "key"),
-        ("account", "key"), ("master", "key"), ("private", "key"), ("shared", "key"), ("license", "key"),
-    }
-)  # fmt: skip
-# What is said about one: its id is none, but a session's is.
+# What is said about one is none; but a session's id is one.
 _ABOUT = frozenset({"id", "type", "algo", "algorithm", "expires", "expiry", "version", "name"})
-_MORE_CREDENTIALS = frozenset({"cf-webhook-auth", "x-hook-secret", "x-amz-security-token"})
 
 
 def is_credential(name: str) -> bool:
-    """Whether a header of this name, in lower case, is a password or like one."""
-    if "idempotency" in name or "signature" in name:
+    """Whether a header or parameter of this name, in lower case, is a password or like one."""
+    words = [word for word in re.split(r"[-_.\[\]]", name) if word]
+    if not words or "idempotency" in words:
         return False
-    words = [word for word in re.split(r"[-_.]", name) if word]
-    if words and words[-1] in _ABOUT and words[-2:] != ["session", "id"]:
+    last = words[-1]
+    if any("signature" in word for word in words) and not last.endswith(("secret", "key", "token")):
         return False
-    return (
-        name in _MORE_CREDENTIALS
-        or not _CREDENTIAL_WORDS.isdisjoint(words)
-        or not _CREDENTIAL_PAIRS.isdisjoint(pairwise(words))
-    )
+    if last in _ABOUT and words[-2:] != ["session", "id"]:
+        return False
+    if last == "key" and (len(words) == 1 or words[-2] in _KEYS_OF or "signature" in words[-2]):
+        return True
+    return any(word.endswith(_ENDINGS) or word in _WORDS for word in words)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Accepted:
 @dataclass(frozen=True)
 class Rejected:
     """A delivery that was refused and is kept to be explained, between the two functions. `verified`: its sender is who
-    he says.
+    he says, and `signed_id` is the id that the signature held, if it held one.
     """
 
     id: UUID
@@ -84,6 +84,7 @@ class Rejected:
     body: bytes
     request_id: str | None = None
     verified: bool = False
+    signed_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ def _rejected_to_message(rejected: Rejected) -> str:
         envelope["request"] = rejected.request_id
     if rejected.verified:
         envelope["verified"] = True
+    if rejected.signed_id is not None:
+        envelope["signed_id"] = rejected.signed_id
     return json.dumps(envelope, separators=(",", ":"))
 
 
@@ -295,6 +298,7 @@ class _RejectedSchema(Schema):
     headers = fields.Dict(keys=fields.String(), values=_HeaderValue(), required=True)
     request = fields.String(load_default=None, validate=_storable)
     verified = fields.Boolean(load_default=False)
+    signed_id = fields.String(load_default=None)
     zbody = _CompressedBytes(required=True)
 
     @post_load
@@ -311,6 +315,7 @@ class _RejectedSchema(Schema):
             body=data["zbody"],
             request_id=data["request"],
             verified=data["verified"],
+            signed_id=data["signed_id"],
         )
 
 

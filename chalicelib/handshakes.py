@@ -23,9 +23,9 @@ from typing import Any
 
 from chalicelib.config import VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting
-from chalicelib.errors import InvalidPayload, InvalidSignature, SecretUnavailable
+from chalicelib.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SecretUnavailable
 from chalicelib.naming import at
-from chalicelib.payloads import form_of, parse
+from chalicelib.payloads import content_of, form_of, parse
 from chalicelib.schemes.base import Fetch, as_wire, encode, key_of, matching, wire
 from chalicelib.sources import Source
 
@@ -163,7 +163,7 @@ def _digest(asked: Asked) -> Greeting:
     """
     settings = asked.settings
     token = _echoed(asked)
-    if not _TOKEN.fullmatch(token) or _is_json(token):
+    if not _TOKEN.fullmatch(token) or _is_json(token) or _is_packed(token):
         raise InvalidSignature("challenge_malformed")
     secret = asked.secrets_of(asked.source.name)[0]
     digest = hmac.digest(key_of(secret, settings.get("secret_encoding", "text")), token.encode(), "sha256")
@@ -174,6 +174,14 @@ def _digest(asked: Asked) -> Greeting:
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/=_.~-]{1,512}", re.ASCII)
+
+
+def _is_packed(text: str) -> bool:
+    """Whether it is a compressed text in letters and digits, as there are."""
+    try:
+        return content_of(text.encode(), {"content-encoding": "deflate"}) != text.encode()
+    except PayloadTooLarge:
+        return True
 
 
 def _is_json(text: str) -> bool:

@@ -137,13 +137,15 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     try:
         if unread is not None:
             raise unread
-        content = payloads.content_of(delivery.body, delivery.headers) if inside is None else inside
+        content = _content(delivery, source) if inside is None else inside
         headers = _stored_headers(delivery, source, inbox)
         events = _events(delivery, headers, signed, content, source, proof, format, id)
     except (InvalidPayload, PayloadTooLarge, UnsupportedMediaType) as refusal:
         # Its sender is who he says, and may never come again: what he sent is there when the mistake is mended.
         if source.needs_secret or source.quarantine:
-            refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox, verified=source.needs_secret)
+            refusal.kept, refusal.not_kept = _keep(
+                came, source, refusal.reason, inbox, proof=proof if source.needs_secret else None
+            )
         refusal.verified = source.needs_secret
         raise
     if not events:
@@ -154,19 +156,19 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
 
 
 def _keep(
-    delivery: Delivery, source: Source, reason: str, inbox: Inbox, *, verified: bool = False, share: str = ""
+    delivery: Delivery, source: Source, reason: str, inbox: Inbox, *, proof: Proof | None = None, share: str = ""
 ) -> tuple[UUID | None, str | None]:
-    """Keeps a delivery to be explained, if it may: under which id, or why not. `share`: whose share of what may be kept
-    it takes, if it is not the source's.
+    """Keeps a delivery to be explained, if it may: under which id, or why not. `proof`: of one that was verified.
+    `share`: whose share of what may be kept it takes, if it is not the source's.
 
     Whatever comes of it changes nothing for the sender.
     """
-    if len(delivery.body) > LARGEST_KEPT_BYTES and not verified:
+    if len(delivery.body) > LARGEST_KEPT_BYTES and proof is None:
         return None, "too_large"
     try:
-        if not inbox.may_keep(share or source.name, verified):
+        if not inbox.may_keep(share or source.name, proof is not None):
             return None, "too_many"
-        rejected = _rejected(delivery, source, reason, inbox, verified)
+        rejected = _rejected(delivery, source, reason, inbox, proof)
         message = to_message(rejected)
         if len(message) > LARGEST_MESSAGE_BYTES:
             return None, "too_large"
@@ -179,10 +181,14 @@ def _keep(
     return rejected.id, None
 
 
-def _rejected(delivery: Delivery, source: Source, reason: str, inbox: Inbox, verified: bool) -> Rejected:
+def _rejected(delivery: Delivery, source: Source, reason: str, inbox: Inbox, proof: Proof | None) -> Rejected:
     known = _known_secrets(source, inbox)
     query = [
-        (n, REDACTED if n in source.scheme.credential_parameters or holds(v, known) or is_credential(n.lower()) else v)
+        (REDACTED, v)
+        if holds(n, known)
+        else (n, REDACTED)
+        if n in source.scheme.credential_parameters or holds(v, known) or is_credential(n.lower())
+        else (n, v)
         for n, v in delivery.query
     ]
     url = delivery.url
@@ -199,14 +205,16 @@ def _rejected(delivery: Delivery, source: Source, reason: str, inbox: Inbox, ver
         headers=_stored_headers(delivery, source, inbox),
         body=delivery.body,
         request_id=delivery.request_id,
-        verified=verified,
+        verified=proof is not None,
+        signed_id=proof.signed_id if proof is not None else None,
     )
 
 
 def _known_secrets(source: Source, inbox: Inbox) -> list[str]:
     """How the source's secrets may be written in what is kept."""
     try:
-        return spellings_of(inbox.secrets_of(source.name)) if source.needs_secret else []
+        known = inbox.secrets_of(source.name) if source.needs_secret else []
+        return spellings_of(filter(None, map(source.scheme.confidential, known)))
     except SecretUnavailable:
         return []
 
@@ -254,12 +262,17 @@ def _verify_either(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Pr
         return *_verify(delivery, source, inbox), None
     except InvalidSignature as refusal:
         try:
-            inside = payloads.content_of(delivery.body, delivery.headers)
+            inside = _content(delivery, source)
         except PayloadTooLarge:
             raise refusal from None
         if inside == delivery.body:
             raise
     return *_verify(replace(delivery, body=inside), source, inbox), inside
+
+
+def _content(delivery: Delivery, source: Source) -> bytes:
+    """What the body holds. A word that a handshake signs could be a compressed event, written in letters and digits."""
+    return delivery.body if source.signs_words else payloads.content_of(delivery.body, delivery.headers)
 
 
 def _verify(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, str | None]:

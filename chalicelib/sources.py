@@ -13,7 +13,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
-from chalicelib.deliveries import Delivery, Reply
+from chalicelib.deliveries import Delivery, Reply, is_credential
 from chalicelib.envelope import LONGEST_WINDOW_SECONDS
 from chalicelib.errors import SourcesFileError
 from chalicelib.identity import Rule
@@ -54,6 +54,11 @@ class Source:
     quarantine: bool
     hidden_headers: frozenset[str]
     schema: Schema | None
+
+    @property
+    def signs_words(self) -> bool:
+        """Whether a handshake of it signs a word for whoever asks."""
+        return any(each["reply"] == "digest" and not each.get("signed") for each in self.handshakes)
 
     def address_of(self, delivery: Delivery) -> str:
         """The URL that its sender signed: the source's own, with the request's query unless it has one itself."""
@@ -121,14 +126,7 @@ def _source(name: str, table: Any) -> Source:
     scheme = _scheme(name, kind, {key: settings[key] for key in _OPTIONS if key in settings})
     items = settings.get("items", kind.items)
     content_types = settings.get("content_types", kind.content_types)
-    if any(each["reply"] == "digest" and not each.get("signed") for each in kind.handshakes) and (
-        {format_of(each) for each in content_types} != {Format.JSON} or settings.get("format", "json") != "json"
-    ):
-        raise SourcesFileError(
-            f"Source '{name}', key 'content_types': provider '{kind.name}' has a handshake that signs a word for "
-            "whoever asks, which could be such a body. It takes JSON alone."
-        )
-    return Source(
+    made = Source(
         name=name,
         provider=kind.name,
         scheme=scheme,
@@ -153,6 +151,27 @@ def _source(name: str, table: Any) -> Source:
         hidden_headers=frozenset(name.lower() for name in settings["hidden_headers"]),
         schema=_payload_schema(name, settings["schema"]) if "schema" in settings else None,
     )
+    if made.signs_words and (
+        {format_of(each) for each in content_types} != {Format.JSON} or settings.get("format", "json") != "json"
+    ):
+        raise SourcesFileError(
+            f"Source '{name}', key 'content_types': provider '{kind.name}' has a handshake that signs a word for "
+            "whoever asks, which could be such a body. It takes JSON alone."
+        )
+    _check_hidden(made)
+    return made
+
+
+def _check_hidden(source: Source) -> None:
+    """A header that is not kept cannot say which event it is when the delivery is verified again."""
+    dedup = source.identity.place if isinstance(source.identity.place, Place) else None
+    for key, place in (("dedup", dedup), ("type", source.type)):
+        named = [at.path for part in place.parts for at in part if at.where == "header"] if place else []
+        for name in named:
+            if is_credential(name.lower()) or name.lower() in source.hidden_headers:
+                raise SourcesFileError(
+                    f"Source '{source.name}', key '{key}': the header '{name}' is taken for a password, and not kept."
+                )
 
 
 def _scheme(source: str, kind: Provider, options: Mapping[str, Any]) -> Scheme:

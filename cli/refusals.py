@@ -32,7 +32,7 @@ from chalicelib.errors import (
 from chalicelib.explain import Finding, Known, ageless
 from chalicelib.explain import explain as causes_of
 from chalicelib.ingest import Inbox, accept
-from chalicelib.schemes.shared import Unverified
+from chalicelib.schemes.shared import VerifiedBefore
 from chalicelib.sources import Source, load_sources
 from cli import arguments, output
 from cli.arguments import Commands
@@ -183,9 +183,10 @@ def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator, *,
         try:
             result = accept(delivery, inbox, id=UUID(found["id"]))
         except InvalidSignature as refusal:
-            if found["verified"] and not inbox.sources[found["source"]].scheme.signs_id:
-                # It was right when it came. Where the signature holds an id, it has to be verified again for that.
-                result = accept(delivery, _trusting(inbox, found["source"]), id=UUID(found["id"]))
+            if found["verified"]:
+                # It was right when it came. Passwords are not kept since, or the secret has changed.
+                trusting = _trusting(inbox, found["source"], found["signed_id"])
+                result = accept(delivery, trusting, id=UUID(found["id"]))
             elif stale and refusal.reason == "timestamp_stale":
                 result = accept(delivery, _of_any_age(inbox, found["source"]), id=UUID(found["id"]))
                 outcome = _STALE
@@ -203,9 +204,11 @@ def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator, *,
     return outcome
 
 
-def _trusting(inbox: Inbox, source: str) -> Inbox:
-    known = inbox.sources[source]
-    return replace(inbox, sources={source: replace(known, scheme=Unverified(), needs_secret=False)})
+def _trusting(inbox: Inbox, source: str, signed_id: str | None) -> Inbox:
+    scheme = VerifiedBefore(signed_id=signed_id)
+    return replace(
+        inbox, sources={source: replace(inbox.sources[source], scheme=scheme, needs_secret=False, handshakes=())}
+    )
 
 
 def _of_any_age(inbox: Inbox, source: str) -> Inbox:

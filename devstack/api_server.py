@@ -86,7 +86,7 @@ class _Handler(ChaliceRequestHandler):
 
     def _parse_payload(self) -> tuple[_Headers, bytes | None]:
         headers = _Headers.of(self.headers)
-        if "origin" in self.headers:
+        if "origin" in self.headers or self.headers.get("sec-fetch-site", "none") != "none":
             # A provider is no web page; a page that the developer looks at must not make events of his.
             raise BadRequest(403, "forbidden", "The local run takes nothing from web pages.")
         if "chunked" in self.headers.get("transfer-encoding", "").lower():

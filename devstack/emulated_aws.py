@@ -22,6 +22,9 @@ _OWN_HOST = re.compile(r"(?:[a-z0-9.-]+\.)?(?:localhost|127\.0\.0\.1|\[::1\])(?:
 
 def guarded(serve: Asgi) -> Asgi:
     async def answer(scope: Mapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        if scope["type"] == "websocket" and refusal(scope["headers"]):
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] == "http" and (why := refusal(scope["headers"])):
             body = json.dumps({"message": why}).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

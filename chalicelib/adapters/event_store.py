@@ -86,6 +86,7 @@ class EventStore:
                 psycopg2.Binary(each.body),
                 each.request_id,
                 each.verified,
+                _text(each.signed_id),
             )
             for each in rejected
         ]

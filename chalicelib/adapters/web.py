@@ -24,15 +24,18 @@ _WITHIN_SECONDS = 5.0
 # What was fetched stays good for as long as a container lives, and what failed is not asked for again at once.
 _MOST_KEPT = 64
 _FAILURE_SECONDS = 30.0
-# Nobody makes us a sender of floods: so much that was no certificate, of each provider's hosts.
+# Nobody makes us a sender of floods: so much of each provider's hosts, and so much that was no certificate.
+_MOST_A_MINUTE = 30
 _MOST_FAILURES_A_MINUTE = 10
-# What a host says of a file that it does not have; S3 says 403.
-_NOT_THERE = (403, 404, 410)
+# What a host says of a file that it does not have. S3, where SNS's are, says 403; others say so to whom they block.
+_NOT_THERE = {"amazonaws.com": (403, 404, 410)}
+_NOT_THERE_ELSEWHERE = (404, 410)
 
 _lock = Lock()
 _kept: dict[str, bytes] = {}
 _failed: dict[str, tuple[float, bool]] = {}
 _failures: dict[str, list[float]] = {}
+_asked: dict[str, list[float]] = {}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -50,19 +53,23 @@ def fetch(url: str) -> bytes:
     """
     with _lock:
         if url in _kept:
+            _kept[url] = _kept.pop(url)  # the longest unused goes first
             return _kept[url]
         now = time.monotonic()
         at, absent = _failed.get(url, (float("-inf"), False))
         if now - at < _FAILURE_SECONDS:
             raise _refusal(absent, "fetch_failed_just_now")
-        failures = _failures.setdefault(_hosts_of(url), [])
-        failures[:] = [at for at in failures if now - at < 60]
-        if len(failures) >= _MOST_FAILURES_A_MINUTE:
+        hosts = _hosts_of(url)
+        failures, asked = _failures.setdefault(hosts, []), _asked.setdefault(hosts, [])
+        for moments in (failures, asked):
+            moments[:] = [at for at in moments if now - at < 60]
+        if len(failures) >= _MOST_FAILURES_A_MINUTE or len(asked) >= _MOST_A_MINUTE:
             raise SecretUnavailable("too_many_fetches")
+        asked.append(now)
         try:
             found = _get(url)
         except (OSError, HTTPException, ValueError) as exc:
-            absent = isinstance(exc, urllib.error.HTTPError) and exc.code in _NOT_THERE
+            absent = isinstance(exc, urllib.error.HTTPError) and exc.code in _NOT_THERE.get(hosts, _NOT_THERE_ELSEWHERE)
             _forget_oldest(_failed)
             _failed[url] = time.monotonic(), absent
             failures.append(now)

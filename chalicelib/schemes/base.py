@@ -104,6 +104,10 @@ class Scheme(ABC):
         """Whether its proof holds an id that nobody can change."""
         return False
 
+    def confidential(self, secret: str) -> str:
+        """What of a secret nobody else may know; empty where its holder verifies with what is public."""
+        return secret
+
     def signed_time(self, delivery: Delivery) -> str:
         """The time under the signature, as it came; empty where there is none."""
         return ""

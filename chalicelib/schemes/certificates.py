@@ -143,8 +143,14 @@ _SIGNED_FIELDS = {
 }
 
 
+class _Public(Scheme):
+    def confidential(self, secret: str) -> str:
+        """A topic's or webhook's name and a certificate: whoever has them verifies, and signs nothing."""
+        return ""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Sns(Scheme):
+class Sns(_Public):
     """AWS SNS: RSA over the named fields of the JSON body; the secret is the topic's ARN.
 
     Anybody can have a topic, and AWS signs for everybody: the ARN is what makes a message ours. `SignatureVersion` is
@@ -233,7 +239,7 @@ def _text_to_sign(message: Mapping[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PayPal(Scheme):
+class PayPal(_Public):
     """PayPal: RSA-SHA256 over `{transmission id}|{time}|{webhook id}|{CRC-32 of the body}`.
 
     The secret is the webhook's id. A CRC-32 is no hash: to a captured delivery anybody finds another body with the same

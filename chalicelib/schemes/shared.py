@@ -137,3 +137,16 @@ class Unverified(_Uncovering):
 
     def sign(self, draft: Draft, secret: str) -> Signed:
         return Signed({}, draft.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedBefore(_Uncovering):
+    """Of a delivery that was verified when it came, and then refused; with the id that its signature held."""
+
+    signed_id: str | None
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
+        return Proof(signed_id=self.signed_id)
+
+    def sign(self, draft: Draft, secret: str) -> Signed:
+        return Signed({}, draft.body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -62,6 +63,9 @@ provider = "hmac"
 [timed]
 provider = "linear"
 quarantine = true
+
+[signed]
+provider = "standard-webhooks"
 """
 
 
@@ -290,6 +294,24 @@ def test_what_was_verified_is_kept_without_being_asked_and_let_through_once_its_
     assert stage.world.query("SELECT id::text, encode(body, 'escape'), format FROM postern.events") == [
         (line["kept"], "a,b\n1,2\n", "bytes")
     ]
+
+
+def test_a_verified_delivery_keeps_its_identity_when_its_secret_has_changed(stage: Stage) -> None:
+    """The id is in the signature, which today's secret does not verify."""
+    secret = "whsec_" + base64.b64encode(OLD.encode()).decode()
+    stage.secrets(signed=secret)
+    at, body = str(int(now().timestamp())), b"{"
+    mac = base64.b64encode(hmac.digest(OLD.encode(), f"msg_1.{at}.".encode() + body, "sha256")).decode()
+    headers = {"webhook_id": "msg_1", "webhook_timestamp": at, "webhook_signature": f"v1,{mac}"}
+    line = stage.post("signed", body, **headers)
+    assert (line["status"], line["reason"]) == (400, "invalid_payload")
+    assert stage.process() == ["event.kept"]
+    stage.secrets(signed="whsec_" + base64.b64encode(NEW.encode()).decode())
+    sources = Path(stage.environ["SOURCES_FILE"])
+    sources.write_text(sources.read_text() + 'format = "bytes"\n')
+    assert stage.postern("reverify").splitlines()[-1] == "1 of 1 let through."
+    assert stage.process() == ["event.processed"]
+    assert stage.world.query("SELECT dedup_key FROM postern.events") == [("msg_1",)]
 
 
 def test_what_is_only_too_old_is_let_through_at_a_persons_word_and_says_so(stage: Stage) -> None:

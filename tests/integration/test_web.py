@@ -68,7 +68,7 @@ EXPIRED = certificate("https://x", datetime.now(UTC), before=timedelta(days=400)
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    for name in ("_kept", "_failed", "_failures"):
+    for name in ("_kept", "_failed", "_failures", "_asked"):
         monkeypatch.setattr(web, name, {})
     running = Host()
     yield running
@@ -93,7 +93,7 @@ def test_what_is_none_or_out_of_date_is_never_kept(host: Host, path: str) -> Non
     ("path", "error"),
     [
         ("/none.pem", InvalidSignature),
-        ("/secret.pem", InvalidSignature),
+        ("/secret.pem", SecretUnavailable),  # 403, which elsewhere than at S3 is no word about a file
         ("/ill.pem", SecretUnavailable),
         ("/large.pem", SecretUnavailable),
         ("/moved.pem", SecretUnavailable),
@@ -135,13 +135,19 @@ def test_what_is_there_costs_no_budget(host: Host) -> None:
     """An account may have topics in every region, each with a certificate of its own."""
     for n in range(30):
         assert web.fetch(f"{host.url}/cert.pem?{n}") == CERTIFICATE
+    with pytest.raises(SecretUnavailable):
+        web.fetch(f"{host.url}/cert.pem?more")  # and is no way to make us a flood
 
 
 def test_what_is_kept_is_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_MOST_FAILURES_A_MINUTE", 1_000)
+    monkeypatch.setattr(web, "_MOST_A_MINUTE", 1_000)
+    used = f"{host.url}/cert.pem"
     for n in range(100):
         web.fetch(f"{host.url}/cert.pem?{n}")
+        web.fetch(used)
         with pytest.raises(InvalidSignature):
             web.fetch(f"{host.url}/forged-{n}.pem")
     assert len(web._failed) <= 64
     assert len(web._kept) <= 64
+    assert host.asked.count("/cert.pem") == 1  # what is in use is never pushed out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta, timezone
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -104,6 +104,14 @@ CREDENTIALS = [
 ]  # fmt: skip
 
 
+# And as others spell them.
+CREDENTIALS += [
+    "authentication", "accesskey", "x-rapidapi-key", "x-csrftoken", "x-apitoken", "x-secretkey", "x-appsecret",
+    "x-webhook-key", "x-signing-key", "x-consumer-key", "x-key", "x-pwd", "ok-access-passphrase", "x-sessiontoken",
+    "dpop", "x-signature-secret", "x-signature-key", "key", "clientsecret", "refreshtoken", "auth[token]",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", CREDENTIALS)
 def test_a_credential_is_redacted_in_any_case_and_when_it_is_repeated(name: str) -> None:
     for items in ([(name.title(), "canary")], [(name, "canary"), (name.upper(), "canary2")]):
@@ -116,12 +124,12 @@ def test_a_sources_own_credential_is_redacted_and_its_neighbours_are_not() -> No
 
 
 def test_whatever_holds_a_secret_of_the_source_is_redacted_in_any_spelling() -> None:
-    secret = "p@ss wörd:1"
+    secret = "merlin:p@ss wörd 1"
     spelled = [secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode()]
-    spelled.append(secret.encode().decode("latin-1"))
+    spelled += [secret.encode().decode("latin-1"), quote_plus(secret), quote(secret, safe="").lower(), "p@ss wörd 1"]
     for value in spelled:
-        headers = Headers([("Referer", f"https://x/?a={value}&b"), ("X-Other", "p@ss")])
-        assert headers.as_stored(spellings=spellings_of([secret])) == {"referer": REDACTED, "x-other": "p@ss"}
+        headers = Headers([("Referer", f"https://x/?a={value}&b"), ("X-Other", "merlin")])
+        assert headers.as_stored(spellings=spellings_of([secret])) == {"referer": REDACTED, "x-other": "merlin"}
     assert spellings_of(["short"]) == []  # it would stand in too much by chance
 
 
@@ -132,6 +140,7 @@ SIGNED = [
     "x-shopify-hmac-sha256", "plaid-verification", "x-zm-request-timestamp", "i-twilio-idempotency-token",
     "x-webhook-token-id", "idempotency-key", "x-goog-channel-id", "sentry-hook-timestamp",
     "x-contentful-signed-headers", "x-hook0-signature", "linear-signature",
+    "x-event-key", "x-idempotency-key", "x-partition-key",
 ]  # fmt: skip
 
 

@@ -129,6 +129,19 @@ def test_all_members_of_a_gzip_file_are_read_and_nothing_rides_along(door: Make)
             door("").come(gzip.compress(INSIDE) + behind, INSIDE, Content_Encoding="gzip")
 
 
+def test_members_that_hold_nothing_are_counted(door: Make) -> None:
+    """Each costs a little: half a million of them would hold up the function, before any signature."""
+    empty = zlib.compress(b"")
+    many = empty * 500_000
+    assert content_of(many, {"content-encoding": "deflate"}) == many
+    assert content_of(empty * 1_000, {"content-encoding": "deflate"}) == b""
+    with pytest.raises(InvalidSignature):
+        door("").come(many, b"forged", Content_Encoding="deflate")
+    long = b"[" + b"1," * 300_000 + b"1]"
+    parts = [gzip.compress(long[at : at + 7_001], mtime=0) for at in range(0, len(long), 7_001)]
+    assert content_of(b"".join(parts), {"content-encoding": "gzip"}) == long
+
+
 def test_what_is_compressed_twice_is_unpacked_once(door: Make) -> None:
     with pytest.raises(InvalidPayload):
         door("").come(gzip.compress(gzip.compress(INSIDE)), Content_Encoding="gzip")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from chalicelib import http
 from chalicelib.config import SHIPPED_SOURCES, VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.errors import (
+    InvalidPayload,
     InvalidSignature,
     MethodNotAllowed,
     QueueUnavailable,
@@ -24,7 +26,7 @@ from chalicelib.errors import (
 )
 from chalicelib.ingest import Inbox, Receipt, accept
 from chalicelib.sources import Sources
-from tests.schemes import URL, signed
+from tests.schemes import URL, signature, signed
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 SOURCES = Sources(SHIPPED_SOURCES)
@@ -271,6 +273,28 @@ def test_forgeries_take_no_share_from_notions_token(pipe: Pipe) -> None:
     inbox = replace(pipe.inbox(), may_keep=lambda share, verified: not asked.append(share))  # type: ignore[func-returns-value]
     accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
     assert asked == ["notion/verification_token"]
+
+
+# A zlib stream in letters and digits, as they can be made; inside is JSON.
+PACKED_WORD = (
+    "hCD0Up0IZUnnnnnnnnnnnnnnnnnnnUU5nnnnnn3SUUnUUUwCiudIbEAt33wwwEtpDGDtpt03sDDttDwwtwwtDwtwwtt33333sG03"
+    "333gFPWquSsykKUsymeqYqiqIquSsMUeqYqeUeeEEESeUSeUeeeUUeESSeeSEEUeeUeEUeeSUEUEUeSSeUEeeSeSUSUeeSeSSeEE"
+    "SeSUSUUUSUeEeeUUEEUeeUSeSESUEeSSeEq7A41m"
+)
+
+
+def test_x_signs_no_word_that_could_be_a_compressed_event(pipe: Pipe) -> None:
+    """The attack: have it signed as a challenge, then send it as a body that is called compressed."""
+    inside = zlib.decompress(PACKED_WORD.encode())
+    assert isinstance(json.loads(inside), dict)
+    with pytest.raises(InvalidSignature):
+        ask(pipe, "x", "GET", query={"crc_token": PACKED_WORD})
+    # And were it signed, it would be no event: a source whose handshake signs unpacks nothing.
+    given = signature(SOURCES["x"].scheme, PACKED_WORD.encode(), SECRET, now=NOW)
+    for encoding in ("deflate", "gzip"):
+        headers = Headers([*given.items(), ("Content-Encoding", encoding)])
+        with pytest.raises(InvalidPayload):
+            accept(Delivery("x", headers, PACKED_WORD.encode(), NOW), pipe.inbox())
 
 
 # Everybody else

@@ -69,6 +69,8 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ("[shop]\n", "Source 'shop', key 'provider': is missing"),
         ('[shop]\nprovider = "shopfiy"', "Source 'shop', key 'provider': there is no provider 'shopfiy'"),
         ('[x]\nprovider = "x"\ncontent_types = ["application/x-www-form-urlencoded"]', "could be such a body"),
+        ('[shop]\nprovider = "hmac"\ndedup = "header:X-Session-Id"', "key 'dedup': the header 'X-Session-Id' is taken"),
+        ('[shop]\nprovider = "hmac"\ntype = "header:X-T"\nhidden_headers = ["x-t"]', "key 'type': the header 'X-T' is"),
         ('[x]\nprovider = "x"\nformat = "json-lines"', "has a handshake that signs a word for"),
         ('[shop]\nprovider = "shopfiy"', "Did you mean 'shopify'?"),
         ('[shop]\nprovider = "hmac"\ntolerance = 5', "Did you mean 'tolerance_seconds'?"),

@@ -102,7 +102,7 @@ VALUES %s
 
 -- name: insert_rejected
 INSERT INTO postern.rejected
-  (id, source, received_at, reason, method, url, query, headers, body, request_id, verified)
+  (id, source, received_at, reason, method, url, query, headers, body, request_id, verified, signed_id)
 VALUES %s
 ON CONFLICT (id) DO NOTHING
 

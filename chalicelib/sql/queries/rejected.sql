@@ -17,7 +17,7 @@ GROUP BY source, reason
 ORDER BY count DESC, source, reason
 
 -- name: show_rejected
-SELECT id, source, received_at, reason, method, url, query, headers, body, request_id, event_id, note, verified
+SELECT id, source, received_at, reason, method, url, query, headers, body, request_id, event_id, note, verified, signed_id
 FROM postern.rejected
 WHERE id = %(id)s
 
