@@ -138,7 +138,7 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         if unread is not None:
             raise unread
         content = _content(delivery, source) if inside is None else inside
-        headers = _stored_headers(delivery, source, inbox)
+        headers = _stored_headers(delivery, source, _known_secrets(source, inbox))
         events = _events(delivery, headers, signed, content, source, proof, format, id)
     except (InvalidPayload, PayloadTooLarge, UnsupportedMediaType) as refusal:
         # Its sender is who he says, and may never come again: what he sent is there when the mistake is mended.
@@ -202,7 +202,7 @@ def _rejected(delivery: Delivery, source: Source, reason: str, inbox: Inbox, pro
         method=delivery.method,
         url=REDACTED if holds(url, known) else url,
         query=query,
-        headers=_stored_headers(delivery, source, inbox),
+        headers=_stored_headers(delivery, source, known),
         body=delivery.body,
         request_id=delivery.request_id,
         verified=proof is not None,
@@ -219,9 +219,8 @@ def _known_secrets(source: Source, inbox: Inbox) -> list[str]:
         return []
 
 
-def _stored_headers(delivery: Delivery, source: Source, inbox: Inbox) -> dict[str, str | list[str]]:
-    hidden = source.scheme.credentials | source.hidden_headers
-    return delivery.headers.as_stored(hidden=hidden, spellings=_known_secrets(source, inbox))
+def _stored_headers(delivery: Delivery, source: Source, known: Sequence[str]) -> dict[str, str | list[str]]:
+    return delivery.headers.as_stored(hidden=source.scheme.credentials | source.hidden_headers, spellings=known)
 
 
 def _greet(delivery: Delivery, source: Source, inbox: Inbox, *, signed: bool) -> Greeting | None:
