@@ -164,7 +164,7 @@ class EventTransaction:
 
     def insert(self, rows: Sequence[tuple[Work, Result]]) -> None:
         try:
-            self._session.run_many("insert_events", [_row(work, result) for work, result in rows])
+            self._session.copy("copy_events", [_row(work, result) for work, result in rows])
         except StatementFailed as exc:
             exc.row_refused = exc.bad_data
             raise
@@ -174,13 +174,16 @@ class EventTransaction:
 
     def update(self, results: Sequence[tuple[UUID, Result, int]]) -> None:
         """Each with the number of attempts that the row had. Raises StatementFailed when one has changed since."""
+        tried_once = [id for id, _, before in results if before == 1]
+        if tried_once:
+            self._session.run("record_first_tries", {"ids": tried_once})
         changed = self._session.run_many(
             "update_events",
             [
-                (id, result.status, result.attempts, _text(result.error), result.processed_at, before)
-                for id, result, before in results
+                (id, to.status, to.attempts, _text(to.error), to.processed_at, to.duration_ms, before)
+                for id, to, before in results
             ],
-            template="(%s::uuid, %s, %s::integer, %s::text, %s::timestamptz, %s::integer)",
+            template="(%s::uuid, %s, %s::integer, %s::text, %s::timestamptz, %s::real, %s::integer)",
         )
         if changed != len(results):
             raise StatementFailed("an event was changed by something else meanwhile", passing=True)
@@ -340,9 +343,10 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         _text(result.error),
         event.received_at,
         result.processed_at,
+        result.duration_ms,
         jsonb_text(json.dumps(dict(event.headers))),
         _payload(work),
-        psycopg2.Binary(work.body),
+        work.body,
         event.request_id,
         event.delivery,
         event.secret,

@@ -5,14 +5,17 @@ The connection is opened when it is first needed, kept between invocations, and 
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg2
 import psycopg2.extensions
@@ -56,6 +59,9 @@ _STATEMENT_MILLISECONDS = 20_000
 
 # The database ends a cancelled statement within milliseconds. One that takes so long was not working on it.
 _FROZEN_SECONDS = 1.0
+
+# Of what COPY is given, sent at a time.
+_COPY_BYTES = 65_536
 
 _ENDED = "The handler ended its event's transaction."
 
@@ -157,6 +163,18 @@ class Session:
         with translated_errors(self._connection), self._connection.cursor() as cursor:
             psycopg2.extras.execute_values(cursor, queries()[query], rows, template=template, page_size=len(rows))
             return int(cursor.rowcount)
+
+    def copy(self, query: str, rows: Sequence[Sequence[str | bytes | int | float | datetime | UUID | None]]) -> None:
+        """Runs a named query `COPY … FROM STDIN` with these rows."""
+        if not rows:
+            return
+        with translated_errors(self._connection), self._connection.cursor() as cursor:
+            lines = io.BytesIO()
+            for row in rows:
+                lines.write("\t".join(map(_field, row)).encode())
+                lines.write(b"\n")
+            lines.seek(0)
+            cursor.copy_expert(queries()[query], lines, size=_COPY_BYTES)
 
     def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         with translated_errors(self._connection), self._connection.cursor() as cursor:
@@ -280,6 +298,16 @@ def queries() -> dict[str, str]:
         blocks = re.split(r"^-- name: (\w+)\n", file.read_text("utf-8"), flags=re.M)
         named |= {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
     return named
+
+
+def _field(value: str | bytes | int | float | datetime | UUID | None) -> str:
+    """As COPY reads it ("File Formats" of COPY in PostgreSQL's manual)."""
+    if value is None:
+        return "\\N"
+    if isinstance(value, bytes):
+        return "\\\\x" + value.hex()
+    text = str(value)
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _open(dsn: str) -> GuardedConnection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -64,12 +65,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Result:
-    """What an event's row says of it."""
+    """What an event's row says of it. `duration_ms`: of the try that processed it."""
 
     status: Status
     attempts: int
     error: str | None = None
     processed_at: datetime | None = None
+    duration_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Runner:
             announced = _announced(one, dry_run)
             for handler in handlers:
                 whose = handler.name
-                with time_limit(self.limit(handler)):
+                with time_limit(self.limit(handler)) if handler.entity else nullcontext():
                     placed.append((handler, place_of(handler, announced)))
         except KeyboardInterrupt:
             raise
@@ -167,8 +169,9 @@ class Runner:
                 raise HandlerRaised(call.at_work, had_it_all=had_it_all) from exc.failure
             for _, place in current:
                 order.advance(place, one.work.event.id)
-        result = Result(status, one.number, processed_at=started)
-        return self._attempt(one, started, result)
+        took = max(0.0, (self.now() - started) / timedelta(milliseconds=1))
+        result = Result(status, one.number, processed_at=started, duration_ms=took)
+        return Attempt(one.work.event, one.trigger, started, took, result, replay_id=one.replay_id)
 
     def failed(self, one: Try, error: BaseException, whose: str) -> Attempt:
         """A try that came to nothing, and is charged."""
@@ -176,11 +179,7 @@ class Runner:
         failure = failure_of(error, whose or ", ".join(handler.name for handler in self.handlers_of(one.work)))
         gives_up = failure.permanent or self.policy.is_last(one.spent + 1)
         result = Result(Status.DEAD if gives_up else Status.FAILED, one.number, error=failure.text)
-        return self._attempt(one, self.now(), result, failure)
-
-    def _attempt(self, one: Try, started: datetime, result: Result, failure: Failure | None = None) -> Attempt:
-        took = (self.now() - started) / timedelta(milliseconds=1)
-        return Attempt(one.work.event, one.trigger, started, max(0.0, took), result, failure, one.replay_id)
+        return Attempt(one.work.event, one.trigger, self.now(), 0.0, result, failure, one.replay_id)
 
     def handlers_of(self, work: Work) -> list[Handler]:
         return [handler for handler in self.handlers if handler.takes(work.event.source, work.event.type)]

@@ -215,7 +215,8 @@ def close_turns(made: Sequence[tuple[Turn, Attempt]], tx: Transaction) -> dict[K
             rows.append((turn.one.work, attempt.result))
         else:
             changes.append((attempt.event.id, attempt.result, turn.state.attempts))
-        attempts.append(attempt)
+        if turn.state is not None or attempt.failure is not None:
+            attempts.append(attempt)  # of a first try that succeeds, the event's row says it all
         outcomes[key_of(turn.message)] = _of_live(attempt)
     tx.insert(rows)
     tx.update(changes)

@@ -89,7 +89,7 @@ def test_a_days_events_have_their_effects_exactly_once_and_every_dead_letter_is_
         plan = ({"processed": events - permanent, "dead": permanent}, repeated)
         eventually(lambda: counted() == plan, timeout=DELIVERIES / 50 + 30)
         assert run.query("SELECT count(*), max(times) FROM booked") == [(events - permanent, 1)]
-        tries = dict(run.query("SELECT outcome, count(*) FROM postern.attempts GROUP BY outcome"))
+        tries = dict(run.query("SELECT outcome, count(*) FROM postern.tries GROUP BY outcome"))
         assert tries == {"processed": events - permanent, "failed": transient, "dead": permanent}
         issues = json.loads(run.postern("issues", "--json").stdout)
         assert {issue["message"]: issue["count"] for issue in issues} == {

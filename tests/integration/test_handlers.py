@@ -335,7 +335,7 @@ def test_batches_with_the_same_entities_in_opposite_orders_wait_and_do_not_deadl
 
 
 def attempts(world: World, *columns: str) -> list[tuple[Any, ...]]:
-    return world.query(f"SELECT {', '.join(columns)} FROM postern.attempts ORDER BY started_at, number")
+    return world.query(f"SELECT {', '.join(columns)} FROM postern.tries ORDER BY started_at, number")
 
 
 def test_each_try_is_recorded_with_its_trigger_and_what_came_of_it(world: World) -> None:

@@ -100,6 +100,7 @@ def test_the_contracts_columns_are_there(database_url: str) -> None:
         ("format", "text"),
         ("form_field", "text"),
         ("same_body_as", "uuid"),
+        ("duration_ms", "real"),
     ]
 
 

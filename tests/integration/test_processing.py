@@ -90,6 +90,25 @@ def test_a_number_keeps_every_digit_in_its_payload(process: Process, world: Worl
     ) == [("0.10", "12345678901234567890123", 5000)]
 
 
+@pytest.mark.parametrize("text", ["\\N", "a\tb", "a\nb\rc", "\\x41", "\\.", "\\\\", "a\\", "\x01\x7f"])
+def test_what_copy_takes_for_a_sign_of_its_own_is_stored_as_it_is(process: Process, world: World, text: str) -> None:
+    body = text.encode()
+    process([work(text, body, type=text, headers={"x-said": text}, format="bytes"), work("mate")])
+    stored = "SELECT dedup_key, type, headers ->> 'x-said', body FROM postern.events WHERE dedup_key <> 'mate'"
+    [(key, type, said, kept)] = world.query(stored)
+    assert (key, type, said, bytes(kept)) == (text, text, text, body)
+    assert world.rows() == [("processed", 1)] * 2
+
+
+def test_a_first_try_that_succeeds_is_told_by_its_event_alone(process: Process, world: World) -> None:
+    process(numbered(1, 2), fails_for(2))
+    assert world.query("SELECT outcome FROM postern.attempts") == [("failed",)]
+    tries = (
+        "SELECT number, trigger, outcome, started_at IS NOT NULL, duration_ms >= 0 FROM postern.tries ORDER BY outcome"
+    )
+    assert world.query(tries) == [(1, "first", "failed", True, True), (1, "first", "processed", True, True)]
+
+
 def test_an_empty_batch_has_no_outcomes(process: Process) -> None:
     assert process([]) == {}
 

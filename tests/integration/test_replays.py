@@ -138,9 +138,7 @@ def of(stage: Stage, id: UUID) -> tuple[str, int, bool]:
 
 
 def triggers(stage: Stage, id: UUID) -> list[tuple[str, str]]:
-    return stage.world.query(
-        "SELECT trigger, outcome FROM postern.attempts WHERE event_id = %s ORDER BY number", str(id)
-    )  # type: ignore[return-value]
+    return stage.world.query("SELECT trigger, outcome FROM postern.tries WHERE event_id = %s ORDER BY number", str(id))  # type: ignore[return-value]
 
 
 # One event

@@ -12,7 +12,7 @@ from tests.integration.world import World, fails_for, numbered
 
 DOCUMENT = (PROJECT / "docs" / "sql.md").read_text("utf-8")
 QUERIES = re.findall(r"```sql\n(.+?)```", DOCUMENT, re.DOTALL)
-VIEWS = ("unresolved", "latency", "hourly")
+VIEWS = ("tries", "unresolved", "latency", "hourly")
 TABLES = ("events", "attempts", "issues", "replays", "replay_items", "entities", "duplicates")
 
 

@@ -47,7 +47,7 @@ ORDER BY source, last DESC
 
 -- name: attempts_of_event
 SELECT number, trigger, outcome, started_at, duration_ms, handler, error_class, message, traceback, issue_id, replay_id
-FROM postern.attempts
+FROM postern.tries
 WHERE event_id = %(id)s
 ORDER BY number
 

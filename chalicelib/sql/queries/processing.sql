@@ -94,11 +94,11 @@ SELECT ends_at > now() AS busy FROM postern.open_tries WHERE event_id = %(id)s
 -- name: close_tries
 DELETE FROM postern.open_tries WHERE event_id = ANY (%(ids)s::uuid[])
 
--- name: insert_events
-INSERT INTO postern.events
-  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, headers, payload, body, request_id,
-   delivery_id, secret, format, form_field, same_body_as)
-VALUES %s
+-- name: copy_events
+COPY postern.events
+  (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, duration_ms, headers, payload, body,
+   request_id, delivery_id, secret, format, form_field, same_body_as)
+FROM STDIN
 
 -- name: insert_rejected
 INSERT INTO postern.rejected
@@ -116,9 +116,18 @@ UPDATE postern.events AS event
 SET status = result.status,
     attempts = result.attempts,
     error = result.error,
-    processed_at = result.processed_at
-FROM (VALUES %s) AS result (id, status, attempts, error, processed_at, before)
+    processed_at = result.processed_at,
+    duration_ms = coalesce(result.duration_ms, event.duration_ms)
+FROM (VALUES %s) AS result (id, status, attempts, error, processed_at, duration_ms, before)
 WHERE event.id = result.id AND event.attempts = result.before
+
+-- name: record_first_tries
+-- Of events that were processed at the first try and are tried again: from now on their rows tell of a later one.
+INSERT INTO postern.attempts (event_id, number, started_at, duration_ms, trigger, outcome)
+SELECT event_id, number, started_at, duration_ms, trigger, outcome
+FROM postern.tries
+WHERE event_id = ANY (%(ids)s::uuid[]) AND number = 1 AND outcome IN ('processed', 'stale')
+ON CONFLICT (event_id, number) DO NOTHING
 
 -- name: lock_entities
 -- Each transaction takes them in one order, so that none waits for another in a circle. Two entities that share a
