@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -59,7 +60,7 @@ class Handler:
         return f"{module.removeprefix(_HANDLERS + '.')}.{function}"
 
     def takes(self, source: str, type: str) -> bool:
-        return _matches(self.source, source) and _matches(self.type, type)
+        return _pattern(self.source).fullmatch(source) is not None and _pattern(self.type).fullmatch(type) is not None
 
     def __call__(self, event: Event, db: Any) -> None:
         if self.schema is not None:
@@ -67,9 +68,10 @@ class Handler:
         self.function(event, db)
 
 
-def _matches(pattern: str, text: str) -> bool:
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
     # Not fnmatch, to which '?' and '[' are special as well.
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
+    return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
 
 
 def _loaded(schema: Schema, payload: Any) -> Any:

@@ -10,8 +10,12 @@ import re
 import signal
 import time
 from contextlib import suppress
-from functools import cache
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache, lru_cache
 from typing import Any
+from uuid import UUID
 
 import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
@@ -43,6 +47,11 @@ _SETS = re.compile(r"(?:^|;)\s*(?:set|reset|discard)\b(?!\s+constraints\b)|\bset
 _ALL_CONSTRAINTS = re.compile(r"\bset\s+constraints\s+all\b", re.IGNORECASE)
 _MAYBE_SETS = re.compile(r"\bset\b|set_config|\breset\b|\bdiscard\b", re.IGNORECASE)
 
+# What the driver quotes, whatever is in it.
+_DATA = frozenset({str, bytes, int, float, bool, type(None), Decimal, date, datetime, UUID})
+# Of a statement whose meaning is remembered: handlers have a few of these, and say them again and again.
+_REMEMBERED_CHARACTERS = 4_000
+
 
 def ends_transaction(statements: str) -> bool:
     """Whether one of these SQL statements would commit or roll back the transaction it runs in."""
@@ -56,6 +65,30 @@ def changes_settings(statements: str) -> bool:
     if not _MAYBE_SETS.search(statements):
         return False
     return _SETS.search(_without_opaque(statements)) is not None
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What there is to know of statements before they are run."""
+
+    ends_transaction: bool = False
+    changes_settings: bool = False
+    sets_all_constraints: bool = False
+
+
+@lru_cache(maxsize=500)
+def _meaning(statements: str) -> _Meaning:
+    return _Meaning(
+        ends_transaction(statements),
+        changes_settings(statements),
+        _ALL_CONSTRAINTS.search(statements) is not None,
+    )
+
+
+def _is_data(values: Any) -> bool:
+    """Whether none of a statement's values can be part of its text, as psycopg2's AsIs and Identifier are."""
+    several = values.values() if isinstance(values, dict) else values
+    return isinstance(values, tuple | list | dict) and all(type(value) in _DATA for value in several)
 
 
 def _without_opaque(statements: str) -> str:
@@ -79,9 +112,7 @@ class HandlerCursor(psycopg2.extensions.cursor):
     """The `db` of a handler: a psycopg2 cursor that refuses to run transaction control."""
 
     def execute(self, query: str | bytes | Composable, vars: Any = None) -> None:
-        # With its values in it: one may be psycopg2's AsIs, which stands for SQL.
-        text = self._check(query if vars is None else self.mogrify(query, vars))
-        if not _ALL_CONSTRAINTS.search(text):
+        if not self._check(query, vars).sets_all_constraints:
             super().execute(query, vars)
             return
         # The seal is a deferred constraint as well, and is not meant.
@@ -92,7 +123,7 @@ class HandlerCursor(psycopg2.extensions.cursor):
     def executemany(self, query: str | bytes | Composable, vars_list: Any) -> None:
         every = list(vars_list)
         for values in every:
-            self._check(self.mogrify(query, values))
+            self._check(query, values)
         super().executemany(query, every)
 
     def copy_expert(self, sql: str | bytes | Composable, file: Any, size: int = 8192) -> None:
@@ -104,18 +135,20 @@ class HandlerCursor(psycopg2.extensions.cursor):
         self._check(procname)
         super().callproc(procname, parameters)
 
-    def _check(self, query: str | bytes | Composable) -> str:
-        """The statements' text."""
+    def _check(self, query: str | bytes | Composable, values: Any = None) -> _Meaning:
         if isinstance(query, Composable):
             query = query.as_string(self)
+        if values is not None and not _is_data(values):
+            query = self.mogrify(query, values)
         text = query.decode("latin-1") if isinstance(query, bytes) else query
         if not isinstance(text, str):
-            return ""
-        if ends_transaction(text):
+            return _Meaning()
+        meaning = _meaning(text) if len(text) <= _REMEMBERED_CHARACTERS else _meaning.__wrapped__(text)
+        if meaning.ends_transaction:
             raise TransactionControlForbidden(_SENTENCE)
-        if isinstance(self.connection, GuardedConnection) and changes_settings(text):
+        if meaning.changes_settings and isinstance(self.connection, GuardedConnection):
             self.connection.settings_changed = True
-        return text
+        return meaning
 
 
 class GuardedConnection(psycopg2.extensions.connection):

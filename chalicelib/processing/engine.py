@@ -203,7 +203,11 @@ class Processor:
         with tx.handlers_at_work(max(limits)) if limits else nullcontext():
             for turn in turns:
                 place = at[key_of(turn.message)]
-                if made and turn.one.handlers and clock.left() < self.runner.seconds(turn.one.work):
+                if (
+                    made
+                    and turn.one.handlers
+                    and clock.left() < sum(self.runner.limit(handler) for handler, _ in turn.one.handlers)
+                ):
                     begun = place
                     break
                 try:

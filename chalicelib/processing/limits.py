@@ -80,6 +80,7 @@ class _Alarm:
     def __init__(self) -> None:
         self._process = 0
         self._due: float | None = None
+        self._wakes: float | None = None  # when its thread looks again, without being told to; None: never
         self._call: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
 
@@ -88,7 +89,8 @@ class _Alarm:
             self._start()
         with self._changed:
             self._due, self._call = time.monotonic() + seconds, call
-            self._changed.notify()
+            if self._wakes is None or self._due < self._wakes:
+                self._changed.notify()  # which costs more than all the rest
 
     def clear(self) -> None:
         """Returns when no call is being made, or will be. They are short."""
@@ -98,13 +100,14 @@ class _Alarm:
     def _start(self) -> None:
         """A forked process has none of its parent's threads."""
         self._process = os.getpid()
-        self._due = None
+        self._due = self._wakes = None
         self._changed = threading.Condition()
         threading.Thread(target=self._wait, args=(self._changed,), name="postern-alarm", daemon=True).start()
 
     def _wait(self, changed: threading.Condition) -> None:
         with changed:
             while changed is self._changed:
+                self._wakes = self._due
                 if self._due is None:
                     changed.wait()
                 elif (rest := self._due - time.monotonic()) > 0:
