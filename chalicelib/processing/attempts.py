@@ -46,8 +46,20 @@ class Trigger(StrEnum):
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Bytes that are not at hand: at most how many, and how to get them.
+
+    `read` answers with the event's body, and the whole delivery's where the event brings that; raises BodyUnavailable.
+    """
+
+    size: int
+    read: Callable[[], tuple[bytes, bytes | None]]
+
+
+@dataclass(frozen=True)
 class Work:
-    """One event of a batch, its bytes at hand.
+    """One event of a batch. Its bytes are at hand, or have to be `read` first; all of a batch may be more than there is
+    memory for.
 
     `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
     `receives`: how often its message was received, this time included.
@@ -61,6 +73,24 @@ class Work:
     receives: int = 1
     payload_fits: bool = True
     same_body_as: UUID | None = None
+    unread: Unread | None = None
+
+    @property
+    def size(self) -> int:
+        return self.unread.size if self.unread else len(self.body) + len(self.event.delivery_body or b"")
+
+    def read(self) -> Work:
+        """With its bytes at hand. Raises BodyUnavailable."""
+        if self.unread is None or self.body:
+            return self
+        body, delivery_body = self.unread.read()
+        return replace(self, body=body, event=replace(self.event, delivery_body=delivery_body))
+
+    def put_back(self) -> Work:
+        """Without the bytes that can be read again."""
+        if self.unread is None:
+            return self
+        return replace(self, body=b"", event=replace(self.event, delivery_body=None))
 
 
 @dataclass(frozen=True)

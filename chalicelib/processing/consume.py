@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Protocol
 
+from chalicelib.config import LARGEST_BODY_BYTES
 from chalicelib.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.errors import (
-    BodyUnavailable,
     ConfigurationError,
     DatabaseUnavailable,
     MalformedMessage,
@@ -25,7 +25,7 @@ from chalicelib.errors import (
     StatementFailed,
 )
 from chalicelib.metrics import UNKNOWN_SOURCE
-from chalicelib.processing.attempts import Work
+from chalicelib.processing.attempts import Unread, Work
 from chalicelib.processing.engine import Processor
 from chalicelib.processing.settling import (
     Again,
@@ -45,6 +45,9 @@ from chalicelib.tracing import trace_header, trace_id
 ATTEMPTS_ATTRIBUTE = "postern-attempts"
 REASON_ATTRIBUTE = "postern-reason"
 _LONGEST_REASON = 500
+
+# Of the bodies of a batch: with more, memory would run out.
+_MAX_HELD_BYTES = 8_000_000
 
 # What became of an event -> the metric that counts it. An event that was processed before has been counted.
 _COUNTED_AS = {
@@ -155,26 +158,26 @@ class Consumer:
         outcomes: dict[str, Outcome] = {}
         read: dict[str, Work | Asked] = {}
         refused: dict[str, Rejected] = {}
+        receives = {message.id: message.receives for message in messages}
+        held = 0
         for message in messages:
             try:
-                found = self._read(message)
-                if isinstance(found, Rejected):
-                    refused[message.id] = found
-                else:
-                    read[message.id] = found
+                found = from_message(message.text)
             except MalformedMessage as exc:
                 outcomes[message.id] = charged_by_receives(message.receives, f"malformed: {exc}", self.policy)
-            except BodyUnavailable as exc:
-                reason = f"body: {exc}"
-                # A role that was spoilt looks the same, and is given time to be mended.
-                hopeless = exc.is_refused and not self.policy.is_patient_with(message.receives)
-                outcomes[message.id] = (
-                    charged_by_receives(message.receives, reason, self.policy)
-                    if hopeless
-                    else Outcome(Kind.RETRY, reason=reason)
-                )
+                continue
+            if isinstance(found, Rejected):
+                refused[message.id] = found
+                if sum(len(each.body) for each in refused.values()) > _MAX_HELD_BYTES:
+                    outcomes |= self._keep(refused, receives)
+                    refused.clear()
+            elif isinstance(found, Replay):
+                read[message.id] = Asked(found, message.receives)
+            else:
+                read[message.id] = work = self._work(message, found, _MAX_HELD_BYTES - held)
+                held += 0 if work.unread else work.size
         outcomes |= self._process(read, time_left)
-        outcomes |= self._keep(refused, {message.id: message.receives for message in messages})
+        outcomes |= self._keep(refused, receives)
         return {id: each.event if isinstance(each, Work) else each.replay for id, each in read.items()}, outcomes
 
     def _process(self, read: Mapping[str, Work | Asked], time_left: Callable[[], float]) -> dict[str, Outcome]:
@@ -209,17 +212,25 @@ class Consumer:
             return {id: Outcome(Kind.RETRY, reason=f"database: {exc}") for id in refused}
         return {id: Outcome(Kind.KEPT) for id in refused}
 
-    def _read(self, message: Message) -> Work | Asked | Rejected:
-        event = from_message(message.text)
-        if isinstance(event, Replay):
-            return Asked(event, message.receives)
-        if isinstance(event, Rejected):
-            return event
-        body = self.bodies.get(event.body_key) if event.body_key else event.body
-        assert body is not None  # from_message allows exactly one of the two
-        if event.delivery_body_key:
-            event = replace(event, delivery_body=self.bodies.get(event.delivery_body_key))
-        return Work(event, body, message.attempts_before, message.receives)
+    def _work(self, message: Message, event: Accepted, room: int) -> Work:
+        """With its bytes, if they came with the message and there is room for so many. A small message may unpack to
+        many: if there is not, they are unpacked once more when their turn comes.
+        """
+        work = Work(event, event.body or b"", message.attempts_before, message.receives)
+        in_bucket = event.body_key or event.delivery_body_key
+        if not in_bucket and work.size <= room:
+            return work
+
+        def read() -> tuple[bytes, bytes | None]:
+            found = from_message(message.text)
+            assert isinstance(found, Accepted)
+            body = self.bodies.get(found.body_key) if found.body_key else found.body
+            assert body is not None  # from_message allows exactly one of the two
+            whole = self.bodies.get(found.delivery_body_key) if found.delivery_body_key else found.delivery_body
+            return body, whole
+
+        size = LARGEST_BODY_BYTES if in_bucket else work.size
+        return replace(work, body=b"", event=replace(event, body=None, delivery_body=None), unread=Unread(size, read))
 
     # Settling
 

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.errors import (
+    BodyUnavailable,
     DatabaseUnavailable,
     FunctionEnded,
     LeftBehind,
@@ -113,11 +114,13 @@ class Processor:
         try:
             suspects = self._suspects(live)
             trusted = [work for work in live if work.event.id not in suspects]
-            for work, cause in self._together(trusted, clock, outcomes):
-                outcomes[work.event.id] = self._alone(work, clock, cause)
-            for work in live:
-                if work.event.id in suspects:
-                    outcomes[work.event.id] = self._watched(work, clock)
+            for unread, cause in self._together(trusted, clock, outcomes):
+                for work in self._read([unread], outcomes):
+                    outcomes[work.event.id] = self._alone(work, clock, cause)
+            for unread in live:
+                if unread.event.id in suspects:
+                    for work in self._read([unread], outcomes):
+                        outcomes[work.event.id] = self._watched(work, clock)
             for message in asked:
                 try_alone = self._watched if message.receives > 1 else self._alone
                 outcomes[key_of(message)] = try_alone(message, clock)
@@ -135,29 +138,55 @@ class Processor:
         with what came of it where they have been.
         """
         alone: list[tuple[Work, BaseException | None]] = []
-        groups = deque(_by_size(works))
+        at_hand = [work for work in works if work.unread is None]
+        # What has to be fetched may be long in coming.
+        groups = deque(_by_size(at_hand) + _by_size([work for work in works if work.unread is not None]))
         while groups:
             group = groups.popleft()
             if not clock.has_any:
                 outcomes |= {work.event.id: Outcome(Kind.RETRY, reason=_NO_TIME) for work in group}
+                continue
+            group = self._read(group, outcomes)
+            if not group:
                 continue
             try:
                 done, begun = self._group(group, clock)
             except GroupFailed as exc:
                 if isinstance(exc.cause, DatabaseUnavailable):
                     self._prove_presence(exc.cause)
+                if len(group) == 1 and isinstance(exc.cause, HandlerRaised):
+                    # It has been tried alone, and its error holds on to all that the handler had in its hands.
+                    outcomes[group[0].event.id] = self._alone(group[0], clock, exc.cause)
+                    continue
                 if len(group) == 1:
-                    alone.append((group[0], exc.cause))
+                    alone.append((group[0].put_back(), _without_frames(exc.cause)))
                     continue
                 at = len(group) // 2 if exc.at is None else exc.at
                 if exc.at is not None:
-                    alone.append((group.pop(at), None))
+                    alone.append((group.pop(at).put_back(), None))
                 groups.extendleft(part for part in (group[at:], group[:at]) if part)
             else:
                 outcomes |= done
                 if group[begun:]:
                     groups.appendleft(group[begun:])
         return alone
+
+    def _read(self, works: Sequence[Work], outcomes: dict[Key, Outcome]) -> list[Work]:
+        """Those whose bytes are at hand now; the others get their outcome."""
+        read: list[Work] = []
+        for work in works:
+            try:
+                read.append(work.read())
+            except BodyUnavailable as exc:
+                outcomes[work.event.id] = self._unreadable(work, exc)
+        return read
+
+    def _unreadable(self, work: Work, exc: BodyUnavailable) -> Outcome:
+        reason = f"body: {exc}"
+        # A role that was spoilt looks the same, and is given time to be mended.
+        if exc.is_refused and not self.policy.is_patient_with(work.receives):
+            return charged_by_receives(work.receives, reason, self.policy)
+        return Outcome(Kind.RETRY, reason=reason)
 
     def _group(self, messages: Sequence[Job], clock: Clock) -> tuple[dict[Key, Outcome], int]:
         """One transaction: their outcomes, and how many of the messages were begun. One event is, at least; another
@@ -371,12 +400,18 @@ def _by_size(works: Sequence[Work]) -> list[list[Work]]:
     groups: list[list[Work]] = []
     size = 0
     for work in works:
-        if not groups or size + len(work.body) > _MAX_GROUP_BYTES:
+        if not groups or size + work.size > _MAX_GROUP_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(work)
-        size += len(work.body)
+        size += work.size
     return groups
+
+
+def _without_frames(cause: BaseException) -> BaseException:
+    """What is said of it, without what its frames hold on to: a whole group's bytes."""
+    cause.__cause__ = cause.__context__ = None
+    return cause.with_traceback(None)
 
 
 def _try_of(message: Job) -> UUID:

@@ -469,10 +469,11 @@ def test_a_renewed_message_keeps_its_group_its_trace_and_its_attempts(function: 
     assert second["MessageAttributes"]["postern-attempts"]["StringValue"] == "3"
 
 
-def test_a_body_that_is_gone_waits_for_a_while_and_is_dead_then(function: Makes, resources: Resources) -> None:
+def test_a_body_that_is_gone_waits_for_a_while_and_is_dead_then(function: Makes, world: World) -> None:
     """A role that was spoilt looks the same, and is given time to be mended."""
     policy = replace(POLICY, max_uncharged=1)
-    fn = function(policy=policy)
+    processor = world.processor(effect)
+    fn = function(replace(processor, runner=replace(processor.runner, policy=policy)), policy=policy)
     text = to_message(replace(work().event, body=None, body_key="shop/none"))
 
     def consume(receives: int) -> int:
