@@ -37,6 +37,7 @@ class LocalRun:
     queue_url: str
     dead_letter_queue_url: str
     aws_endpoint_url: str
+    aws_access_key_id: str
 
     @classmethod
     def find(cls) -> LocalRun:
@@ -54,6 +55,7 @@ class LocalRun:
             queue_url=run["queue_url"],
             dead_letter_queue_url=run["dead_letter_queue_url"],
             aws_endpoint_url=run["aws_endpoint_url"],
+            aws_access_key_id=run["aws_access_key_id"],
         )
 
     def environ(self) -> dict[str, str]:
@@ -63,7 +65,7 @@ class LocalRun:
             "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
             "AWS_ENDPOINT_URL": self.aws_endpoint_url,
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_ACCESS_KEY_ID": self.aws_access_key_id,
             "AWS_SECRET_ACCESS_KEY": "test",
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import time
 import urllib.error
@@ -17,6 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from devstack.emulated_aws import HEALTH, KEY_VARIABLE
 from devstack.errors import StartError
 from devstack.processes import Child, remembered_port
 from devstack.settings import PROJECT, base_environ
@@ -48,6 +50,8 @@ class EmulatedAws:
         self._child: Child | None = None
         self._port = 0
         self._clients: dict[str, Any] = {}
+        # A run's own. Not twelve digits, which it would take for an account.
+        self.access_key = "LOCAL" + secrets.token_hex(16).upper()
 
     @property
     def endpoint_url(self) -> str:
@@ -66,6 +70,7 @@ class EmulatedAws:
             log=self._directory / "aws.log",
             environ={
                 **base_environ(os.environ),
+                KEY_VARIABLE: self.access_key,
                 "BIND_HOST": "127.0.0.1",
                 "MINISTACK_HOST": "127.0.0.1",
                 "GATEWAY_PORT": str(self._port),
@@ -95,7 +100,11 @@ class EmulatedAws:
 
     def environ(self) -> dict[str, str]:
         """What a process needs to speak to it, and to nothing else."""
-        return {**base_environ(os.environ), "AWS_ENDPOINT_URL": self.endpoint_url}
+        return {
+            **base_environ(os.environ),
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+        }
 
     def client(self, service: str) -> Any:
         """The same one each time: making one takes longer than most of what is asked of it."""
@@ -104,7 +113,7 @@ class EmulatedAws:
                 service,  # type: ignore[call-overload]
                 endpoint_url=self.endpoint_url,
                 region_name="us-east-1",
-                aws_access_key_id="test",
+                aws_access_key_id=self.access_key,
                 aws_secret_access_key="test",
                 config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
             )
@@ -159,7 +168,7 @@ class EmulatedAws:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.endpoint_url}/_ministack/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.endpoint_url}{HEALTH}", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False

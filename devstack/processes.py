@@ -126,7 +126,7 @@ def free_port(preferred: int | None = None) -> int:
     Below the ports that systems hand out by themselves: until the port is listened on, no connection that goes out
     can take it, and it is by chance, so that two runs that start at the same moment hardly choose the same.
     """
-    others = random.sample(_PORTS, _MAX_PORTS_TRIED)
+    others = random.sample(_PORTS, _MAX_PORTS_TRIED)  # nosec B311  # not to be unguessable, only not the same
     for port in [preferred, *others] if preferred else others:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

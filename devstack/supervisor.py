@@ -253,6 +253,7 @@ class Supervisor:
             "url": self.url,
             "database_url": self._database_url,
             "aws_endpoint_url": self._aws.endpoint_url,
+            "aws_access_key_id": self._aws.access_key,
             "queue_url": resources.queue_url,
             "dead_letter_queue_url": resources.dead_letter_queue_url,
             "sources_file": str(self._settings.sources_file or SHIPPED_SOURCES),

@@ -282,6 +282,6 @@ def client(run: Run) -> Any:
         "sqs",
         endpoint_url=run.facts["aws_endpoint_url"],
         region_name="us-east-1",
-        aws_access_key_id="test",
+        aws_access_key_id=run.facts["aws_access_key_id"],
         aws_secret_access_key="test",
     )

@@ -197,7 +197,8 @@ def test_events_are_put_into_the_local_queue_as_the_api_function_would(
         "database_url": "postgresql://nobody@127.0.0.1:1/none",
         "queue_url": resources.queue_url,
         "dead_letter_queue_url": resources.dead_letter_queue_url,
-        "aws_endpoint_url": aws.environ()["AWS_ENDPOINT_URL"],
+        "aws_endpoint_url": aws.endpoint_url,
+        "aws_access_key_id": aws.access_key,
     }
     (tmp_path / "run.json").write_text(json.dumps(run))
     listener = listen("--handlers", AWS_ACCESS_KEY_ID="the-stage's", AWS_ENDPOINT_URL="http://127.0.0.1:1")
@@ -235,6 +236,8 @@ def test_the_local_runs_own_events_are_not_sent_to_it_again(tmp_path: Path) -> N
 def test_a_local_queue_that_is_away_skips_the_event(tmp_path: Path) -> None:
     from cli.local import LocalRun
 
-    run = LocalRun("", "", tmp_path, tmp_path, "http://127.0.0.1:1/q", "http://127.0.0.1:1/d", "http://127.0.0.1:1")
+    run = LocalRun(
+        "", "", tmp_path, tmp_path, "http://127.0.0.1:1/q", "http://127.0.0.1:1/d", "http://127.0.0.1:1", "KEY"
+    )
     sent = LocalHandlers(run, {}).send(EVENT)
     assert (sent.ok, "queue does not take it" in sent.outcome) == (False, True)
