@@ -17,6 +17,8 @@ SHIPPED_SOURCES = TEAM_FOLDER / "sources.toml"
 # for, and, in a local run, what only a sender has. No source's name has a dot.
 VERIFY_TOKEN = ".verify_token"
 SIGNING_KEY = ".signing_key"
+# Until when the operator awaits a secret that the provider brings itself: a time.
+AWAITED_UNTIL = ".awaited_until"
 
 # Lambda takes 6 MB a request; API Gateway's own envelope and the escapes in the body take their share of it, so a
 # larger body is answered 413 by API Gateway before it gets here.

@@ -19,9 +19,10 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from chalicelib.config import VERIFY_TOKEN
+from chalicelib.config import AWAITED_UNTIL, VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting
 from chalicelib.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SecretUnavailable
 from chalicelib.naming import at
@@ -201,14 +202,29 @@ def _braintree(asked: Asked) -> Greeting:
 
 
 def _pending(asked: Asked) -> Greeting:
-    """Notion's: a token that becomes the secret, taken while the source has none, and never after that."""
+    """Notion's: a token that becomes the secret. Anybody can send one, so it is taken while the operator awaits it and
+    the source has no secret, and at no other time.
+    """
+    if _secrets(asked, ""):
+        raise InvalidSignature("already_verified")
+    awaited = _secrets(asked, AWAITED_UNTIL)
     try:
-        asked.secrets_of(asked.source.name)
+        until = [datetime.fromisoformat(each).astimezone(UTC) for each in awaited]
+    except ValueError:
+        raise SecretUnavailable("secret_malformed") from None
+    if not any(asked.delivery.received_at < each for each in until):
+        raise InvalidSignature("not_awaited")
+    return Greeting(200, kept_as="verification_token")
+
+
+def _secrets(asked: Asked, suffix: str) -> list[str]:
+    """Those that there are. Raises SecretUnavailable where nobody knows."""
+    try:
+        return asked.secrets_of(asked.source.name + suffix)
     except SecretUnavailable as exc:
         if exc.reason != "secret_missing":
-            raise  # nobody knows whether there is one
-        return Greeting(200, kept_as="verification_token")
-    raise InvalidSignature("already_verified")
+            raise
+        return []
 
 
 def _confirm(asked: Asked) -> Greeting:

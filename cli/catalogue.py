@@ -225,7 +225,7 @@ _ANSWERS = {
     "subscribe": "challenge back, if the verify token is right",
     "digest": "HMAC of the token",
     "braintree": "HMAC of the challenge",
-    "pending": "empty answer, while there is no secret",
+    "pending": "empty answer, while there is no secret and one is awaited (`.awaited_until`)",
     "confirm": "confirmed, at AWS's own hosts only",
 }
 

@@ -126,7 +126,19 @@ def explain(options: argparse.Namespace) -> int:
     if found["reason"] == "verification_token":
         print("  The body, which holds the token for you to read:")
         print(f"  {output.plain(base64.b64decode(found['body']))}")
+        _warn_of_others(found["source"], here.on)
     return 0
+
+
+def _warn_of_others(source: str, on: Operator) -> None:
+    """Of several tokens only one is the provider's."""
+    page = on.perform({"action": "rejected", "source": source, "pending": True, "before": None, "limit": _PAGE})
+    tokens = [each["id"] for each in page["rejected"] if each["reason"] == "verification_token"]
+    if len(tokens) > 1:
+        print(f"  Warning: {len(tokens)} requests brought a token, and anybody can send one. The provider's form takes")
+        print("  only its own; put no other into the secret. These are all:")
+        for id in tokens:
+            print(f"    postern explain {id}")
 
 
 def reverify(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from chalicelib import http
-from chalicelib.config import SHIPPED_SOURCES, VERIFY_TOKEN
+from chalicelib.config import AWAITED_UNTIL, SHIPPED_SOURCES, VERIFY_TOKEN
 from chalicelib.deliveries import Delivery, Greeting, Headers
 from chalicelib.errors import (
     InvalidPayload,
@@ -38,12 +38,15 @@ class Pipe:
     """An inbox that knows one secret for every source, unless it is told that there is none."""
 
     secrets: bool = True
+    awaited: str = ""
     messages: list[str] = field(default_factory=list)
 
     def inbox(self) -> Inbox:
         return Inbox(SOURCES, self.secrets_of, self, self, may_keep=lambda source, verified: True)
 
     def secrets_of(self, name: str) -> list[str]:
+        if self.awaited and name.endswith(AWAITED_UNTIL):
+            return [self.awaited]
         if not self.secrets:
             raise SecretUnavailable("secret_missing")
         return ["tok-1"] if name.endswith(VERIFY_TOKEN) else [SECRET]
@@ -232,14 +235,23 @@ def test_xero_gets_an_empty_200_for_the_good_and_401_for_the_bad(pipe: Pipe) -> 
 # A secret that comes with the handshake
 
 
-def test_notions_token_is_taken_while_there_is_no_secret_and_never_after(pipe: Pipe) -> None:
-    """An attacker may send one as well: it changes nothing, and with a secret there it is refused."""
+def test_notions_token_is_taken_while_it_is_awaited_and_there_is_no_secret(pipe: Pipe) -> None:
+    """An attacker may send one as well: at any other time it is refused, and fills nothing."""
     body = b'{"verification_token": "secret_x"}'
     pipe.secrets = False
+    pipe.awaited = "2026-11-23T13:30:00+01:00"
     delivery = Delivery("notion", Headers([]), body, NOW)
     assert accept(delivery, pipe.inbox()) == Greeting(200, kept_as="verification_token")
     pipe.secrets = True
-    with pytest.raises(InvalidSignature):
+    with pytest.raises(InvalidSignature, match="already_verified"):
+        accept(delivery, pipe.inbox())
+    pipe.secrets = False
+    for over in ("", "2026-11-23T12:59:59+01:00"):
+        pipe.awaited = over
+        with pytest.raises(InvalidSignature, match="not_awaited"):
+            accept(delivery, pipe.inbox())
+    pipe.awaited = "tomorrow"
+    with pytest.raises(SecretUnavailable, match="secret_malformed"):
         accept(delivery, pipe.inbox())
 
 
@@ -260,7 +272,7 @@ def test_an_order_that_quotes_woocommerces_ping_is_an_order(pipe: Pipe) -> None:
 
 
 def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
-    pipe.secrets = False
+    pipe.secrets, pipe.awaited = False, "2026-11-24"
     inbox = replace(pipe.inbox(), may_keep=lambda source, verified: False)
     with pytest.raises(QueueUnavailable):
         accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
@@ -268,7 +280,7 @@ def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
 
 def test_forgeries_take_no_share_from_notions_token(pipe: Pipe) -> None:
     """Ten of a stranger's would fill what a source may keep, and the true one would be sent away."""
-    pipe.secrets = False
+    pipe.secrets, pipe.awaited = False, "2026-11-24"
     asked: list[str] = []
     inbox = replace(pipe.inbox(), may_keep=lambda share, verified: not asked.append(share))  # type: ignore[func-returns-value]
     accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
