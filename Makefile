@@ -71,6 +71,7 @@ check: $(STAMP) ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive app.py chalicelib cli deployment devstack bench
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
 	$(BIN)/python -m cli.catalogue --check docs/providers.md
 
@@ -100,12 +101,15 @@ $(STAMP): requirements.txt requirements-dev.txt requirements-libraries.txt
 	@chmod +x $(BIN)/postern
 	@touch $@
 
+LOCK = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+  --custom-compile-command "make lock"
+
 .PHONY: lock
-lock: $(STAMP) ## Compile requirements-dev.in to requirements-dev.txt
+lock: $(STAMP) ## Compile requirements.in and requirements-dev.in to what is installed
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet uv
-	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header \
-	  --annotation-style line requirements-dev.in -o requirements-dev.txt
+	$(LOCK) --generate-hashes --no-annotate requirements.in -o requirements.txt
+	$(LOCK) --annotation-style line requirements-dev.in -o requirements-dev.txt
 
 .PHONY: clean
 clean: ## Remove the virtual environment and all local data

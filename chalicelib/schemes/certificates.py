@@ -183,7 +183,7 @@ class Sns(_Public):
             raise InvalidSignature("certificate_url")
         if not isinstance(given, str):
             raise InvalidSignature("signature_missing")
-        algorithm = hashes.SHA1() if version == "1" else hashes.SHA256()  # noqa: S303 -- SNS's version 1
+        algorithm = hashes.SHA1() if version == "1" else hashes.SHA256()  # nosec B303  # noqa: S303 -- SNS's version 1
         signature = decode(given, "base64")
         of_topic = [(position, each, text) for position, each in enumerate(known) if each.name == topic]
         position = _checked(of_topic, url, signature, algorithm, delivery.received_at, fetch)

@@ -35,5 +35,15 @@ def test_every_target_that_contributing_names_is_one_of_make() -> None:
     assert set(re.findall(r"make ([a-z-]+)", CONTRIBUTING)) <= set(targets)
 
 
+def test_what_is_deployed_is_pinned_with_the_hashes_of_its_files() -> None:
+    def pins(file: str) -> set[str]:
+        names = re.findall(r"^(\w\S*==\S+)", (PROJECT / file).read_text("utf-8"), re.M)
+        return {name.lower().replace("_", "-") for name in names}
+
+    assert pins("requirements.txt") == pins("requirements.in") <= pins("requirements-dev.txt")
+    for requirement in re.split(r"^(?=\w)", (PROJECT / "requirements.txt").read_text("utf-8"), flags=re.M)[1:]:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement.splitlines()[0]
+
+
 def test_the_licence_is_apache_2() -> None:
     assert "Apache License\n                           Version 2.0" in (PROJECT / "LICENSE").read_text("utf-8")
