@@ -231,7 +231,8 @@ class EventTransaction:
 
     def stored(self, id: UUID) -> Stored | None:
         """Locks it."""
-        rows = self._session.run("lock_stored_event", {"id": id})
+        # Twice: a day that got its partition while the first waited has taken the row there.
+        rows = self._session.run("lock_stored_event", {"id": id}) or self._session.run("lock_stored_event", {"id": id})
         return stored_event(rows[0]) if rows else None
 
     def settle(self, replay: Replay, state: str, tries: int, error: str | None) -> None:

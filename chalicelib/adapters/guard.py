@@ -74,6 +74,7 @@ class _Meaning:
     ends_transaction: bool = False
     changes_settings: bool = False
     sets_all_constraints: bool = False
+    quotes_values: bool = False  # none of them stands within a string, say, which its own quotes would end
 
 
 @lru_cache(maxsize=500)
@@ -82,7 +83,15 @@ def _meaning(statements: str) -> _Meaning:
         ends_transaction(statements),
         changes_settings(statements),
         _ALL_CONSTRAINTS.search(statements) is not None,
+        _without_opaque(statements).count("%") == statements.count("%"),
     )
+
+
+def _meaning_of(query: object) -> _Meaning:
+    text = query.decode("latin-1") if isinstance(query, bytes) else query
+    if not isinstance(text, str):
+        return _Meaning()
+    return _meaning(text) if len(text) <= _REMEMBERED_CHARACTERS else _meaning.__wrapped__(text)
 
 
 def _is_data(values: Any) -> bool:
@@ -138,12 +147,9 @@ class HandlerCursor(psycopg2.extensions.cursor):
     def _check(self, query: str | bytes | Composable, values: Any = None) -> _Meaning:
         if isinstance(query, Composable):
             query = query.as_string(self)
-        if values is not None and not _is_data(values):
-            query = self.mogrify(query, values)
-        text = query.decode("latin-1") if isinstance(query, bytes) else query
-        if not isinstance(text, str):
-            return _Meaning()
-        meaning = _meaning(text) if len(text) <= _REMEMBERED_CHARACTERS else _meaning.__wrapped__(text)
+        meaning = _meaning_of(query)
+        if values is not None and not (meaning.quotes_values and _is_data(values)):
+            meaning = _meaning_of(self.mogrify(query, values))
         if meaning.ends_transaction:
             raise TransactionControlForbidden(_SENTENCE)
         if meaning.changes_settings and isinstance(self.connection, GuardedConnection):

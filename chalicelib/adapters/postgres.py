@@ -42,6 +42,7 @@ _LINK: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
     "application_name": "postern",
+    "client_encoding": "UTF8",  # whatever the role's or the database's is: COPY sends that
 }
 
 # SQLSTATEs (appendix A of PostgreSQL's manual). Bad data is a fact about the values, and will come again.
@@ -175,6 +176,9 @@ class Session:
                 lines.write(b"\n")
             lines.seek(0)
             cursor.copy_expert(queries()[query], lines, size=_COPY_BYTES)
+            written = cursor.rowcount
+        if written != len(rows):
+            raise StatementFailed(f"Of {len(rows)} rows {written} were written: a trigger keeps rows away.")
 
     def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         with translated_errors(self._connection), self._connection.cursor() as cursor:
@@ -203,7 +207,8 @@ class Session:
         if self._status != TRANSACTION_STATUS_INTRANS:
             raise TransactionEnded(_ENDED)
         self.execute(
-            f"RELEASE SAVEPOINT {name}; RESET ROLE; SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; "
+            f"RELEASE SAVEPOINT {name}; RESET ROLE; RESET client_encoding; RESET synchronous_commit; "
+            f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; "
             "DELETE FROM postern.seals WHERE id = pg_current_xact_id()"
         )
 

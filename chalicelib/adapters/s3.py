@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from chalicelib.adapters import aws
+from chalicelib.config import LONGEST_FETCH_SECONDS
 from chalicelib.errors import BodyUnavailable, QueueUnavailable
+
+_READ_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,20 @@ class S3Bodies:
             aws.s3().put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def get(self, key: str) -> bytes:
-        """Raises BodyUnavailable."""
+        """Within LONGEST_FETCH_SECONDS and what it takes to read one part. Raises BodyUnavailable."""
+        from urllib3.exceptions import HTTPError
+
+        until = time.monotonic() + LONGEST_FETCH_SECONDS
+        body = bytearray()
         with aws.failing_as(BodyUnavailable):
-            return aws.s3().get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            stream = aws.s3().get_object(Bucket=self.bucket, Key=key)["Body"]
+            try:
+                while part := stream.read(_READ_BYTES):
+                    body += part
+                    if time.monotonic() > until:
+                        raise BodyUnavailable("it comes too slowly")
+            except (OSError, HTTPError) as exc:  # what botocore lets through: a connection that ends within TLS
+                raise BodyUnavailable(type(exc).__name__) from exc
+            finally:
+                stream.close()
+        return bytes(body)

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from chalicelib import payloads
 from chalicelib.deliveries import Event
-from chalicelib.envelope import Accepted
-from chalicelib.errors import HandlerFailed
+from chalicelib.envelope import Accepted, Replay
+from chalicelib.errors import HandlerFailed, InvalidPayload, PayloadTooLarge
 from chalicelib.handling import Handler
 from chalicelib.processing.failures import Failure, failure_of
 from chalicelib.processing.limits import Clock, time_limit
@@ -47,12 +47,13 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True)
 class Unread:
-    """Bytes that are not at hand: at most how many, and how to get them.
+    """Bytes that are not at hand: at most how many, how long they may be in coming, and how to get them.
 
     `read` answers with the event's body, and the whole delivery's where the event brings that; raises BodyUnavailable.
     """
 
     size: int
+    seconds: float
     read: Callable[[], tuple[bytes, bytes | None]]
 
 
@@ -77,7 +78,14 @@ class Work:
 
     @property
     def size(self) -> int:
-        return self.unread.size if self.unread else len(self.body) + len(self.event.delivery_body or b"")
+        """In memory: of what is compressed, what it holds."""
+        if self.unread:
+            return self.unread.size
+        try:
+            inside = len(payloads.content_of(self.body, self.event.headers))
+        except (InvalidPayload, PayloadTooLarge):
+            inside = 0  # it is not read either
+        return max(inside, len(self.body)) + len(self.event.delivery_body or b"")
 
     def read(self) -> Work:
         """With its bytes at hand. Raises BodyUnavailable."""
@@ -218,9 +226,9 @@ class Runner:
         """How many seconds it may take."""
         return handler.timeout or self.timeout_seconds
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, event: Accepted | Replay) -> float:
         """How many seconds its handlers may take in all."""
-        return sum(map(self.limit, self.handlers_of(work)))
+        return sum(self.limit(handler) for handler in self.handlers if handler.takes(event.source, event.type))
 
 
 @dataclass

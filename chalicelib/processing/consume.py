@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Protocol
 
-from chalicelib.config import LARGEST_BODY_BYTES
+from chalicelib.config import LARGEST_BODY_BYTES, LONGEST_FETCH_SECONDS
 from chalicelib.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.errors import (
     ConfigurationError,
@@ -217,8 +217,8 @@ class Consumer:
         many: if there is not, they are unpacked once more when their turn comes.
         """
         work = Work(event, event.body or b"", message.attempts_before, message.receives)
-        in_bucket = event.body_key or event.delivery_body_key
-        if not in_bucket and work.size <= room:
+        fetches = sum(key is not None for key in (event.body_key, event.delivery_body_key))
+        if not fetches and work.size <= room:
             return work
 
         def read() -> tuple[bytes, bytes | None]:
@@ -229,8 +229,9 @@ class Consumer:
             whole = self.bodies.get(found.delivery_body_key) if found.delivery_body_key else found.delivery_body
             return body, whole
 
-        size = LARGEST_BODY_BYTES if in_bucket else work.size
-        return replace(work, body=b"", event=replace(event, body=None, delivery_body=None), unread=Unread(size, read))
+        size = LARGEST_BODY_BYTES if fetches else work.size
+        unread = Unread(size, fetches * LONGEST_FETCH_SECONDS, read)
+        return replace(work, body=b"", event=replace(event, body=None, delivery_body=None), unread=unread)
 
     # Settling
 

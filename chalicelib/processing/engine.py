@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -24,6 +24,7 @@ from math import inf
 from typing import Any, Protocol
 from uuid import UUID
 
+from chalicelib.envelope import Replay
 from chalicelib.errors import (
     BodyUnavailable,
     DatabaseUnavailable,
@@ -42,8 +43,8 @@ from chalicelib.processing.turns import Asked, Job, Key, Transaction, Turn, clos
 # Partitions are made and dropped a few at a time, and each may come between.
 _MAX_PARTITION_CHANGES = 10
 
-# Of the bodies in one transaction: parsed, and written as text, they take a multiple of it.
-_MAX_GROUP_BYTES = 8_000_000
+# Of the bodies in one transaction: parsed, and written as text, they take up to forty times as much.
+_MAX_GROUP_BYTES = 4_000_000
 
 _NO_TIME = "no time left in this invocation"
 
@@ -115,12 +116,11 @@ class Processor:
             suspects = self._suspects(live)
             trusted = [work for work in live if work.event.id not in suspects]
             for unread, cause in self._together(trusted, clock, outcomes):
-                for work in self._read([unread], outcomes):
+                for work in self._read([unread], clock, outcomes):
                     outcomes[work.event.id] = self._alone(work, clock, cause)
-            for unread in live:
-                if unread.event.id in suspects:
-                    for work in self._read([unread], outcomes):
-                        outcomes[work.event.id] = self._watched(work, clock)
+            for unread in _near_first(work for work in live if work.event.id in suspects):
+                for work in self._read([unread], clock, outcomes):
+                    outcomes[work.event.id] = self._watched(work, clock)
             for message in asked:
                 try_alone = self._watched if message.receives > 1 else self._alone
                 outcomes[key_of(message)] = try_alone(message, clock)
@@ -138,15 +138,13 @@ class Processor:
         with what came of it where they have been.
         """
         alone: list[tuple[Work, BaseException | None]] = []
-        at_hand = [work for work in works if work.unread is None]
-        # What has to be fetched may be long in coming.
-        groups = deque(_by_size(at_hand) + _by_size([work for work in works if work.unread is not None]))
+        groups = deque(_by_size(_near_first(works)))
         while groups:
             group = groups.popleft()
             if not clock.has_any:
                 outcomes |= {work.event.id: Outcome(Kind.RETRY, reason=_NO_TIME) for work in group}
                 continue
-            group = self._read(group, outcomes)
+            group = self._read(group, clock, outcomes)
             if not group:
                 continue
             try:
@@ -171,10 +169,14 @@ class Processor:
                     groups.appendleft(group[begun:])
         return alone
 
-    def _read(self, works: Sequence[Work], outcomes: dict[Key, Outcome]) -> list[Work]:
+    def _read(self, works: Sequence[Work], clock: Clock, outcomes: dict[Key, Outcome]) -> list[Work]:
         """Those whose bytes are at hand now; the others get their outcome."""
         read: list[Work] = []
         for work in works:
+            enough = work.unread is None or work.body or clock.left() >= work.unread.seconds or clock.is_whole
+            if not enough:
+                outcomes[work.event.id] = Outcome(Kind.RETRY, reason=_NO_TIME)
+                continue
             try:
                 read.append(work.read())
             except BodyUnavailable as exc:
@@ -320,12 +322,21 @@ class Processor:
                 refused = exc
         self._prove_presence(refused)
         self._close(message)
-        if isinstance(refused, StatementFailed) and refused.passing:
+        if isinstance(refused, StatementFailed) and refused.passing and self.policy.is_patient_with(message.receives):
             return Outcome(Kind.RETRY, reason=_said(refused))  # its row is locked; it fails again another time
         outcome = charged_by_receives(message.receives, _said(refused), self.policy)
         if isinstance(message, Asked) and outcome.kind is Kind.DEAD:
+            self._give_up(message.replay, message.receives, outcome.reason)
             return Outcome(Kind.REPLAY_FAILED, message.receives, outcome.reason)
         return outcome
+
+    def _give_up(self, replay: Replay, tries: int, reason: str) -> None:
+        """Settles its part in the replay, without a word in the event's own row, which takes none. Raises Outage."""
+        try:
+            with self.store.transaction() as tx:
+                tx.settle(replay, "failed", tries, reason)
+        except (DatabaseUnavailable, StatementFailed) as exc:
+            self._prove_presence(exc)
 
     def _prove_presence(self, exc: Exception) -> None:
         """Raises Outage where the database does not answer, or takes no writes from anybody."""
@@ -348,7 +359,7 @@ class Processor:
 
     def _watched(self, message: Job, clock: Clock) -> Outcome:
         """In a process of its own, for no longer than its handlers may take. Raises Outage."""
-        needed = self.runner.seconds(message) if isinstance(message, Work) else self.runner.timeout_seconds
+        needed = self.runner.seconds(message.event if isinstance(message, Work) else message.replay)
         if not clock.has_any or (clock.left() < needed and not clock.is_whole):
             return Outcome(Kind.RETRY, reason=_NO_TIME)
         if self.isolate is None:
@@ -398,14 +409,21 @@ class Processor:
 def _by_size(works: Sequence[Work]) -> list[list[Work]]:
     """In groups whose bodies are not too large together; what is too large is a group of its own."""
     groups: list[list[Work]] = []
-    size = 0
+    room = 0
     for work in works:
-        if not groups or size + work.size > _MAX_GROUP_BYTES:
+        size = work.size
+        near = groups and (groups[-1][-1].unread is None) == (work.unread is None)
+        if not near or size > room:
             groups.append([])
-            size = 0
+            room = _MAX_GROUP_BYTES
         groups[-1].append(work)
-        size += work.size
+        room -= size
     return groups
+
+
+def _near_first(works: Iterable[Work]) -> list[Work]:
+    """What has to be fetched may be long in coming."""
+    return sorted(works, key=lambda work: work.unread is not None)
 
 
 def _without_frames(cause: BaseException) -> BaseException:

@@ -52,13 +52,14 @@ def time_limit(
     expired: list[bool] = []
     ended: list[bool] = []
     started = time.monotonic()
+    rest, interval = 0.0, 0.0
     before = signal.signal(signal.SIGALRM, expire)
-    rest, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_AFTER_SECONDS)
-    if interrupt is not None:
-        _alarm.set(seconds, interrupt)
     try:
         # Two of them, for the signal may come in the first one as well.
         try:
+            rest, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_AFTER_SECONDS)
+            if interrupt is not None:
+                _alarm.set(seconds, interrupt)
             yield
             if expired:  # and caught
                 raise HandlerTimeout(seconds, cut_short=cut_short)

@@ -21,7 +21,7 @@ from chalicelib.errors import ConfigurationError, DatabaseUnavailable, Statement
 from chalicelib.processing.settling import Kind
 from devstack.aws import EmulatedAws
 from devstack.postgres import Server
-from tests.integration.world import World, effect, numbered
+from tests.integration.world import World, effect, numbered, work
 
 
 def backend(database: Database) -> int:
@@ -120,6 +120,27 @@ def test_a_database_that_takes_nobodys_writes_is_away_and_blames_no_event(
         assert {(o.kind, o.attempts, o.reason.partition(":")[0]) for o in outcomes.values()} == {
             (Kind.RETRY, 0, "database")
         }
+
+
+def test_texts_are_stored_as_they_came_whatever_the_databases_client_encoding_is(world: World) -> None:
+    setting = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET client_encoding = latin1', current_database()); END $$"
+    world.query(setting)
+    world.processor(effect).process([work("k", '{"n": 1, "name": "Zoë"}'.encode(), type="bœuf")])
+    with (
+        contextlib.closing(psycopg2.connect(world.url, client_encoding="UTF8")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SELECT payload ->> 'name', type FROM postern.events")
+        assert cursor.fetchall() == [("Zoë", "bœuf")]
+
+
+def test_a_row_that_a_trigger_keeps_away_is_no_event_that_was_processed(world: World) -> None:
+    world.query("CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+    world.query("CREATE TRIGGER away BEFORE INSERT ON postern.events FOR EACH ROW EXECUTE FUNCTION away()")
+    item = work()
+    outcome = world.processor(effect).process([item])[item.event.id]
+    assert (outcome.kind, world.effects()) == (Kind.RETRY, 0)
+    assert world.query("SELECT count(*) FROM postern.dedup_keys") == [(0,)]
 
 
 def test_no_message_quotes_a_row(world: World) -> None:

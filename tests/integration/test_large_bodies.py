@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -42,7 +43,7 @@ class Shelf:
                 raise BodyUnavailable(self.gone[number])
             return body, None
 
-        return replace(work(), body=b"", unread=Unread(size, read))
+        return replace(work(), body=b"", unread=Unread(size, 8.0, read))
 
     def handle(self, event: Event, db: Any) -> None:
         self.said.append(f"handle {event.payload['n']}")
@@ -58,8 +59,35 @@ def test_each_is_read_when_its_turn_comes(world: World) -> None:
 
 def test_small_ones_share_a_transaction(world: World) -> None:
     shelf = Shelf()
-    world.processor(shelf.handle).process([shelf.holds(1, 3_000_000), shelf.holds(2, 3_000_000)])
+    world.processor(shelf.handle).process([shelf.holds(1, 2_000_000), shelf.holds(2, 2_000_000)])
     assert shelf.said == ["read 1", "read 2", "handle 1", "handle 2"]
+
+
+def test_what_is_compressed_counts_as_what_it_holds(world: World) -> None:
+    packed = gzip.compress(b'{"words": "' + b"w" * 3_000_000 + b'"}')
+    item = work(body=packed, headers={"content-type": "application/json", "content-encoding": "gzip"})
+    assert (len(packed) < 10_000, item.size > 3_000_000) == (True, True)
+
+
+@pytest.mark.parametrize("receives", [1, 2])
+def test_a_bucket_that_does_not_answer_takes_no_more_time_than_there_is(world: World, receives: int) -> None:
+    """Nor does what lies there go before what is at hand, whether it came before or not."""
+    left = 30.0
+
+    def slow() -> tuple[bytes, bytes | None]:
+        nonlocal left
+        left -= 8
+        raise BodyUnavailable("ConnectTimeoutError")
+
+    far = [replace(work(), body=b"", receives=receives, unread=Unread(LARGE, 8.0, slow)) for _ in range(9)]
+    near = replace(work(), receives=receives)
+    outcomes = world.processor(effect).process([*far, near], lambda: left)
+    assert outcomes[near.event.id].kind is Kind.PROCESSED
+    assert left > 0
+    assert {outcomes[item.event.id].reason for item in far} == {
+        "body: ConnectTimeoutError",
+        "no time left in this invocation",
+    }
 
 
 def test_what_is_at_hand_does_not_wait_for_what_has_to_be_fetched(world: World) -> None:

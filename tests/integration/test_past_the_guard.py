@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,9 +11,10 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 
+from chalicelib.adapters.event_store import EventTransaction
 from chalicelib.deliveries import Event
 from chalicelib.processing.settling import Kind
-from tests.integration.world import World, effect, numbered
+from tests.integration.world import World, effect, numbered, work
 
 OWN_CURSOR = psycopg2.extensions.cursor
 
@@ -62,6 +64,44 @@ def test_an_event_that_is_reported_as_done_is_in_the_database(world: World) -> N
     done = {str(id) for id, outcome in outcomes.items() if outcome.kind is not Kind.RETRY}
     stored = {row[0] for row in world.query("SELECT id::text FROM postern.events")}
     assert done <= stored
+
+
+def test_a_value_that_a_handler_has_put_into_quotes_ends_no_transaction(world: World) -> None:
+    """psycopg2 quotes it once more, so that its own quotes end those, and what is in it is read as SQL."""
+    world.query("CREATE TABLE notes (note text)")
+
+    def careless(event: Event, db: Any) -> None:
+        db.execute("INSERT INTO notes VALUES ('%s')", (event.payload["note"],))
+
+    note = "); ROLLBACK; INSERT INTO notes VALUES (1); --"
+    world.processor(careless).process([work(body=json.dumps({"note": note}).encode())])
+    assert world.query("SELECT note FROM notes") == []
+    [(error,)] = world.query("SELECT error FROM postern.events")
+    assert error.startswith("TransactionControlForbidden")
+
+
+def test_what_a_handler_sets_for_speed_does_not_hold_for_the_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that is not on disk may be lost, and its message is deleted by then."""
+    seen: list[Any] = []
+    advance = EventTransaction.advance
+
+    def spied(self: EventTransaction, versions: Any) -> None:
+        seen.extend(self._session.execute("SHOW synchronous_commit"))
+        advance(self, versions)
+
+    def hasty(event: Event, db: Any) -> None:
+        db.execute("SET LOCAL synchronous_commit = off")
+        db.execute("SET LOCAL client_encoding = latin1")
+
+    world.query(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$"
+    )
+    monkeypatch.setattr(EventTransaction, "advance", spied)
+    world.processor(hasty).process([work(body='{"n": 1, "name": "Zoë"}'.encode())])
+    assert seen == [{"synchronous_commit": "on"}]
+    assert world.query("SELECT payload ->> 'name' FROM postern.events") == [("Zoë",)]
 
 
 def test_settings_that_a_handler_changes_do_not_outlive_its_event(world: World) -> None:

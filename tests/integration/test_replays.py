@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg2
 import pytest
 
+from chalicelib.adapters.children import in_child
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.replay_store import ReplayStore
 from chalicelib.adapters.reports import Reports
 from chalicelib.adapters.s3 import S3Bodies
 from chalicelib.adapters.sqs import SqsQueue
 from chalicelib.deliveries import Event
-from chalicelib.envelope import to_message
+from chalicelib.envelope import Replay, to_message
 from chalicelib.errors import QueueUnavailable, UnknownAction
-from chalicelib.handling import PermanentError
+from chalicelib.handling import Handler, PermanentError
 from chalicelib.operate import Operator
 from chalicelib.operations import issues, replays, stored
 from chalicelib.operations.dead_letters import DeadLetters
 from chalicelib.processing.attempts import Work
 from chalicelib.processing.consume import Consumer
-from chalicelib.processing.turns import Asked
+from chalicelib.processing.settling import Kind
+from chalicelib.processing.turns import Asked, key_of
 from devstack.aws import Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, now, numbered, work
@@ -555,3 +561,70 @@ def test_a_failed_replay_leaves_the_live_attempts_alone(stage: Stage) -> None:
     stage.drain()
     outcomes = [processor.process([replace(item, receives=n)])[item.event.id].kind for n in (2, 3)]
     assert outcomes == ["retry", "dead"]
+
+
+def asked_for(world: World, item: Work, receives: int = 1) -> Asked:
+    """The message of a replay of this event, which is queued."""
+    replay_id = uuid4()
+    world.query(
+        "INSERT INTO postern.replays (id, kind, trigger, filter, rate, total)"
+        " VALUES (%s, 'replay', 'replay', '{}', 1, 1)",
+        str(replay_id),
+    )
+    queued = "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')"
+    world.query(queued, str(replay_id), str(item.event.id))
+    return Asked(Replay(item.event.id, item.event.source, item.event.type, replay_id), receives)
+
+
+def item_states(world: World) -> list[str]:
+    return [state for (state,) in world.query("SELECT state FROM postern.replay_items ORDER BY state")]
+
+
+def test_a_replay_that_comes_again_has_all_the_time_that_its_handlers_may_take(world: World) -> None:
+    item = work()
+    world.processor().process([item])
+
+    def slow(event: Event, db: Any) -> None:
+        time.sleep(0.8)
+        effect(event, db)
+
+    processor = world.processor(handlers=[Handler("shop", "order", slow, timeout=20), Handler("other", "*", slow)])
+    quick = replace(processor.runner, timeout_seconds=0.1)
+    processor = replace(processor, runner=quick, isolate=in_child, margin_seconds=0.3)
+    [outcome] = processor.process([asked_for(world, item, receives=2)]).values()
+    assert (outcome.kind, world.effects()) == (Kind.REPLAYED, 1)
+
+
+def test_a_replay_finds_an_event_whose_day_gets_its_partition_meanwhile(world: World) -> None:
+    item = work()
+    [(id,)] = world.query("SELECT postern.uuid7_floor('2026-01-05 12:00+00')::text")
+    item = replace(item, event=replace(item.event, id=UUID(id)))
+    world.processor().process([item])
+    asked = asked_for(world, item)
+    with closing(psycopg2.connect(world.url)) as maker, ThreadPoolExecutor(1) as pool:
+        with maker.cursor() as cursor:
+            cursor.execute("SELECT postern.make_partition('events', '2026-01-05')")
+        replaying = pool.submit(world.processor(effect).process, [asked])
+        waiting = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        eventually(lambda: world.query(waiting) == [(1,)])
+        maker.commit()
+        [outcome] = replaying.result().values()
+    assert (outcome.kind, world.effects(), item_states(world)) == (Kind.REPLAYED, 1, ["processed"])
+
+
+def test_a_replay_whose_failure_cannot_be_written_ends_all_the_same(world: World) -> None:
+    """Otherwise it would run for ever, and no other of its kind could begin."""
+    item = work()
+    world.processor().process([item])
+    world.query("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
+    world.query("CREATE TRIGGER no BEFORE UPDATE ON postern.events FOR EACH ROW EXECUTE FUNCTION no()")
+    asked = asked_for(world, item)
+    kinds = [
+        world.processor(effect).process([replace(asked, receives=receives)])[key_of(asked)].kind
+        for receives in range(1, POLICY.max_attempts + 1)
+    ]
+    assert kinds == [Kind.RETRY] * (POLICY.max_attempts - 1) + [Kind.REPLAY_FAILED]
+    assert item_states(world) == ["failed"]
