@@ -36,13 +36,15 @@ class Child:
         cwd: Path | None = None,
         user: int | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        listens: bool = False,
     ) -> None:
+        """`listens`: it can be told to go on, by `tell`."""
         self.log = log
         self._stop_signal = stop_signal
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environ),
@@ -63,6 +65,13 @@ class Child:
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
+
+    def tell(self) -> None:
+        """Writes a line to what it listens to. One that has ended hears nothing."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
 
     def stop(self, patience_seconds: float = 10) -> None:
         """Ends it, and by force when it takes too long."""

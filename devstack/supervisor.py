@@ -299,13 +299,16 @@ class Supervisor:
 
     def _maintain(self) -> None:
         """Beside the rest; one that takes longer than the time between two is waited for."""
-        if self._maintenance is not None and self._maintenance.exit_code is None:
-            return
         self._maintained_at = time.monotonic()
         if self._metrics is not None:
             self._metrics.put()
-        log = self._logs / "maintenance.log"
-        self._maintenance = Child(
-            [sys.executable, "-m", "devstack.maintenance"], log=log, environ=self._maintenance_environ, cwd=PROJECT
-        )
-        self._register.write([*(part.child for part in self._watched), self._maintenance])
+        if self._maintenance is None or self._maintenance.exit_code is not None:
+            self._maintenance = Child(
+                [sys.executable, "-m", "devstack.maintenance"],
+                log=self._logs / "maintenance.log",
+                environ=self._maintenance_environ,
+                cwd=PROJECT,
+                listens=True,
+            )
+            self._register.write([*(part.child for part in self._watched), self._maintenance])
+        self._maintenance.tell()
