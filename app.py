@@ -124,6 +124,17 @@ def store(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {"refused": str(exc)}
 
 
+@app.lambda_function(name="reader")
+def reader(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """What of the store function changes nothing, for those who may look and no more."""
+    _begin(context)
+    try:
+        with logs.timed("reader", action=str(event.get("action"))[:40]):
+            return wiring.reader().perform(event)
+    except UnknownAction as exc:
+        return {"refused": str(exc)}
+
+
 @app.middleware("http")
 def answer_in_our_shape(request: Request, get_response: Callable[[Request], Response]) -> Response:
     """Whatever goes wrong, the sender sees our error shape, and no more of us than that."""

@@ -27,6 +27,31 @@ class Action:
     arguments: Schema
 
 
+# The actions that change nothing; the `reader` function performs them as well, for those who may look and no more.
+VIEWS = frozenset(
+    {
+        "body",
+        "drift",
+        "duplicates",
+        "events",
+        "find",
+        "issues",
+        "ledger",
+        "plan_replay",
+        "rejected",
+        "replays",
+        "secrets_used",
+        "shape",
+        "show",
+        "show_delivery",
+        "show_duplicate",
+        "show_issue",
+        "show_rejected",
+        "status",
+        "storage",
+    }
+)
+
 # What is done by the clock: it returns what it did, as fields of maintenance's log line.
 Duty = Callable[[], Mapping[str, Any]]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from chalicelib.adapters.postgres import Database
     from chalicelib.envelope import Rejected
     from chalicelib.ingest import Inbox
-    from chalicelib.operate import Operator
+    from chalicelib.operate import Action, Operator
+    from chalicelib.operations.storage import Upkeep
     from chalicelib.processing.attempts import Runner
     from chalicelib.processing.consume import Consumer
     from chalicelib.processing.engine import Processor
@@ -153,6 +154,50 @@ def runner() -> Runner:
 
 
 @cache
+def reader() -> Operator:
+    """Who looks, and changes nothing: the database refuses it every write."""
+    from chalicelib.adapters.postgres import Database
+    from chalicelib.operate import Operator
+
+    return Operator(actions=_views(Database(database_dsn, read_only=True)), duties={})
+
+
+def _views(database: Database) -> dict[str, Action]:
+    from chalicelib.adapters.ledger import Ledger
+    from chalicelib.adapters.replay_store import ReplayStore
+    from chalicelib.adapters.reports import Reports
+    from chalicelib.adapters.shapes import Shapes
+    from chalicelib.operations import drift, duplicates, issues, ledger, refused, replays, status, storage, stored
+
+    reports, book = Reports(database), Ledger(database)
+    return {
+        **storage.views(_upkeep(database)),
+        **stored.views(reports),
+        **issues.views(reports),
+        **replays.views(ReplayStore(database)),
+        **refused.views(reports),
+        **duplicates.views(reports),
+        **drift.views(Shapes(database)),
+        **ledger.views(book, utc_now),
+        **status.views(book, reports, _sources, utc_now),
+    }
+
+
+def _upkeep(database: Database) -> Upkeep:
+    from chalicelib.adapters.storage import Storage
+    from chalicelib.operations.storage import Retention, Upkeep
+
+    retention = Retention.of(config().retention_days, config().dedup_days, config().unresolved_days)
+    return Upkeep(Storage(database), retention, utc_now, time.monotonic, random)
+
+
+def _sources() -> frozenset[str]:
+    from chalicelib.sources import source_names
+
+    return source_names(config().sources_file)
+
+
+@cache
 def operator() -> Operator:
     from chalicelib.adapters.cloudwatch import CloudWatch
     from chalicelib.adapters.ledger import Ledger
@@ -162,31 +207,14 @@ def operator() -> Operator:
     from chalicelib.adapters.row_changes import RowChanges
     from chalicelib.adapters.shapes import Shapes
     from chalicelib.adapters.sqs import SqsQueue
-    from chalicelib.adapters.storage import Storage
     from chalicelib.operate import Operator
-    from chalicelib.operations import (
-        drift,
-        dry_run,
-        duplicates,
-        issues,
-        ledger,
-        quiet,
-        refused,
-        replays,
-        status,
-        storage,
-        stored,
-    )
+    from chalicelib.operations import drift, dry_run, duplicates, issues, ledger, quiet, refused, replays, storage
     from chalicelib.operations.dead_letters import DeadLetters
-    from chalicelib.sources import source_names
 
     reports = Reports(database())
     replay_store = ReplayStore(database())
     shapes = Shapes(database())
     book = Ledger(database())
-
-    def sources() -> frozenset[str]:
-        return source_names(config().sources_file)
 
     # Asked for when they are needed: a command line may have a database alone.
     def queue() -> SqsQueue:
@@ -199,14 +227,12 @@ def operator() -> Operator:
         urls = [config().need(name) for name in ("queue_url", "dead_letter_queue_url")]
         return [url.rsplit("/", 1)[-1] for url in urls]
 
-    watch = drift.Watch(shapes, sources, utc_now, time.monotonic, logs.line)
+    watch = drift.Watch(shapes, _sources, utc_now, time.monotonic, logs.line)
     bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
-    retention = storage.Retention.of(config().retention_days, config().dedup_days, config().unresolved_days)
-    upkeep = storage.Upkeep(Storage(database()), retention, utc_now, time.monotonic, random)
     return Operator(
         actions={
-            **storage.actions(lambda: migrate(database_dsn()), upkeep),
-            **stored.actions(reports),
+            **_views(database()),
+            **storage.actions(lambda: migrate(database_dsn())),
             **issues.actions(reports),
             **dry_run.actions(replay_store, runner, RowChanges(database_dsn)),
             **replays.actions(replay_store, queue, utc_now),
@@ -215,14 +241,13 @@ def operator() -> Operator:
             **duplicates.actions(reports, queue),
             **drift.actions(shapes, watch),
             **ledger.actions(book, utc_now),
-            **status.actions(book, reports, sources, utc_now),
         },
         duties={
-            **storage.duties(upkeep),
+            **storage.duties(_upkeep(database())),
             **refused.duties(reports),
             **drift.duties(watch),
             **ledger.duties(bookkeeper),
-            **quiet.duties(quiet.Watch(book, sources, utc_now, logs.line)),
+            **quiet.duties(quiet.Watch(book, _sources, utc_now, logs.line)),
         },
     )
 

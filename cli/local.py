@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from chalicelib import wiring
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
 from chalicelib.errors import PosternError
+from chalicelib.operate import VIEWS
 
 if TYPE_CHECKING:
     from deployment.session import Session
@@ -95,16 +96,20 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class StoreFunction:
-    """A deployed stage's database, by the function that is the only way to it."""
+    """A deployed stage's database, by the functions that are the only way to it: what changes nothing by `reader`, if
+    that is known, so that who may look and no more needs no right to the other.
+    """
 
     name: str
+    reader: str | None = None
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from deployment.errors import DeploymentError
         from deployment.store import ask
 
+        function = self.reader if self.reader and request["action"] in VIEWS else self.name
         try:
-            return ask(self._session, self.name, dict(request))
+            return ask(self._session, function, dict(request))
         except DeploymentError as exc:
             raise PosternError(str(exc)) from None
 
@@ -143,7 +148,7 @@ class WholeBodies:
 def operator(run: LocalRun | None = None) -> Operator:
     """On the database of the stage, or the one, that the environment names, or else on the local run's."""
     if name := os.environ.get("STORE_FUNCTION"):
-        return WholeBodies(StoreFunction(name))
+        return WholeBodies(StoreFunction(name, os.environ.get("READER_FUNCTION")))
     named = os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_SECRET_ID")
     if not named:
         _enter(run or LocalRun.find())

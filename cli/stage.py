@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def enter(name: str, *, with_secrets: bool) -> None:
-    """Names the stage's `store` function, and, for commands that need them, its secrets and its queue.
+    """Names the stage's `store` and `reader` functions, and, for commands that need them, its secrets and its queue.
 
     The latter are read from its stack. Raises PosternError with a sentence.
     """
@@ -23,6 +23,7 @@ def enter(name: str, *, with_secrets: bool) -> None:
     try:
         stage = read_stage(name)
         os.environ["STORE_FUNCTION"] = stage.function_name("store")
+        os.environ["READER_FUNCTION"] = stage.function_name("reader")
         if with_secrets:
             outputs = _outputs(Session(), stage.stack, stage.resources_stack)
             os.environ |= {"SOURCES_SECRET_ID": outputs["SourcesSecretArn"], "QUEUE_URL": outputs["QueueUrl"]}

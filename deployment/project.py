@@ -19,6 +19,7 @@ FUNCTIONS = {
     "processor": ("Processor", "-processor"),
     "maintenance": ("Maintenance", "-maintenance"),
     "store": ("Store", "-store"),
+    "reader": ("Reader", "-reader"),
 }
 
 # A stage is part of the names of functions, alarms and log groups.

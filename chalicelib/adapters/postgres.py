@@ -68,10 +68,14 @@ _ENDED = "The handler ended its event's transaction."
 
 
 class Database:
-    """A connection to one database. `dsn(True)` asks for credentials afresh instead of the ones it gave before."""
+    """A connection to one database. `dsn(True)` asks for credentials afresh instead of the ones it gave before.
 
-    def __init__(self, dsn: Callable[[bool], str]) -> None:
+    With `read_only` the database refuses every write.
+    """
+
+    def __init__(self, dsn: Callable[[bool], str], *, read_only: bool = False) -> None:
         self._dsn = dsn
+        self._read_only = read_only
         self._connection: GuardedConnection | None = None
         self._parents: GuardedConnection | None = None  # kept, for its end would end the parent's session
 
@@ -118,7 +122,7 @@ class Database:
             except psycopg2.Error:
                 self.close()
         if self._connection is None:
-            self._connection = open_connection(self._dsn)
+            self._connection = open_connection(self._dsn, read_only=self._read_only)
         return self._connection
 
     def _abandon(self, connection: GuardedConnection) -> None:
@@ -132,16 +136,16 @@ class Database:
             self._connection = None
 
 
-def open_connection(dsn: Callable[[bool], str]) -> GuardedConnection:
-    """`dsn` as Database takes it. Raises DatabaseUnavailable."""
+def open_connection(dsn: Callable[[bool], str], *, read_only: bool = False) -> GuardedConnection:
+    """As Database takes these. Raises DatabaseUnavailable."""
     try:
-        return _open(dsn(False))
+        return _open(dsn(False), read_only)
     except psycopg2.Error as exc:
         if not _is_login_failure(exc):
             raise DatabaseUnavailable(_first_line(exc)) from exc
     # The password may have been rotated since it was fetched.
     try:
-        return _open(dsn(True))
+        return _open(dsn(True), read_only)
     except psycopg2.Error as exc:
         raise DatabaseUnavailable(_first_line(exc)) from exc
 
@@ -315,10 +319,11 @@ def _field(value: str | bytes | int | float | datetime | UUID | None) -> str:
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _open(dsn: str) -> GuardedConnection:
+def _open(dsn: str, read_only: bool) -> GuardedConnection:
     connection: GuardedConnection = psycopg2.connect(dsn, connection_factory=GuardedConnection, **_LINK)
     try:
         psycopg2.extras.register_uuid(conn_or_curs=connection)
+        connection.readonly = read_only
         _settle(connection)
     except BaseException:
         connection.close()

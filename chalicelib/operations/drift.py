@@ -131,6 +131,17 @@ class Watch:
         )
 
 
+def views(store: Shapes) -> dict[str, Action]:
+    def listing(state: str | None, **filters: Any) -> Mapping[str, Any]:
+        return {"drift": store.drift(open=None if state is None else state == "open", **filters)}
+
+    def shape(source: str, type: str) -> Mapping[str, Any]:
+        found = store.shape(source, type)
+        return {"shape": found and _described(found)}
+
+    return {"drift": Action(listing, _Filters()), "shape": Action(shape, _Kind())}
+
+
 def actions(store: Shapes, watch: Watch) -> dict[str, Action]:
     # Whoever asks sees what was found, so that nothing is logged; and it is for now, not for the next hour.
     asked = replace(watch, log=lambda *_, **__: None)
@@ -138,22 +149,10 @@ def actions(store: Shapes, watch: Watch) -> dict[str, Action]:
     def look() -> Mapping[str, Any]:
         return asked.look(timedelta(0))
 
-    def listing(state: str | None, **filters: Any) -> Mapping[str, Any]:
-        return {"drift": store.drift(open=None if state is None else state == "open", **filters)}
-
     def accept(**which: Any) -> Mapping[str, Any]:
         return {"accepted": store.accept_drift(**which)}
 
-    def shape(source: str, type: str) -> Mapping[str, Any]:
-        found = store.shape(source, type)
-        return {"shape": found and _described(found)}
-
-    return {
-        "drift": Action(listing, _Filters()),
-        "look_for_drift": Action(look, Schema()),
-        "accept_drift": Action(accept, _Which()),
-        "shape": Action(shape, _Kind()),
-    }
+    return {"look_for_drift": Action(look, Schema()), "accept_drift": Action(accept, _Which())}
 
 
 def duties(watch: Watch) -> dict[str, Duty]:

@@ -31,11 +31,22 @@ class Queue(Protocol):
     def send(self, message: str, *, group: str, trace: str | None = None) -> None: ...
 
 
-def actions(duplicates: Duplicates, queue: Callable[[], Queue]) -> dict[str, Action]:
+def views(duplicates: Duplicates) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         found = duplicates.duplicate(id)
         return {"duplicate": None if found is None else {**found, "body": None}}
 
+    def find(key: str) -> Mapping[str, Any]:
+        return duplicates.known_by(key, _MOST_FOUND)
+
+    return {
+        "duplicates": Action(duplicates.duplicates, _Filters()),
+        "show_duplicate": Action(show, _Id()),
+        "find": Action(find, _Key()),
+    }
+
+
+def actions(duplicates: Duplicates, queue: Callable[[], Queue]) -> dict[str, Action]:
     def accept(id: UUID) -> Mapping[str, Any]:
         """Puts it on the queue as an event of its own. A second time changes nothing: its id is the event's."""
         found = duplicates.duplicate(id)
@@ -49,15 +60,7 @@ def actions(duplicates: Duplicates, queue: Callable[[], Queue]) -> dict[str, Act
         queue().send(message, group=found["source"])
         return {"accepted": True, "event_id": id}
 
-    def find(key: str) -> Mapping[str, Any]:
-        return duplicates.known_by(key, _MOST_FOUND)
-
-    return {
-        "duplicates": Action(duplicates.duplicates, _Filters()),
-        "show_duplicate": Action(show, _Id()),
-        "accept_duplicate": Action(accept, _Id()),
-        "find": Action(find, _Key()),
-    }
+    return {"accept_duplicate": Action(accept, _Id())}
 
 
 def _as_event(found: Mapping[str, Any]) -> Accepted:

@@ -19,22 +19,22 @@ class Issues(Protocol):
     def set_issue(self, id: str, state: str) -> bool: ...
 
 
-def actions(issues: Issues) -> dict[str, Action]:
+def views(issues: Issues) -> dict[str, Action]:
     def listing(state: str | None, limit: int) -> Mapping[str, Any]:
         return {"issues": issues.issues(state=state, limit=limit)}
 
     def show(id: str) -> Mapping[str, Any]:
         return {"issue": _known(issues, id)}
 
+    return {"issues": Action(listing, _Listing()), "show_issue": Action(show, _Id())}
+
+
+def actions(issues: Issues) -> dict[str, Action]:
     def set_state(id: str, state: str) -> Mapping[str, Any]:
         issues.set_issue(_known(issues, id)["id"], state)
         return {"issue": _known(issues, id)}
 
-    return {
-        "issues": Action(listing, _Listing()),
-        "show_issue": Action(show, _Id()),
-        "set_issue": Action(set_state, _State()),
-    }
+    return {"set_issue": Action(set_state, _State())}
 
 
 def _known(issues: Issues, id: str) -> dict[str, Any]:

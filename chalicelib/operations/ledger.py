@@ -125,7 +125,7 @@ class Bookkeeper:
         return max(0, held - self.book.unfinished(oldest))
 
 
-def actions(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
+def views(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
     def ledger(since: datetime | None, source: str | None) -> Mapping[str, Any]:
         since = since or now() - timedelta(days=1)
         progress = book.progress()
@@ -139,12 +139,16 @@ def actions(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
             "minutes": book.unbalanced(since=since, source=source, limit=_MOST_MINUTES),
         }
 
+    return {"ledger": Action(ledger, _Span())}
+
+
+def actions(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
     def write_off(since: datetime | None, source: str | None, note: str) -> Mapping[str, Any]:
         until = now() - _GRACE
         since = since or until - _REACH
         return {"written_off": book.write_off(since=since, until=until, source=source, note=note)}
 
-    return {"ledger": Action(ledger, _Span()), "write_off": Action(write_off, _WriteOff())}
+    return {"write_off": Action(write_off, _WriteOff())}
 
 
 def duties(bookkeeper: Bookkeeper) -> dict[str, Duty]:

@@ -25,18 +25,18 @@ class Rejections(Protocol):
     def drop_rejected(self, *, days: int, most: int, bytes: int) -> int: ...
 
 
-def actions(rejections: Rejections) -> dict[str, Action]:
+def views(rejections: Rejections) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         return {"rejected": rejections.rejected_delivery(id)}
 
+    return {"rejected": Action(rejections.rejected, _Filters()), "show_rejected": Action(show, _Id())}
+
+
+def actions(rejections: Rejections) -> dict[str, Action]:
     def resolve(id: UUID, event_id: UUID, note: str | None) -> Mapping[str, Any]:
         return {"resolved": rejections.resolve_rejected(id, event_id, note)}
 
-    return {
-        "rejected": Action(rejections.rejected, _Filters()),
-        "show_rejected": Action(show, _Id()),
-        "resolve_rejected": Action(resolve, _Resolution()),
-    }
+    return {"resolve_rejected": Action(resolve, _Resolution())}
 
 
 def duties(rejections: Rejections) -> dict[str, Duty]:

@@ -62,11 +62,21 @@ class Queue(Protocol):
     def waiting(self) -> int: ...
 
 
-def actions(replays: Replays, queue: Callable[[], Queue], now: Callable[[], datetime]) -> dict[str, Action]:
+def views(replays: Replays) -> dict[str, Action]:
     def plan(**filters: Any) -> Mapping[str, Any]:
         found = replays.plan(filters, _SAMPLE)
         return {"count": sum(found["by_status"].values()), **found}
 
+    def listing(limit: int) -> Mapping[str, Any]:
+        return {"replays": replays.replays(limit=limit)}
+
+    return {
+        "plan_replay": Action(plan, EventFilters()),
+        "replays": Action(listing, _Limit()),
+    }
+
+
+def actions(replays: Replays, queue: Callable[[], Queue], now: Callable[[], datetime]) -> dict[str, Action]:
     def start(rate: int, most: int, **filters: Any) -> Mapping[str, Any]:
         asked = {name: value for name, value in filters.items() if value is not None}
         trigger = Trigger.REPLAY if set(asked) == {"ids"} else Trigger.BULK
@@ -90,19 +100,14 @@ def actions(replays: Replays, queue: Callable[[], Queue], now: Callable[[], date
     def show(id: UUID) -> Mapping[str, Any]:
         return _known(replays, id)
 
-    def listing(limit: int) -> Mapping[str, Any]:
-        return {"replays": replays.replays(limit=limit)}
-
     def cancel(id: UUID) -> Mapping[str, Any]:
         cancelled = replays.cancel(id)
         return {**_known(replays, id), "cancelled": cancelled}
 
     return {
-        "plan_replay": Action(plan, EventFilters()),
         "start_replay": Action(start, _Start()),
         "advance_replay": Action(advance, _Id()),
-        "replays": Action(listing, _Limit()),
-        "show_replay": Action(show, _Id()),
+        "show_replay": Action(show, _Id()),  # which may be what finds that it has ended
         "cancel_replay": Action(cancel, _Id()),
     }
 

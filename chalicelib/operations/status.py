@@ -29,7 +29,7 @@ class Attention(Protocol):
     def identity_of_late(self) -> dict[str, Any]: ...
 
 
-def actions(
+def views(
     facts: Facts, others: Attention, sources: Callable[[], Iterable[str]], now: Callable[[], datetime]
 ) -> dict[str, Action]:
     def status() -> Mapping[str, Any]:

@@ -253,11 +253,15 @@ class Upkeep:
         return self.now() - timedelta(days=QUEUES_KEEP_DAYS)
 
 
-def actions(migrate: Callable[[], list[str]], upkeep: Upkeep) -> dict[str, Action]:
+def views(upkeep: Upkeep) -> dict[str, Action]:
+    return {"storage": Action(upkeep.report, Schema())}
+
+
+def actions(migrate: Callable[[], list[str]]) -> dict[str, Action]:
     def run() -> Mapping[str, Any]:
         return {"applied": migrate()}
 
-    return {"migrate": Action(run, Schema()), "storage": Action(upkeep.report, Schema())}
+    return {"migrate": Action(run, Schema())}
 
 
 def duties(upkeep: Upkeep) -> dict[str, Duty]:

@@ -32,7 +32,7 @@ class Events(Protocol):
     def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
 
 
-def actions(events: Events) -> dict[str, Action]:
+def views(events: Events) -> dict[str, Action]:
     def listing(
         before: UUID | None, after: UUID | None, attempts: int | None, error: str | None, limit: int, **filters: Any
     ) -> Mapping[str, Any]:

@@ -115,6 +115,14 @@ def _probe_store(installation: Installation, patience_seconds: float) -> None:
     _until(lambda: attempts_of(replayed) > before, "the event is not replayed", installation, began, patience_seconds)
 
 
+def _probe_reader(installation: Installation, patience_seconds: float) -> None:
+    """Somebody looks, and is refused what is not looking."""
+    for action, refused in (("events", False), ("status", False), ("start_replay", True), ("migrate", True)):
+        answer = installation.invoke(f"{installation.name}-reader", {"action": action})
+        if answer["failed"] or ("refused" in answer["result"]) is not refused:
+            raise Unacceptable(f"reader: {action}: {answer['result']}")
+
+
 def _probe_maintenance(installation: Installation, patience_seconds: float) -> None:
     """After the others: it counts what has been stored."""
     answer = installation.invoke(f"{installation.name}-maintenance", _MAINTENANCE)
@@ -126,6 +134,7 @@ _PROBES: dict[str, Callable[[Installation, float], None]] = {
     "api_handler": _probe_api_handler,
     "processor": _probe_processor,
     "store": _probe_store,
+    "reader": _probe_reader,
     "maintenance": _probe_maintenance,
 }
 FUNCTIONS = tuple(_PROBES)

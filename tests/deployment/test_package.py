@@ -100,7 +100,7 @@ def test_every_function_logs_to_a_group_of_the_stack(translated: dict[str, Any])
     assert sorted(group for group in groups if group.startswith("/aws/lambda/")) == sorted(
         f"/aws/lambda/{function}" for function in functions
     )
-    assert len(functions) == 4
+    assert len(functions) == 5
     assert all("RetentionInDays" in group for group in of_type(translated, "AWS::Logs::LogGroup").values())
 
 
@@ -128,7 +128,7 @@ def allowed(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_function_has_a_role_of_its_own(translated: dict[str, Any]) -> None:
     roles = [f["Role"]["Fn::GetAtt"][0] for f in of_type(translated, "AWS::Lambda::Function").values()]
-    assert len(set(roles)) == 4
+    assert len(set(roles)) == 5
     for name in roles:
         role = translated["Resources"][name]["Properties"]
         assert not role.get("ManagedPolicyArns")
@@ -137,7 +137,7 @@ def test_every_function_has_a_role_of_its_own(translated: dict[str, Any]) -> Non
 
 def test_the_database_is_reached_from_the_subnets_and_the_api_function_is_outside(translated: dict[str, Any]) -> None:
     inside = {name for name, f in of_type(translated, "AWS::Lambda::Function").items() if "VpcConfig" in f}
-    assert inside == {"Processor", "Maintenance", "Store"}
+    assert inside == {"Processor", "Maintenance", "Store", "Reader"}
 
 
 def test_everything_is_encrypted_at_rest_and_queues_and_buckets_take_tls_only(translated: dict[str, Any]) -> None:

@@ -60,7 +60,8 @@ class Clockwork:
         return [(fields["kind"], fields["path"], fields["id"]) for _, fields in self.lines[before:]]
 
     def perform(self, action: str, **arguments: Any) -> Any:
-        return Operator(drift.actions(self.shapes, self.watch()), {}).perform({"action": action, **arguments})
+        actions = drift.views(self.shapes) | drift.actions(self.shapes, self.watch())
+        return Operator(actions, {}).perform({"action": action, **arguments})
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def operator(world: World, pipe: Pipe) -> Operator:
 
     reports = Reports(world.database())
     book = Ledger(world.database())
-    return Operator({**duplicates.actions(reports, Queue), **ledger.actions(book, now)}, {})
+    return Operator({**duplicates.views(reports), **duplicates.actions(reports, Queue), **ledger.views(book, now)}, {})
 
 
 def postern(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:

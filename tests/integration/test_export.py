@@ -76,7 +76,7 @@ def postern(world: World, tmp_path: Path) -> Postern:
 @pytest.fixture
 def shown(world: World) -> Callable[[str], dict[str, Any]]:
     """An event as the `show` action gives it."""
-    operator = Operator(stored.actions(Reports(world.database())), {})
+    operator = Operator(stored.views(Reports(world.database())), {})
     return lambda id: dict(operator.perform({"action": "show", "id": id})["event"])
 
 

@@ -83,7 +83,8 @@ class Books:
         return [name for name, _ in self.lines]
 
     def ask(self, action: str, **arguments: Any) -> dict[str, Any]:
-        return Operator(ledger.actions(self.book, lambda: self.now), {}).perform({"action": action, **arguments})
+        actions = ledger.views(self.book, lambda: self.now) | ledger.actions(self.book, lambda: self.now)
+        return Operator(actions, {}).perform({"action": action, **arguments})
 
     def totals(self) -> list[tuple[Any, ...]]:
         return self.world.query(

@@ -59,7 +59,7 @@ class Ear:
         self.lines.append((name, {**fields, **(metrics or {})}))
 
     def status(self) -> dict[str, Any]:
-        actions = status.actions(self.book, Reports(self.world.database()), lambda: self.sources, lambda: self.now)
+        actions = status.views(self.book, Reports(self.world.database()), lambda: self.sources, lambda: self.now)
         return Operator(actions, {}).perform({"action": "status"})
 
 

@@ -354,7 +354,8 @@ def test_half_a_stage_is_never_mixed_with_another_ones_half(
 def store_function(world: World) -> Iterator[str]:
     """Where Lambda's API is, with the store function of the stage; it is the only one who has the database."""
     reports = Reports(world.database())
-    operator = Operator(stored.actions(reports) | refused.actions(reports), refused.duties(reports))
+    actions = stored.views(reports) | refused.views(reports) | refused.actions(reports)
+    operator = Operator(actions, refused.duties(reports))
 
     class Invoke(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

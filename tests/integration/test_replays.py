@@ -60,8 +60,10 @@ class Stage:
 
         return Operator(
             {
-                **stored.actions(reports),
+                **stored.views(reports),
+                **issues.views(reports),
                 **issues.actions(reports),
+                **replays.views(store),
                 **replays.actions(store, queue, now),
                 **DeadLetters(queue, letters, reports, store, now).actions(),
             },
@@ -372,7 +374,7 @@ def test_live_events_come_before_a_replays(stage: Stage) -> None:
             raise AssertionError("it must not be sent")
 
     store = ReplayStore(stage.world.database())
-    operator = Operator(replays.actions(store, Busy, now), {})
+    operator = Operator(replays.views(store) | replays.actions(store, Busy, now), {})
     id = operator.perform({"action": "start_replay", "source": "shop"})["replay"]["id"]
     answer = operator.perform({"action": "advance_replay", "id": id})
     assert (answer["held"], answer["replay"]["states"]) == ("live events come first", {"waiting": 1})

@@ -53,10 +53,10 @@ MAY = {
     ("s3:PutObject", "${LargeBodies.Arn}/*"): {"api_handler"},
     ("s3:GetObject", "${LargeBodies.Arn}/*"): {"processor"},
     ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
-    ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {"processor", "maintenance", "store"},
+    ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {"processor", "maintenance", "store", "reader"},
     ("cloudwatch:GetMetricStatistics", "*"): {"maintenance"},
     ("cloudwatch:ListMetrics", "*"): {"maintenance"},
-    ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {"processor", "maintenance", "store"},
+    ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {"processor", "maintenance", "store", "reader"},
 }
 
 
