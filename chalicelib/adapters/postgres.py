@@ -323,7 +323,8 @@ def _open(dsn: str, read_only: bool) -> GuardedConnection:
     connection: GuardedConnection = psycopg2.connect(dsn, connection_factory=GuardedConnection, **_LINK)
     try:
         psycopg2.extras.register_uuid(conn_or_curs=connection)
-        connection.readonly = read_only
+        if read_only:
+            connection.readonly = True  # where it is not, the database's own default holds
         _settle(connection)
     except BaseException:
         connection.close()
