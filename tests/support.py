@@ -1,10 +1,15 @@
-"""What the tests share: waiting for a condition, and never for a time."""
+"""What the tests share: waiting for a condition, and never for a time; and asking a database."""
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import psycopg2
+import psycopg2.extensions
 
 _Value = TypeVar("_Value")
 
@@ -19,3 +24,55 @@ def eventually(check: Callable[[], _Value], *, timeout: float = 20.0, every: flo
         if time.monotonic() > deadline:
             raise AssertionError(f"Not within {timeout:.0f} s; the last value was {value!r}.")
         time.sleep(every)
+
+
+class _Kept(threading.local):
+    """This thread's connection. A forked process has its parent's, which is not to be touched."""
+
+    process = 0
+    url = ""
+    connection: psycopg2.extensions.connection | None = None
+
+
+_kept = _Kept()
+
+
+def ask(url: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Runs this and commits; its rows, if it has any."""
+    return _asked(url, sql, values)[1]
+
+
+def ask_by_name(url: str, sql: str, *values: Any) -> list[dict[str, Any]]:
+    """As `ask`, each row by its columns' names."""
+    names, rows = _asked(url, sql, values)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _asked(url: str, sql: str, values: tuple[Any, ...]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows.
+
+    On a connection that is kept from one question to the next: to make one, and to learn of a day's partitions, costs
+    the server more than nearly everything that is asked of it.
+    """
+    is_kept = _kept.process == os.getpid() and _kept.url == url and _kept.connection is not None
+    if not is_kept:
+        if _kept.process == os.getpid() and _kept.connection is not None:
+            _kept.connection.close()
+        _kept.connection = psycopg2.connect(url)
+        _kept.connection.autocommit = True
+        _kept.process, _kept.url = os.getpid(), url
+    connection = _kept.connection
+    assert connection is not None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            if cursor.description is None:
+                return [], []
+            return [column.name for column in cursor.description], cursor.fetchall()
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):
+        if not connection.closed:
+            raise
+        _kept.connection = None
+        if not is_kept:
+            raise
+        return _asked(url, sql, values)  # its server, or its database, is another since

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg2
 import pytest
 
 from devstack.processes import free_port
 from devstack.settings import PROJECT
-from tests.support import eventually
+from tests.support import ask, eventually
 
 # Its port is taken seconds after it was chosen. Nobody else chooses from these, and no two test processes the same.
 _PORTS = count(12_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
@@ -77,10 +76,7 @@ class Run:
             return answer.status, json.loads(answer.read())
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        connection = psycopg2.connect(self.facts["database_url"])
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            cursor.execute(sql, values)
-            return cursor.fetchall()
+        return ask(self.facts["database_url"], sql, *values)
 
     def postern(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -14,14 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-import psycopg2.extras
-
 from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
 from chalicelib.sources import load_sources
 from cli.samples import default_type, sample
 from tests.deployment.cloud import Cloud
-from tests.support import eventually
+from tests.support import ask, ask_by_name, eventually
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,11 @@ class Installation:
         return fetch(f"{self.address}webhooks/{source}{query}", made.body, made.headers, self.cloud.trust())
 
     def rows(self, ids: list[str]) -> list[dict[str, Any]]:
-        with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:
-            cursor = connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
-            cursor.execute("SELECT * FROM postern.events WHERE id = ANY(%s::uuid[]) ORDER BY id", (ids,))
-            return [dict(row) for row in cursor.fetchall()]
+        events = "SELECT * FROM postern.events WHERE id = ANY(%s::uuid[]) ORDER BY id"
+        return ask_by_name(self.database_url, events, ids)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:
-            cursor = connection.cursor()
-            cursor.execute(sql, values)
-            return cursor.fetchall() if cursor.description else []
+        return ask(self.database_url, sql, *values)
 
     def row_of(self, id: str, timeout: float = 30) -> dict[str, Any]:
         return self.processed([id], timeout)[0]
@@ -94,11 +86,8 @@ class Installation:
 
     def orders(self, ids: list[str]) -> int:
         """How often the handler for orders took one of these."""
-        with contextlib.closing(psycopg2.connect(self.database_url)) as connection, connection:
-            cursor = connection.cursor()
-            cursor.execute("SELECT count(*) FROM public.orders WHERE event_id = ANY(%s::uuid[])", (ids,))
-            (count,) = cursor.fetchone()
-            return int(count)
+        [(count,)] = self.query("SELECT count(*) FROM public.orders WHERE event_id = ANY(%s::uuid[])", ids)
+        return int(count)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

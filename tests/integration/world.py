@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-
-import psycopg2
 
 from chalicelib.adapters.event_store import EventStore
 from chalicelib.adapters.postgres import Database
@@ -20,6 +17,7 @@ from chalicelib.handling import Handler
 from chalicelib.processing.attempts import Runner, Work
 from chalicelib.processing.engine import Processor
 from chalicelib.processing.settling import RetryPolicy
+from tests.support import ask
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2)
 
@@ -83,11 +81,7 @@ class World:
         return Processor(EventStore(database or self.database()), Runner(handlers, POLICY, now, 10))
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with contextlib.closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, values or None)
-            rows = cursor.fetchall() if cursor.description else []
-            connection.commit()
-            return rows
+        return ask(self.url, sql, *values)
 
     def rows(self) -> list[tuple[str, int]]:
         """Status and attempts of every event, in order of its `n`."""
