@@ -20,6 +20,7 @@ import pytest
 
 from devstack.processes import free_port
 from devstack.settings import PROJECT
+from tests import commands
 from tests.support import ask, eventually
 
 # Its port is taken seconds after it was chosen. Nobody else chooses from these, and no two test processes the same.
@@ -79,6 +80,8 @@ class Run:
         return ask(self.facts["database_url"], sql, *values)
 
     def postern(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        if self.project == PROJECT:
+            return commands.postern(*arguments, environ=self.environ)
         return subprocess.run(
             [sys.executable, "-m", "cli", *arguments],
             cwd=self.project,

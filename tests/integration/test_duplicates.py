@@ -8,7 +8,6 @@ import hmac
 import json
 import os
 import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from chalicelib.errors import UnknownAction
 from chalicelib.operate import Operator
 from chalicelib.operations import duplicates, ledger
 from chalicelib.processing.settling import Kind
-from devstack.settings import PROJECT
+from tests import commands
 from tests.integration.pipe import SECRET, Pipe
 from tests.integration.test_from_delivery_to_row import body, rejected
 from tests.integration.world import World, now
@@ -56,10 +55,7 @@ def operator(world: World, pipe: Pipe) -> Operator:
 
 def postern(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "DATABASE_URL": world.url, "COLUMNS": "250"}
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return commands.postern(*arguments, environ=environ)
 
 
 def repeated(pipe: Pipe) -> tuple[str, str]:

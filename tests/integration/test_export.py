@@ -22,6 +22,7 @@ from chalicelib.operate import Operator
 from chalicelib.operations import stored
 from cli import export
 from devstack.settings import PROJECT
+from tests import commands
 from tests.integration.world import World, now, work
 
 Postern = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,14 +62,7 @@ def postern(world: World, tmp_path: Path) -> Postern:
     environ = {**os.environ, "DATABASE_URL": world.url, "POSTERN_STATE_DIR": str(tmp_path / "no local run")}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *arguments],
-            cwd=PROJECT,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return commands.postern(*arguments, environ=environ)
 
     return run
 

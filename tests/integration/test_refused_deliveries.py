@@ -7,8 +7,6 @@ import hashlib
 import hmac
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -28,7 +26,7 @@ from chalicelib.operate import Operator
 from chalicelib.operations import refused, stored
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
-from devstack.settings import PROJECT
+from tests import commands
 from tests.integration.test_observability import Line, invoke
 from tests.integration.world import World, now, work
 
@@ -131,14 +129,7 @@ class Stage:
         return [line["message"] for line in lines if line["message"] != "batch.consumed"]
 
     def postern(self, *arguments: str, code: int = 0, **environ: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", *arguments],
-            cwd=PROJECT,
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = commands.postern(*arguments, environ={**self.environ, **environ})
         self.written += done.stdout + done.stderr
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stdout + done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ from chalicelib.operate import Operator, presentable
 from chalicelib.operations import storage
 from chalicelib.operations.storage import Retention, Upkeep
 from chalicelib.processing.settling import Kind
-from devstack.settings import PROJECT
+from tests import commands
 from tests.integration.world import World, effect, work
 from tests.support import eventually
 
@@ -487,16 +485,7 @@ def test_the_command_prints_tables_for_people_and_json_for_pipes(world: World) -
     environ = {**os.environ, "DATABASE_URL": world.url, "RETENTION_DAYS": "45", "DEDUP_DAYS": "30"}
 
     def postern(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", "storage", *arguments],
-            cwd=PROJECT,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return done.stdout
+        return commands.postern("storage", *arguments, environ=environ, check=True).stdout
 
     report = json.loads(postern("--json"))
     assert report["retention"] == {"retention_days": 45, "dedup_days": 45, "unresolved_days": 365}
