@@ -43,7 +43,7 @@ partial-responses: $(STAMP) ## After `chalice deploy`: retry only the failed eve
 
 # Whole files to each of the processes; what they have in common stays in one (tests/conftest.py).
 IN_PARALLEL = -n $(TEST_PROCESSES) --no-loadscope-reorder
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 
 .PHONY: test
 test: $(STAMP) ## Run every test, before a pull request: make test ARGS="-k ledger"
