@@ -101,13 +101,14 @@ $(STAMP): requirements.txt requirements-dev.txt requirements-libraries.txt
 	@chmod +x $(BIN)/postern
 	@touch $@
 
+UV   = 0.13.9
 LOCK = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
   --custom-compile-command "make lock"
 
 .PHONY: lock
-lock: $(STAMP) ## Compile requirements.in and requirements-dev.in to what is installed
+lock: ## Compile requirements.in and requirements-dev.in to what is installed
 	$(PYTHON) -m venv $(VENV)/lock
-	$(VENV)/lock/bin/pip install --quiet uv
+	$(VENV)/lock/bin/pip install --quiet uv==$(UV)
 	$(LOCK) --generate-hashes --no-annotate requirements.in -o requirements.txt
 	$(LOCK) --annotation-style line requirements-dev.in -o requirements-dev.txt
 

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from chalicelib.config import AWAITED_UNTIL, VERIFY_TOKEN
@@ -209,10 +209,10 @@ def _pending(asked: Asked) -> Greeting:
         raise InvalidSignature("already_verified")
     awaited = _secrets(asked, AWAITED_UNTIL)
     try:
-        until = [datetime.fromisoformat(each).astimezone(UTC) for each in awaited]
-    except ValueError:
+        is_awaited = any(asked.delivery.received_at < datetime.fromisoformat(each) for each in awaited)
+    except (ValueError, TypeError):  # no time, or one without a zone
         raise SecretUnavailable("secret_malformed") from None
-    if not any(asked.delivery.received_at < each for each in until):
+    if not is_awaited:
         raise InvalidSignature("not_awaited")
     return Greeting(200, kept_as="verification_token")
 

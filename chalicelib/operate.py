@@ -46,7 +46,6 @@ VIEWS = frozenset(
         "show_delivery",
         "show_duplicate",
         "show_issue",
-        "show_rejected",
         "status",
         "storage",
     }

@@ -56,7 +56,7 @@ class LocalRun:
             queue_url=run["queue_url"],
             dead_letter_queue_url=run["dead_letter_queue_url"],
             aws_endpoint_url=run["aws_endpoint_url"],
-            aws_access_key_id=run["aws_access_key_id"],
+            aws_access_key_id=run.get("aws_access_key_id", ""),
         )
 
     def environ(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Asks the deployed `store` function, the only way to a database in a private network."""
+"""Asks a deployed function, `store` or `reader`: the only way to a database in a private network."""
 
 from __future__ import annotations
 

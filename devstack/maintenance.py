@@ -5,6 +5,7 @@ It stays warm, as a container does; to begin a new one each time takes longer th
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import uuid
@@ -33,8 +34,10 @@ def main() -> None:
             "resources": [],
             "detail": {},
         }
+        faulthandler.dump_traceback_later(_TIMEOUT_SECONDS, exit=True)
         with suppress(PosternError):  # its line says so
             app.maintenance(event, Context(_TIMEOUT_SECONDS, "postern-local-maintenance"))
+        faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

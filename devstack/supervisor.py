@@ -275,7 +275,7 @@ class Supervisor:
 
     def _watch(self, name: str, child: Child, restart: Callable[[], Child]) -> None:
         self._watched.append(_Watched(name, child, restart))
-        self._register.write([part.child for part in self._watched])
+        self._register.write(self._children())
 
     def _restart(self, part: _Watched) -> None:
         now = time.monotonic()
@@ -284,7 +284,7 @@ class Supervisor:
         part.restarts.append(now)
         screen.say(f"{part.name} ended ({screen.exit_reason(part.child.exit_code)}); starting it again.")
         part.child = part.restart()
-        self._register.write([part.child for part in self._watched])
+        self._register.write(self._children())
 
     def _restart_postgres(self) -> Child:
         self._server.start()
@@ -296,6 +296,10 @@ class Supervisor:
         resources = self._make_resources()
         self._aws.put_secrets(resources, read_secrets(self._secrets_file()))
         return self._aws.child
+
+    def _children(self) -> list[Child]:
+        beside = [self._maintenance] if self._maintenance is not None else []
+        return [*(part.child for part in self._watched), *beside]
 
     def _maintain(self) -> None:
         """Beside the rest; one that takes longer than the time between two is waited for."""
@@ -310,5 +314,5 @@ class Supervisor:
                 cwd=PROJECT,
                 listens=True,
             )
-            self._register.write([*(part.child for part in self._watched), self._maintenance])
+            self._register.write(self._children())
         self._maintenance.tell()

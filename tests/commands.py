@@ -30,13 +30,19 @@ _LARGEST_REQUEST_BYTES = 100_000
 def postern(
     *arguments: str, environ: Mapping[str, str], timeout: float = 60.0, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """As subprocess.run has it."""
+    """As subprocess.run has it, and by that where the system has no such sockets."""
+    if sys.platform != "linux":
+        command = [sys.executable, "-m", "cli", *arguments]
+        return subprocess.run(
+            command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=timeout, check=check
+        )
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with client:
             client.settimeout(timeout)
             client.connect(_address())
             request = json.dumps({"arguments": arguments, "environ": dict(environ)}).encode()
+            assert len(request) < _LARGEST_REQUEST_BYTES
             socket.send_fds(client, [request], [out.fileno(), err.fileno()])
             pid = int(client.recv(20))
             try:
@@ -88,8 +94,7 @@ def _serve(address: str) -> None:
     listener.listen(64)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
-    while sys.stdin.fileno() not in (ready := select.select([listener, sys.stdin.fileno()], [], [])[0]):
-        assert ready
+    while sys.stdin.fileno() not in select.select([listener, sys.stdin.fileno()], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()

@@ -73,6 +73,6 @@ def _asked(url: str, sql: str, values: tuple[Any, ...]) -> tuple[list[str], list
         if not connection.closed:
             raise
         _kept.connection = None
-        if not is_kept:
+        if not is_kept or not sql.startswith("SELECT"):
             raise
         return _asked(url, sql, values)  # its server, or its database, is another since

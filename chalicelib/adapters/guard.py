@@ -44,6 +44,7 @@ _ENDS_TRANSACTION = re.compile(
 _MAYBE = re.compile(r"commit|end|abort|rollback|prepare", re.IGNORECASE)
 # A setting outlives its statement, and one of the team's own (`app.tenant`) shows in no list of settings.
 _SETS = re.compile(r"(?:^|;)\s*(?:set|reset|discard)\b(?!\s+constraints\b)|\bset_config\b", re.IGNORECASE)
+_OPENS_QUOTE = re.compile(r"['\"$]")  # and does not close it: a value might
 _ALL_CONSTRAINTS = re.compile(r"\bset\s+constraints\s+all\b", re.IGNORECASE)
 _MAYBE_SETS = re.compile(r"\bset\b|set_config|\breset\b|\bdiscard\b", re.IGNORECASE)
 
@@ -83,8 +84,13 @@ def _meaning(statements: str) -> _Meaning:
         ends_transaction(statements),
         changes_settings(statements),
         _ALL_CONSTRAINTS.search(statements) is not None,
-        _without_opaque(statements).count("%") == statements.count("%"),
+        _quotes_values(statements),
     )
+
+
+def _quotes_values(statements: str) -> bool:
+    left = _without_opaque(statements)
+    return left.count("%") == statements.count("%") and not _OPENS_QUOTE.search(left)
 
 
 def _meaning_of(query: object) -> _Meaning:

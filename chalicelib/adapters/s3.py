@@ -9,7 +9,7 @@ from chalicelib.adapters import aws
 from chalicelib.config import LONGEST_FETCH_SECONDS
 from chalicelib.errors import BodyUnavailable, QueueUnavailable
 
-_READ_BYTES = 65_536
+_READ_BYTES = 16_384
 
 
 @dataclass(frozen=True)

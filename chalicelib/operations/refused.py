@@ -26,17 +26,18 @@ class Rejections(Protocol):
 
 
 def views(rejections: Rejections) -> dict[str, Action]:
-    def show(id: UUID) -> Mapping[str, Any]:
-        return {"rejected": rejections.rejected_delivery(id)}
-
-    return {"rejected": Action(rejections.rejected, _Filters()), "show_rejected": Action(show, _Id())}
+    return {"rejected": Action(rejections.rejected, _Filters())}
 
 
 def actions(rejections: Rejections) -> dict[str, Action]:
+    # No view: what was refused may hold what becomes a secret (Notion's token).
+    def show(id: UUID) -> Mapping[str, Any]:
+        return {"rejected": rejections.rejected_delivery(id)}
+
     def resolve(id: UUID, event_id: UUID, note: str | None) -> Mapping[str, Any]:
         return {"resolved": rejections.resolve_rejected(id, event_id, note)}
 
-    return {"resolve_rejected": Action(resolve, _Resolution())}
+    return {"show_rejected": Action(show, _Id()), "resolve_rejected": Action(resolve, _Resolution())}
 
 
 def duties(rejections: Rejections) -> dict[str, Duty]:

@@ -8,6 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -76,7 +77,7 @@ class Work:
     same_body_as: UUID | None = None
     unread: Unread | None = None
 
-    @property
+    @cached_property
     def size(self) -> int:
         """In memory: of what is compressed, what it holds."""
         if self.unread:

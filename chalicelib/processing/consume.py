@@ -159,7 +159,7 @@ class Consumer:
         read: dict[str, Work | Asked] = {}
         refused: dict[str, Rejected] = {}
         receives = {message.id: message.receives for message in messages}
-        held = 0
+        held = held_refused = 0
         for message in messages:
             try:
                 found = from_message(message.text)
@@ -168,9 +168,11 @@ class Consumer:
                 continue
             if isinstance(found, Rejected):
                 refused[message.id] = found
-                if sum(len(each.body) for each in refused.values()) > _MAX_HELD_BYTES:
+                held_refused += len(found.body)
+                if held_refused > _MAX_HELD_BYTES:
                     outcomes |= self._keep(refused, receives)
                     refused.clear()
+                    held_refused = 0
             elif isinstance(found, Replay):
                 read[message.id] = Asked(found, message.receives)
             else:

@@ -140,11 +140,10 @@ class Processor:
         alone: list[tuple[Work, BaseException | None]] = []
         groups = deque(_by_size(_near_first(works)))
         while groups:
-            group = groups.popleft()
+            group = self._read(groups.popleft(), clock, outcomes)
             if not clock.has_any:
                 outcomes |= {work.event.id: Outcome(Kind.RETRY, reason=_NO_TIME) for work in group}
                 continue
-            group = self._read(group, clock, outcomes)
             if not group:
                 continue
             try:
@@ -152,12 +151,12 @@ class Processor:
             except GroupFailed as exc:
                 if isinstance(exc.cause, DatabaseUnavailable):
                     self._prove_presence(exc.cause)
-                if len(group) == 1 and isinstance(exc.cause, HandlerRaised):
-                    # It has been tried alone, and its error holds on to all that the handler had in its hands.
-                    outcomes[group[0].event.id] = self._alone(group[0], clock, exc.cause)
+                if len(group) == 1 and _is_worth_another_try(exc.cause, group[0]):
+                    alone.append((group[0].put_back(), _without_frames(exc.cause)))
                     continue
                 if len(group) == 1:
-                    alone.append((group[0].put_back(), _without_frames(exc.cause)))
+                    # It has been tried alone, and its error holds on to all that the handler had in its hands.
+                    outcomes[group[0].event.id] = self._alone(group[0], clock, exc.cause)
                     continue
                 at = len(group) // 2 if exc.at is None else exc.at
                 if exc.at is not None:
@@ -424,6 +423,13 @@ def _by_size(works: Sequence[Work]) -> list[list[Work]]:
 def _near_first(works: Iterable[Work]) -> list[Work]:
     """What has to be fetched may be long in coming."""
     return sorted(works, key=lambda work: work.unread is not None)
+
+
+def _is_worth_another_try(cause: BaseException, work: Work) -> bool:
+    """Whether `_alone` would run it once more before it charges it."""
+    if isinstance(cause, StatementFailed):
+        return cause.partition_changed or (cause.row_refused and work.payload_fits)
+    return isinstance(cause, DatabaseUnavailable)
 
 
 def _without_frames(cause: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -395,9 +396,14 @@ def test_a_failure_at_the_commit_is_recorded_too(world: World) -> None:
         db.execute("INSERT INTO children VALUES (%s)", (event.payload["n"],))
 
     world.query("INSERT INTO parents VALUES (1)")
-    world.processor(orphan).process(numbered(1, 2))
+    batch = numbered(1, 2)
+    world.processor(orphan).process(batch)
     assert world.rows() == [("processed", 1), ("failed", 1)]
     assert sorted(attempts(world, "outcome", "error_class")) == [("failed", "StatementFailed"), ("processed", None)]
+    # The same in a batch and alone, so that it is one issue.
+    [bad] = [item for item in batch if json.loads(item.body)["n"] == 2]
+    world.processor(orphan).process([replace(bad, receives=2)])
+    assert world.query("SELECT count FROM postern.issues") == [(2,)]
 
 
 def test_two_batches_that_fail_alike_at_once_count_every_failure(world: World) -> None:

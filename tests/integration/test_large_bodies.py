@@ -57,6 +57,24 @@ def test_each_is_read_when_its_turn_comes(world: World) -> None:
     assert world.rows() == [("processed", 1)] * 3
 
 
+def test_nothing_is_begun_when_fetching_has_taken_the_time(world: World) -> None:
+    """Its handlers would be cut short, and the event charged for a slow bucket in the end."""
+    shelf = Shelf()
+    item = shelf.holds(1)
+    assert item.unread is not None
+    left = 60.0
+
+    def slow() -> tuple[bytes, bytes | None]:
+        nonlocal left
+        left = 3.5
+        return item.unread.read()  # type: ignore[union-attr]
+
+    late = replace(item, unread=replace(item.unread, read=slow))
+    outcomes = world.processor(shelf.handle).process([late], lambda: left)
+    assert outcomes[item.event.id].reason == "no time left in this invocation"
+    assert shelf.said == ["read 1"]
+
+
 def test_small_ones_share_a_transaction(world: World) -> None:
     shelf = Shelf()
     world.processor(shelf.handle).process([shelf.holds(1, 2_000_000), shelf.holds(2, 2_000_000)])

@@ -42,7 +42,7 @@ def test_each_view_can_be_had_read_only(world: World, perform: Callable[..., dic
         "find": {"key": batch[0].event.dedup_key},
         "shape": {"source": "shop", "type": "order"},
         "show_issue": {"id": issue["id"]},
-        **{action: {"id": id} for action in ("show", "show_delivery", "show_duplicate", "show_rejected")},
+        **{action: {"id": id} for action in ("show", "show_delivery", "show_duplicate")},
     }
     for action in VIEWS:
         assert perform(action, **arguments.get(action, {})) is not None

@@ -7,7 +7,7 @@ import time
 import psycopg2.extensions
 import pytest
 
-from chalicelib.adapters.guard import GuardedConnection, HandlerCursor, ends_transaction
+from chalicelib.adapters.guard import GuardedConnection, HandlerCursor, _meaning, ends_transaction
 
 
 @pytest.mark.parametrize(
@@ -154,3 +154,21 @@ def test_no_method_that_takes_sql_goes_around_the_check(method: str) -> None:
 @pytest.mark.parametrize("method", ["commit", "rollback", "close", "reset"])
 def test_no_method_that_ends_a_transaction_goes_around_the_connections_guard(method: str) -> None:
     assert getattr(GuardedConnection, method) is not getattr(psycopg2.extensions.connection, method)
+
+
+@pytest.mark.parametrize(
+    ("statement", "holds"),
+    [
+        ("INSERT INTO notes VALUES (%s, 'fixed')", True),
+        ("SELECT %(a)s -- %% of all", False),
+        ("INSERT INTO notes VALUES ('%s')", False),
+        ('SELECT "%s"', False),
+        ("SELECT $$%s$$", False),
+        ("SELECT 'a%s", False),
+        ("SELECT $$%s", False),
+        ("SELECT $x%s$ 1", False),
+        ("SELECT 1 /* %s */", False),
+    ],
+)
+def test_values_are_trusted_only_where_their_own_quotes_hold_them(statement: str, holds: bool) -> None:
+    assert _meaning(statement).quotes_values is holds

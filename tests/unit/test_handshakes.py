@@ -250,9 +250,10 @@ def test_notions_token_is_taken_while_it_is_awaited_and_there_is_no_secret(pipe:
         pipe.awaited = over
         with pytest.raises(InvalidSignature, match="not_awaited"):
             accept(delivery, pipe.inbox())
-    pipe.awaited = "tomorrow"
-    with pytest.raises(SecretUnavailable, match="secret_malformed"):
-        accept(delivery, pipe.inbox())
+    for no_time in ("tomorrow", "2026-11-24T12:00:00"):
+        pipe.awaited = no_time
+        with pytest.raises(SecretUnavailable, match="secret_malformed"):
+            accept(delivery, pipe.inbox())
 
 
 @pytest.mark.parametrize("source", ["notion", "monday", "woocommerce"])
@@ -272,7 +273,7 @@ def test_an_order_that_quotes_woocommerces_ping_is_an_order(pipe: Pipe) -> None:
 
 
 def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
-    pipe.secrets, pipe.awaited = False, "2026-11-24"
+    pipe.secrets, pipe.awaited = False, "2026-11-24T00:00:00Z"
     inbox = replace(pipe.inbox(), may_keep=lambda source, verified: False)
     with pytest.raises(QueueUnavailable):
         accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)
@@ -280,7 +281,7 @@ def test_notions_token_that_cannot_be_kept_comes_again(pipe: Pipe) -> None:
 
 def test_forgeries_take_no_share_from_notions_token(pipe: Pipe) -> None:
     """Ten of a stranger's would fill what a source may keep, and the true one would be sent away."""
-    pipe.secrets, pipe.awaited = False, "2026-11-24"
+    pipe.secrets, pipe.awaited = False, "2026-11-24T00:00:00Z"
     asked: list[str] = []
     inbox = replace(pipe.inbox(), may_keep=lambda share, verified: not asked.append(share))  # type: ignore[func-returns-value]
     accept(Delivery("notion", Headers([]), b'{"verification_token": "x"}', NOW), inbox)

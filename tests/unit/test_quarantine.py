@@ -83,7 +83,7 @@ def inbox(sent: Sent, tmp_path: Path) -> Inbox:
     def secrets_of(source: str) -> list[str]:
         if source == "notion":
             raise SecretUnavailable("secret_missing")
-        return ["2999-01-01"] if source == "notion.awaited_until" else ["s3cret"]
+        return ["2999-01-01T00:00:00Z"] if source == "notion.awaited_until" else ["s3cret"]
 
     cap = RateCap(lambda: 0.0, most=3)
     return Inbox(load_sources(file), secrets_of, sent, sent, may_keep=lambda source, verified: cap.allows(source))

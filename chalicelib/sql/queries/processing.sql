@@ -98,7 +98,7 @@ DELETE FROM postern.open_tries WHERE event_id = ANY (%(ids)s::uuid[])
 COPY postern.events
   (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, duration_ms, headers, payload, body,
    request_id, delivery_id, secret, format, form_field, same_body_as)
-FROM STDIN
+FROM STDIN (ENCODING 'UTF8')
 
 -- name: insert_rejected
 INSERT INTO postern.rejected
