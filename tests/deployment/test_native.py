@@ -61,30 +61,20 @@ def test_it_is_accepted(native: Installation) -> None:
     accept(native)
 
 
-def test_its_mapping_ignores_partial_responses(native: Installation) -> None:
-    """Which is why the next test is one of the safe mode."""
+def test_safe_mode_until_the_mapping_reads_partial_responses_and_after_a_deployment(native: Installation) -> None:
+    """`chalice deploy` may make the mapping anew, without the flag."""
     assert (mapping(native)["FunctionResponseTypes"], partial_responses(native)) == ([], "false")
-
-
-def test_a_batch_with_poisoned_events_in_safe_mode(native: Installation) -> None:
     check_a_batch_of_ten_with_two_poisoned(native)
 
-
-def test_a_batch_with_poisoned_events_with_partial_responses(native: Installation) -> None:
-    done = run(native.cloud, native.project, "partial-responses", "--stage", "dev")
-
-    assert done.returncode == 0, done.stdout + done.stderr
+    switched = run(native.cloud, native.project, "partial-responses", "--stage", "dev")
+    assert switched.returncode == 0, switched.stdout + switched.stderr
     assert (mapping(native)["FunctionResponseTypes"], partial_responses(native)) == (
         ["ReportBatchItemFailures"],
         "true",
     )
     check_a_batch_of_ten_with_two_poisoned(native)
 
-
-def test_another_chalice_deploy_goes_back_to_safe_mode(native: Installation) -> None:
-    """It may have made the mapping anew, without the flag."""
     deployed = chalice_deploy(native.cloud, native.project)
-
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     assert partial_responses(native) == "false"
     check_a_batch_of_ten_with_two_poisoned(native)

@@ -30,11 +30,12 @@ from chalicelib.processing.attempts import Runner
 from chalicelib.processing.consume import BatchIncomplete, Consumer
 from chalicelib.processing.engine import Processor
 from chalicelib.processing.settling import RetryPolicy
-from tests.integration.world import World, effect, now, numbered
+from tests.integration.world import World, effect, now, work
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2, max_uncharged=2)
-TIMEOUT_SECONDS = 0.25
-INVOCATION_SECONDS = 8.0
+TIMEOUT_SECONDS = 0.25  # of the event that fails; on a busy machine its mates need longer
+MATES_TIMEOUT_SECONDS = 10.0
+INVOCATION_SECONDS = 60.0
 MARGIN_SECONDS = 1.8
 FIRST_IS_KILLED_AFTER_SECONDS = 4.0
 MAX_INVOCATIONS = 12
@@ -224,7 +225,6 @@ class Function:
     bad: int
     partial: bool
     forked: bool = False
-    seconds: float = INVOCATION_SECONDS
     receives: dict[str, int] = field(default_factory=dict)
     dead: list[str] = field(default_factory=list)
 
@@ -250,7 +250,7 @@ class Function:
             answer = self._consume(records)
         else:
             # Nobody has to wait for the end of the first one's time, which some never come back from.
-            seconds = self.seconds if max(self.receives.values()) > 1 else FIRST_IS_KILLED_AFTER_SECONDS
+            seconds = INVOCATION_SECONDS if max(self.receives.values()) > 1 else FIRST_IS_KILLED_AFTER_SECONDS
             try:
                 answer = json.loads(in_child(lambda: json.dumps(self._consume(records)).encode(), seconds))
             except FunctionEnded:
@@ -262,7 +262,9 @@ class Function:
     def _consume(self, records: list[dict[str, Any]]) -> dict[str, list[str]]:
         queue, letters = Letters(), Letters()
         database = self.world.database()
-        runner = Runner([Handler("shop", "*", self.handler)], POLICY, now, TIMEOUT_SECONDS)
+        bad = Handler("shop", "bad", self.handler, timeout=TIMEOUT_SECONDS)
+        good = Handler("shop", "good", self.handler, timeout=MATES_TIMEOUT_SECONDS)
+        runner = Runner([bad, good], POLICY, now, MATES_TIMEOUT_SECONDS)
         consumer = Consumer(
             processor=lambda: Processor(EventStore(database), runner, in_child, MARGIN_SECONDS),
             keep=EventStore(database).keep,
@@ -276,7 +278,7 @@ class Function:
             now=now,
             log=lambda name, /, **fields: None,
         )
-        until = time.monotonic() + self.seconds
+        until = time.monotonic() + INVOCATION_SECONDS
         try:
             answer = consumer.consume(records, lambda: until - time.monotonic())
             again = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
@@ -288,7 +290,8 @@ class Function:
 
 
 def drain(function: Function, expected: str) -> None:
-    world, batch = function.world, numbered(*range(10))
+    world = function.world
+    batch = [work(body=b'{"n": %d}' % n, type="bad" if n == function.bad else "good") for n in range(10)]
     world.query("CREATE TABLE strict (n integer UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     world.query(
         "CREATE TABLE watched (n integer);"
@@ -350,4 +353,4 @@ def test_what_ends_the_function_is_singled_out(world: World, way: str, bad: int,
 
 @pytest.mark.parametrize(("bad", "partial"), [(0, True), (5, False), (9, True)])
 def test_c_code_that_never_returns_is_singled_out(world: World, bad: int, partial: bool) -> None:
-    drain(Function(world, never_returns_from_c, bad, partial, forked=True, seconds=15.0), "dead")
+    drain(Function(world, never_returns_from_c, bad, partial, forked=True), "dead")
