@@ -25,15 +25,15 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.migrations import migrate
-from chalicelib.adapters.postgres import Database
-from chalicelib.deliveries import Event, new_event_id
-from chalicelib.envelope import Accepted
-from chalicelib.handling import Handler
-from chalicelib.processing.attempts import Runner, Work
-from chalicelib.processing.engine import Processor
-from chalicelib.processing.settling import RetryPolicy
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.migrations import migrate
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.contract.envelope import Accepted
+from chalicelib.postern.processing.attempts import Runner, Work
+from chalicelib.postern.processing.engine import Processor
+from chalicelib.postern.processing.handling import Handler
+from chalicelib.postern.processing.settling import RetryPolicy
 from devstack.postgres import Server
 
 ROUNDS = 40

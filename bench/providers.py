@@ -20,8 +20,8 @@ _START = """
 import time
 started = time.perf_counter()
 import app
-from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.sources import Sources
+from chalicelib.postern.running.config import SHIPPED_SOURCES
+from chalicelib.postern.receiving.sources import Sources
 imported = time.perf_counter()
 Sources(SHIPPED_SOURCES)["github"]
 done = time.perf_counter()
@@ -55,7 +55,7 @@ def _copy(folder: Path) -> Path:
 
 
 def _leave_one(project: Path) -> None:
-    catalogue = project / "chalicelib" / "providers" / "catalogue.toml"
+    catalogue = project / "chalicelib" / "postern" / "receiving" / "providers" / "catalogue.toml"
     text = catalogue.read_text("utf-8")
     start = text.index("[github]\n")
     catalogue.write_text(text[start : text.index("\n[", start) + 1], "utf-8")

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chalicelib.naming import Place
-from chalicelib.providers import Provider, provider, provider_names
-from chalicelib.schemes import scheme_class
+from chalicelib.postern.receiving.naming import Place
+from chalicelib.postern.receiving.providers import Provider, provider, provider_names
+from chalicelib.postern.receiving.schemes import scheme_class
 from cli.guides import guide
 
 _HEAD = """# Providers
 
-<!-- Written by `make providers` from chalicelib/providers/catalogue.toml and cli/providers; `make check` compares. -->
+<!-- Written by `make providers` from its catalogue and cli/providers; `make check` compares. -->
 
 The {count} kinds of senders that Postern knows. `postern providers NAME` prints what one needs and the steps to set its
 webhook up; [sources](sources.md) says how one is configured, and how any other sender is.

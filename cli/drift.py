@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 from cli import arguments, output
 from cli.arguments import Commands
 from cli.local import operator

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 from uuid import UUID
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 from cli import arguments, output
 from cli.arguments import Commands
 from cli.local import operator

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.errors import InvalidSignature, PosternError
-from chalicelib.sources import Source, load_sources
+from chalicelib.postern.contract.deliveries import Delivery, Headers
+from chalicelib.postern.contract.errors import InvalidSignature, PosternError
+from chalicelib.postern.receiving.sources import Source, load_sources
 from cli import output
 from cli.arguments import Commands, url
 from cli.forwarding import reading, sendable
@@ -109,8 +109,8 @@ def fixture(event: Mapping[str, Any], source: Source | None) -> str:
             "",
             "import pytest",
             "",
-            "from chalicelib import payloads",
-            "from chalicelib.deliveries import Event",
+            "from chalicelib.postern.contract import payloads",
+            "from chalicelib.postern.contract.deliveries import Event",
             "",
             f"HEADERS = {{\n{headers}}}",
             "",
@@ -183,7 +183,7 @@ def _signed_time(event: Mapping[str, Any], source: Source) -> str:
 
 
 def _sources() -> Mapping[str, Source]:
-    from chalicelib import wiring
+    from chalicelib.postern.running import wiring
 
     try:
         return load_sources(LocalRun.find().sources_file)

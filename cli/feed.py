@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 from cli.local import Operator
 
 # Ids are of the time of receipt, and rows are written later, in any order: so far back it looks for older ones, always

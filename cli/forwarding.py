@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.deliveries import REDACTED
-from chalicelib.payloads import Format, format_of
-from chalicelib.sources import Source
+from chalicelib.postern.contract.deliveries import REDACTED
+from chalicelib.postern.contract.payloads import Format, format_of
+from chalicelib.postern.receiving.sources import Source
 
 # Of the connection that brought it (RFC 9110, section 7.6.1), or written anew for every request; and what proxies,
 # API Gateway and Amazon's front added.

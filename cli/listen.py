@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from chalicelib.errors import PosternError
-from chalicelib.sources import load_sources
+from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.receiving.sources import load_sources
 from cli import output
 from cli.arguments import Commands, url
 from cli.feed import Feed

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chalicelib import wiring
-from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
-from chalicelib.errors import PosternError
-from chalicelib.operate import VIEWS
+from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.operating.operator import VIEWS
+from chalicelib.postern.running import wiring
+from chalicelib.postern.running.config import SHIPPED_SOURCES, SIGNING_KEY
 
 if TYPE_CHECKING:
     from deployment.session import Session
@@ -91,7 +91,7 @@ class LocalRun:
 
 class Operator(Protocol):
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """As chalicelib.operate's."""
+        """As operating.operator's."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chalicelib.errors import PosternError
-from chalicelib.http import EVENT_ID
-from chalicelib.providers import provider_names
-from chalicelib.sources import load_sources
-from chalicelib.version import VERSION
+from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.receiving.http import EVENT_ID
+from chalicelib.postern.receiving.providers import provider_names
+from chalicelib.postern.receiving.sources import load_sources
+from chalicelib.postern.running.version import VERSION
 from cli import (
     arguments,
     catalogue,

@@ -16,12 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from chalicelib import naming, wiring
-from chalicelib.adapters.secrets import SourceSecrets
-from chalicelib.adapters.sqs import SqsQueue
-from chalicelib.config import Config
-from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
-from chalicelib.errors import (
+from chalicelib.postern.adapters.secrets import SourceSecrets
+from chalicelib.postern.adapters.sqs import SqsQueue
+from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Greeting, Headers
+from chalicelib.postern.contract.errors import (
     ConfigurationError,
     InvalidSignature,
     PosternError,
@@ -29,13 +27,16 @@ from chalicelib.errors import (
     Refusal,
     SecretUnavailable,
 )
-from chalicelib.explain import Finding, Known, ageless
-from chalicelib.explain import explain as causes_of
-from chalicelib.ingest import Inbox, accept
-from chalicelib.schemes.shared import VerifiedBefore
-from chalicelib.sources import Source, load_sources
+from chalicelib.postern.receiving import naming
+from chalicelib.postern.receiving.ingest import Inbox, accept
+from chalicelib.postern.receiving.schemes.shared import VerifiedBefore
+from chalicelib.postern.receiving.sources import Source, load_sources
+from chalicelib.postern.running import wiring
+from chalicelib.postern.running.config import Config
 from cli import arguments, output
 from cli.arguments import Commands
+from cli.explain import Finding, Known, ageless
+from cli.explain import explain as causes_of
 from cli.local import LocalRun, Operator, operator
 
 # A secret that verified nothing for so long, while another one did, can go.

@@ -12,10 +12,10 @@ from string import Template
 from typing import Any, Literal
 from urllib.parse import quote_plus
 
-from chalicelib.naming import Locator, Place
-from chalicelib.payloads import FORM_TYPE
-from chalicelib.schemes.base import Draft
-from chalicelib.sources import Source
+from chalicelib.postern.contract.payloads import FORM_TYPE
+from chalicelib.postern.receiving.naming import Locator, Place
+from chalicelib.postern.receiving.schemes.base import Draft
+from chalicelib.postern.receiving.sources import Source
 from cli.guides import SampleText, guide
 
 

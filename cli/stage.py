@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 
 if TYPE_CHECKING:
     from deployment.session import Session

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 from uuid import UUID
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 from cli import arguments, duplicates, output
 from cli.arguments import Commands
 from cli.filters import add_filters, filters_of

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from chalicelib.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
-from chalicelib.sources import Source
+from chalicelib.postern.contract.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
+from chalicelib.postern.receiving.sources import Source
 from cli.forwarding import reading, sendable
 from cli.local import LocalRun
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.sources import load_sources
+from chalicelib.postern.receiving.sources import load_sources
 from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.errors import DeploymentError

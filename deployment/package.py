@@ -20,38 +20,6 @@ from deployment.errors import DeploymentError
 from deployment.project import FUNCTIONS, Stage
 from deployment.template import Template
 
-# What of chalicelib/ is Postern's. Everything else is the team's: handlers, sources, and whatever modules it adds.
-POSTERNS_OWN = (
-    "adapters",
-    "config.py",
-    "deliveries.py",
-    "envelope.py",
-    "errors.py",
-    "explain.py",
-    "handling.py",
-    "handshakes.py",
-    "http.py",
-    "identity.py",
-    "ingest.py",
-    "logs.py",
-    "metrics.py",
-    "naming.py",
-    "operate.py",
-    "operations",
-    "payloads.py",
-    "processing",
-    "providers",
-    "quarantine.py",
-    "schemes",
-    "shapes.py",
-    "silence.py",
-    "sources.py",
-    "sql",
-    "tracing.py",
-    "version.py",
-    "wiring.py",
-)
-
 
 @dataclass(frozen=True)
 class Package:
@@ -112,8 +80,7 @@ def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int,
     (site_packages,) = layer.glob("python/lib/python*/site-packages")
     (function / "chalice").rename(site_packages / "chalice")
     (site_packages / "chalicelib").mkdir()
-    for name in POSTERNS_OWN:
-        (function / "chalicelib" / name).rename(site_packages / "chalicelib" / name)
+    (function / "chalicelib" / "postern").rename(site_packages / "chalicelib" / "postern")
     return (
         pack(function, made.function, mounted_at="/var/task"),
         pack(layer, made.layer, mounted_at="/opt"),

@@ -86,7 +86,7 @@ def _disagreements(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-# What an invocation keeps for its own statements (chalicelib.processing.limits), and the second that it begins with.
+# What an invocation keeps for its own statements (processing.limits), and the second that it begins with.
 _KEPT_SECONDS = 4
 
 

@@ -12,7 +12,7 @@ import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 from devstack.worker import Context
 
 _TIMEOUT_SECONDS = 300

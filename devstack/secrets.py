@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import ECAlgorithm
 
-from chalicelib.config import SIGNING_KEY, VERIFY_TOKEN
-from chalicelib.schemes.hmacs import Hmac, StandardWebhooks
-from chalicelib.schemes.shared import Basic, Token
-from chalicelib.sources import Source
+from chalicelib.postern.receiving.schemes.hmacs import Hmac, StandardWebhooks
+from chalicelib.postern.receiving.schemes.shared import Basic, Token
+from chalicelib.postern.receiving.sources import Source
+from chalicelib.postern.running.config import SIGNING_KEY, VERIFY_TOKEN
 from devstack.errors import StartError
 from devstack.processes import write_atomically
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from chalicelib.errors import SecretUnavailable
+from chalicelib.postern.contract.errors import SecretUnavailable
 
 
 @dataclass(frozen=True)

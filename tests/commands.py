@@ -87,7 +87,7 @@ def _serve(address: str) -> None:
     import psycopg2.extras  # noqa: F401
 
     import cli.main
-    from chalicelib.adapters import event_store, reports  # noqa: F401
+    from chalicelib.postern.adapters import event_store, reports  # noqa: F401
 
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(address)

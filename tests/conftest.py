@@ -18,7 +18,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from chalicelib.adapters.migrations import migrate
+from chalicelib.postern.adapters.migrations import migrate
 from devstack.aws import EmulatedAws, Resources
 from devstack.postgres import Server
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.providers import provider
-from chalicelib.schemes import Scheme, scheme_class
-from chalicelib.schemes.base import Draft, Fetch, Proof, Signed, fetch_nothing
-from chalicelib.schemes.hmacs import Hmac
-from chalicelib.schemes.shared import Token
+from chalicelib.postern.contract.deliveries import Delivery, Headers
+from chalicelib.postern.receiving.providers import provider
+from chalicelib.postern.receiving.schemes import Scheme, scheme_class
+from chalicelib.postern.receiving.schemes.base import Draft, Fetch, Proof, Signed, fetch_nothing
+from chalicelib.postern.receiving.schemes.hmacs import Hmac
+from chalicelib.postern.receiving.schemes.shared import Token
 
 URL = "https://hooks.example.com/webhooks/shop"
 

@@ -12,8 +12,8 @@ import uuid
 
 import pytest
 
-from chalicelib.http import EVENT_ID
-from chalicelib.providers import provider
+from chalicelib.postern.receiving.http import EVENT_ID
+from chalicelib.postern.receiving.providers import provider
 from devstack.settings import PROJECT
 from tests.deployment.installation import Installation, fetch
 from tests.support import eventually

@@ -10,7 +10,7 @@ from devstack.settings import PROJECT
 STUCK = """
 import collections
 import itertools
-from chalicelib.processing.limits import time_limit
+from chalicelib.postern.processing.limits import time_limit
 from devstack.worker import Worker
 
 def stuck(event, context):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
-from chalicelib.adapters import aws as aws_adapter
+from chalicelib.postern.adapters import aws as aws_adapter
 from devstack.aws import EmulatedAws
 from tests.integration.world import World
 

@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.envelope import Accepted, from_message
-from chalicelib.errors import QueueUnavailable
-from chalicelib.handling import Handler
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind
-from chalicelib.sources import Sources
+from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
+from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.errors import QueueUnavailable
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.handling import Handler
+from chalicelib.postern.processing.settling import Kind
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.sources import Sources
+from chalicelib.postern.running.config import SHIPPED_SOURCES
 from tests.integration.world import World, effect, now
 
 SECRET = "s3cret"

@@ -17,10 +17,10 @@ import pytest
 from chalice.test import Client
 
 import app as doors
-from chalicelib import wiring
-from chalicelib.adapters.secrets import SourceSecrets
-from chalicelib.envelope import from_message
-from chalicelib.errors import SecretUnavailable
+from chalicelib.postern.adapters.secrets import SourceSecrets
+from chalicelib.postern.contract.envelope import from_message
+from chalicelib.postern.contract.errors import SecretUnavailable
+from chalicelib.postern.running import wiring
 from devstack.aws import EmulatedAws, Resources
 
 SECRETS: dict[str, Any] = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.cloudwatch import CloudWatch
-from chalicelib.errors import MetricsUnavailable
-from chalicelib.metrics import embedded
+from chalicelib.postern.adapters.cloudwatch import CloudWatch
+from chalicelib.postern.contract.errors import MetricsUnavailable
+from chalicelib.postern.running.metrics import embedded
 from devstack.aws import EmulatedAws, Resources
 from devstack.metrics import Metrics
 

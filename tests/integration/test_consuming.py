@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib import handling
-from chalicelib.adapters import aws as aws_clients
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.postgres import Database
-from chalicelib.adapters.s3 import S3Bodies
-from chalicelib.adapters.sqs import SqsQueue
-from chalicelib.deliveries import new_event_id
-from chalicelib.envelope import Accepted, Rejected, to_message
-from chalicelib.errors import ConfigurationError, QueueUnavailable
-from chalicelib.processing.consume import BatchIncomplete, Consumer
-from chalicelib.processing.engine import Processor
+from chalicelib.postern.adapters import aws as aws_clients
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.adapters.s3 import S3Bodies
+from chalicelib.postern.adapters.sqs import SqsQueue
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.envelope import Accepted, Rejected, to_message
+from chalicelib.postern.contract.errors import ConfigurationError, QueueUnavailable
+from chalicelib.postern.processing import handling
+from chalicelib.postern.processing.consume import BatchIncomplete, Consumer
+from chalicelib.postern.processing.engine import Processor
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
@@ -341,7 +341,7 @@ def test_handlers_that_can_be_imported_the_second_time_run_once(
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "first.py").write_text(
-        "from chalicelib.handling import on\n"
+        "from chalicelib.postern.processing.handling import on\n"
         "from tests.integration.world import effect\n"
         "on('shop', 'order')(effect)\n"
         "open('mended').close()\n"

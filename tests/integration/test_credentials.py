@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import pytest
 
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.envelope import Rejected, from_message
-from chalicelib.errors import InvalidSignature
-from chalicelib.ingest import accept
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.contract.deliveries import Delivery, Headers
+from chalicelib.postern.contract.envelope import Rejected, from_message
+from chalicelib.postern.contract.errors import InvalidSignature
+from chalicelib.postern.receiving.ingest import accept
 from devstack.settings import PROJECT
 from tests.integration.pipe import SECRET, Pipe
 from tests.integration.world import World, now

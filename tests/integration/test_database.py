@@ -13,12 +13,12 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from chalicelib import wiring
-from chalicelib.adapters import secrets as secrets_adapter
-from chalicelib.adapters.postgres import Database
-from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters import secrets as secrets_adapter
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
+from chalicelib.postern.processing.settling import Kind
+from chalicelib.postern.running import wiring
+from chalicelib.postern.running.config import SHIPPED_SOURCES
 from devstack.aws import EmulatedAws
 from devstack.postgres import Server
 from tests.integration.world import World, effect, numbered, work
@@ -193,7 +193,7 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_a_killed_server_costs_no_event_an_attempt_and_all_of_them_are_processed_later(own_server: Server) -> None:
-    from chalicelib.adapters.migrations import migrate
+    from chalicelib.postern.adapters.migrations import migrate
 
     migrate(own_server.url)
     world = World(own_server.url, [])

@@ -17,9 +17,9 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
-from chalicelib.adapters.postgres import Database
-from chalicelib.adapters.secrets import database_dsn
-from chalicelib.errors import DatabaseUnavailable
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.adapters.secrets import database_dsn
+from chalicelib.postern.contract.errors import DatabaseUnavailable
 from devstack.aws import EmulatedAws
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make certificates with")

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.adapters.postgres import queries
-from chalicelib.adapters.shapes import KindOfEvents, Shapes
-from chalicelib.deliveries import new_event_id
-from chalicelib.errors import StatementFailed
-from chalicelib.operate import Operator
-from chalicelib.operations import drift
-from chalicelib.operations.drift import Watch
+from chalicelib.postern.adapters.postgres import queries
+from chalicelib.postern.adapters.shapes import KindOfEvents, Shapes
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.errors import StatementFailed
+from chalicelib.postern.operating import drift
+from chalicelib.postern.operating.drift import Watch
+from chalicelib.postern.operating.operator import Operator
 from tests.integration.world import World, now, work
 
 Fields = dict[str, Any]
@@ -256,7 +256,7 @@ def test_a_type_that_comes_no_more_is_forgotten(inbox: Clockwork, world: World) 
 def postern(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., str]]:
-    from chalicelib import wiring
+    from chalicelib.postern.running import wiring
     from cli.main import main
 
     monkeypatch.setenv("DATABASE_URL", world.url)

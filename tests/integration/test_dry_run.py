@@ -10,13 +10,13 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from chalicelib.adapters.replay_store import ReplayStore
-from chalicelib.adapters.row_changes import Outcome, RowChanges
-from chalicelib.deliveries import Event
-from chalicelib.errors import DatabaseUnavailable, UnknownAction
-from chalicelib.handling import Handler, PermanentError
-from chalicelib.operate import Operator
-from chalicelib.operations import dry_run
+from chalicelib.postern.adapters.replay_store import ReplayStore
+from chalicelib.postern.adapters.row_changes import Outcome, RowChanges
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.errors import DatabaseUnavailable, UnknownAction
+from chalicelib.postern.operating import dry_run
+from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.processing.handling import Handler, PermanentError
 from cli.dry_run import change_line
 from tests.integration.world import World, effect, numbered, work
 from tests.support import eventually

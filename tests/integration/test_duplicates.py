@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.ledger import Ledger
-from chalicelib.adapters.reports import Reports
-from chalicelib.errors import UnknownAction
-from chalicelib.operate import Operator
-from chalicelib.operations import duplicates, ledger
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.ledger import Ledger
+from chalicelib.postern.adapters.reports import Reports
+from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.operating import duplicates, ledger
+from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.processing.settling import Kind
 from tests import commands
 from tests.integration.pipe import SECRET, Pipe
 from tests.integration.test_from_delivery_to_row import body, rejected

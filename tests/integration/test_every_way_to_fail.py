@@ -20,16 +20,16 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from chalicelib.adapters.children import in_child
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.deliveries import Event
-from chalicelib.envelope import to_message
-from chalicelib.errors import FunctionEnded
-from chalicelib.handling import Handler, PermanentError
-from chalicelib.processing.attempts import Runner
-from chalicelib.processing.consume import BatchIncomplete, Consumer
-from chalicelib.processing.engine import Processor
-from chalicelib.processing.settling import RetryPolicy
+from chalicelib.postern.adapters.children import in_child
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.envelope import to_message
+from chalicelib.postern.contract.errors import FunctionEnded
+from chalicelib.postern.processing.attempts import Runner
+from chalicelib.postern.processing.consume import BatchIncomplete, Consumer
+from chalicelib.postern.processing.engine import Processor
+from chalicelib.postern.processing.handling import Handler, PermanentError
+from chalicelib.postern.processing.settling import RetryPolicy
 from tests.integration.world import World, effect, now, work
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2, max_uncharged=2)

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from _pytest.fixtures import FixtureFunctionDefinition
 
-from chalicelib.adapters.reports import Reports
-from chalicelib.deliveries import new_event_id
-from chalicelib.operate import Operator
-from chalicelib.operations import stored
+from chalicelib.postern.adapters.reports import Reports
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.operating import stored
+from chalicelib.postern.operating.operator import Operator
 from cli import export
 from devstack.settings import PROJECT
 from tests import commands

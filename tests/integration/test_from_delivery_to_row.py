@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib import naming
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.reports import Reports
-from chalicelib.deliveries import Delivery, Greeting, Headers, new_event_id
-from chalicelib.envelope import Rejected
-from chalicelib.errors import InvalidPayload, InvalidSignature, QueueUnavailable
-from chalicelib.ingest import accept
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.reports import Reports
+from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, new_event_id
+from chalicelib.postern.contract.envelope import Rejected
+from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, QueueUnavailable
+from chalicelib.postern.processing.settling import Kind
+from chalicelib.postern.receiving import naming
+from chalicelib.postern.receiving.ingest import accept
 from tests.integration.pipe import SECRET, Pipe
 from tests.integration.world import World, now
 

@@ -16,11 +16,11 @@ import psycopg2
 import pytest
 from marshmallow import Schema, fields
 
-from chalicelib import handling
-from chalicelib.deliveries import Event
-from chalicelib.handling import Handler, PermanentError, on
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind, Outcome
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.processing import handling
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.handling import Handler, PermanentError, on
+from chalicelib.postern.processing.settling import Kind, Outcome
 from tests.integration.world import World, effect, numbered, work
 from tests.support import eventually
 

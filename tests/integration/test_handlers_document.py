@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import handling
-from chalicelib.handling import Handler
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.processing import handling
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.handling import Handler
+from chalicelib.postern.processing.settling import Kind
 from devstack.settings import PROJECT
 from tests.integration.world import World, work
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.migrations import FOLDERS, migrate
-from chalicelib.deliveries import new_event_id
-from chalicelib.envelope import Accepted, from_message, to_message
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters.migrations import FOLDERS, migrate
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.envelope import Accepted, from_message, to_message
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.settling import Kind
 from tests.integration.pipe import SECRET, Pipe
 from tests.integration.world import World, now
 from tests.schemes import scheme_of, signature

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from chalicelib.deliveries import Event, new_event_id
-from chalicelib.envelope import Accepted, Rejected, to_message
-from chalicelib.errors import BodyUnavailable
-from chalicelib.processing.attempts import Unread, Work
-from chalicelib.processing.consume import Consumer
-from chalicelib.processing.engine import Processor
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.contract.envelope import Accepted, Rejected, to_message
+from chalicelib.postern.contract.errors import BodyUnavailable
+from chalicelib.postern.processing.attempts import Unread, Work
+from chalicelib.postern.processing.consume import Consumer
+from chalicelib.postern.processing.engine import Processor
+from chalicelib.postern.processing.settling import Kind
 from devstack.settings import PROJECT
 from tests.integration.world import POLICY, World, effect, now, numbered, work
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.ledger import Ledger
-from chalicelib.deliveries import new_event_id
-from chalicelib.errors import MetricsUnavailable, UnknownAction
-from chalicelib.operate import Operator
-from chalicelib.operations import ledger
-from chalicelib.operations.ledger import Bookkeeper
-from chalicelib.processing.engine import Work
+from chalicelib.postern.adapters.ledger import Ledger
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.errors import MetricsUnavailable, UnknownAction
+from chalicelib.postern.operating import ledger
+from chalicelib.postern.operating.ledger import Bookkeeper
+from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.processing.engine import Work
 from tests.integration.world import World, fails_for, work
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

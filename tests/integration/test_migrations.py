@@ -16,14 +16,14 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from chalicelib.adapters.migrations import FOLDERS, migrate
-from chalicelib.adapters.postgres import Database
-from chalicelib.adapters.storage import Storage
-from chalicelib.deliveries import new_event_id
-from chalicelib.errors import DatabaseUnavailable, MigrationError
-from chalicelib.operate import Operator
-from chalicelib.operations.storage import Retention, Upkeep, duties
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters.migrations import FOLDERS, migrate
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.adapters.storage import Storage
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.errors import DatabaseUnavailable, MigrationError
+from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.operating.storage import Retention, Upkeep, duties
+from chalicelib.postern.processing.settling import Kind
 from tests.integration.world import World, work
 from tests.support import eventually
 

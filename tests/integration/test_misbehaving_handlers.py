@@ -19,9 +19,9 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import AsIs
 
-from chalicelib.deliveries import Event
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind, Outcome
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.settling import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work
 
 Outcomes = dict[UUID, Outcome]

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.postgres import Database
-from chalicelib.deliveries import Event
-from chalicelib.envelope import Replay
-from chalicelib.handling import Handler, PermanentError
-from chalicelib.processing.attempts import Runner, Work
-from chalicelib.processing.engine import Processor
-from chalicelib.processing.settling import Again, Bury, Done, Kind, RetryPolicy, settle
-from chalicelib.processing.turns import Asked, Job, key_of
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.envelope import Replay
+from chalicelib.postern.processing.attempts import Runner, Work
+from chalicelib.postern.processing.engine import Processor
+from chalicelib.postern.processing.handling import Handler, PermanentError
+from chalicelib.postern.processing.settling import Again, Bury, Done, Kind, RetryPolicy, settle
+from chalicelib.postern.processing.turns import Asked, Job, key_of
 from tests.integration.world import World, effect, now, work
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=1, max_uncharged=2)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.envelope import to_message
+from chalicelib.postern.contract.envelope import to_message
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from devstack.settings import PROJECT

@@ -11,9 +11,9 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 
-from chalicelib.adapters.event_store import EventTransaction
-from chalicelib.deliveries import Event
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters.event_store import EventTransaction
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.processing.settling import Kind
 from tests.integration.world import World, effect, numbered, work
 
 OWN_CURSOR = psycopg2.extensions.cursor

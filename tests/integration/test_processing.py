@@ -11,11 +11,11 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from chalicelib.adapters.reports import Reports
-from chalicelib.adapters.storage import Storage
-from chalicelib.deliveries import Event, new_event_id
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind, Outcome
+from chalicelib.postern.adapters.reports import Reports
+from chalicelib.postern.adapters.storage import Storage
+from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.settling import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work
 
 Process = Callable[..., dict[UUID, Outcome]]

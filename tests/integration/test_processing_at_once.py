@@ -10,9 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.deliveries import Event
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.settling import Kind, Outcome
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.settling import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work
 from tests.support import eventually
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
-from chalicelib.adapters.postgres import Database
-from chalicelib.errors import StatementFailed, UnknownAction
-from chalicelib.operate import VIEWS
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.errors import StatementFailed, UnknownAction
+from chalicelib.postern.operating.operator import VIEWS
+from chalicelib.postern.running import wiring
 from tests.integration.world import World, effect, fails_for, numbered
 
 

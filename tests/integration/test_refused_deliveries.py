@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from chalicelib import naming
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.reports import Reports
-from chalicelib.deliveries import new_event_id
-from chalicelib.envelope import Rejected
-from chalicelib.operate import Operator
-from chalicelib.operations import refused, stored
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.reports import Reports
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.envelope import Rejected
+from chalicelib.postern.operating import refused, stored
+from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.receiving import naming
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from tests import commands

@@ -14,23 +14,23 @@ from uuid import UUID, uuid4
 import psycopg2
 import pytest
 
-from chalicelib.adapters.children import in_child
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.replay_store import ReplayStore
-from chalicelib.adapters.reports import Reports
-from chalicelib.adapters.s3 import S3Bodies
-from chalicelib.adapters.sqs import SqsQueue
-from chalicelib.deliveries import Event
-from chalicelib.envelope import Replay, to_message
-from chalicelib.errors import QueueUnavailable, UnknownAction
-from chalicelib.handling import Handler, PermanentError
-from chalicelib.operate import Operator
-from chalicelib.operations import issues, replays, stored
-from chalicelib.operations.dead_letters import DeadLetters
-from chalicelib.processing.attempts import Work
-from chalicelib.processing.consume import Consumer
-from chalicelib.processing.settling import Kind
-from chalicelib.processing.turns import Asked, key_of
+from chalicelib.postern.adapters.children import in_child
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.replay_store import ReplayStore
+from chalicelib.postern.adapters.reports import Reports
+from chalicelib.postern.adapters.s3 import S3Bodies
+from chalicelib.postern.adapters.sqs import SqsQueue
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.envelope import Replay, to_message
+from chalicelib.postern.contract.errors import QueueUnavailable, UnknownAction
+from chalicelib.postern.operating import issues, replays, stored
+from chalicelib.postern.operating.dead_letters import DeadLetters
+from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.consume import Consumer
+from chalicelib.postern.processing.handling import Handler, PermanentError
+from chalicelib.postern.processing.settling import Kind
+from chalicelib.postern.processing.turns import Asked, key_of
 from devstack.aws import Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, now, numbered, work
@@ -127,7 +127,7 @@ class Stage:
 
 @pytest.fixture
 def stage(world: World, resources: Resources, point_aws_at: Callable[..., None]) -> Iterator[Stage]:
-    from chalicelib.adapters import aws
+    from chalicelib.postern.adapters import aws
 
     yield Stage(world, resources, aws.sqs(), [])
 
@@ -239,7 +239,7 @@ def test_a_letter_that_is_redriven_after_a_replay_changes_nothing(stage: Stage) 
 
 
 def test_an_older_event_that_is_replayed_does_not_regress_its_entity(stage: Stage) -> None:
-    from chalicelib.handling import Handler
+    from chalicelib.postern.processing.handling import Handler
 
     handler = Handler("shop", "*", effect, entity=lambda e: "one", version=lambda e: e.payload["n"])
     batch = numbered(1, 2)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chalicelib.deliveries import Event
+from chalicelib.postern.contract.deliveries import Event
 from devstack.settings import PROJECT
 from tests.integration.world import World, fails_for, numbered
 

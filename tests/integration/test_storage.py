@@ -15,12 +15,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from chalicelib.adapters.storage import Storage
-from chalicelib.deliveries import Event, new_event_id
-from chalicelib.operate import Operator, presentable
-from chalicelib.operations import storage
-from chalicelib.operations.storage import Retention, Upkeep
-from chalicelib.processing.settling import Kind
+from chalicelib.postern.adapters.storage import Storage
+from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.operating import storage
+from chalicelib.postern.operating.operator import Operator, presentable
+from chalicelib.postern.operating.storage import Retention, Upkeep
+from chalicelib.postern.processing.settling import Kind
 from tests import commands
 from tests.integration.world import World, effect, work
 from tests.support import eventually

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import web
-from chalicelib.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.adapters import web
+from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
 from tests.certificates import certificate
 
 

@@ -17,16 +17,16 @@ import psutil
 import psycopg2
 import pytest
 
-from chalicelib.adapters.children import in_child
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.postgres import Database
-from chalicelib.deliveries import Event
-from chalicelib.envelope import Replay
-from chalicelib.handling import Handler
-from chalicelib.processing.attempts import Runner, Work
-from chalicelib.processing.engine import Opened, Processor
-from chalicelib.processing.settling import Kind, Outcome
-from chalicelib.processing.turns import Asked, key_of
+from chalicelib.postern.adapters.children import in_child
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.envelope import Replay
+from chalicelib.postern.processing.attempts import Runner, Work
+from chalicelib.postern.processing.engine import Opened, Processor
+from chalicelib.postern.processing.handling import Handler
+from chalicelib.postern.processing.settling import Kind, Outcome
+from chalicelib.postern.processing.turns import Asked, key_of
 from devstack.postgres import Server
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 
@@ -117,7 +117,7 @@ def frozen_server(tmp_path: Any) -> Any:
 
 
 def test_a_database_that_freezes_under_a_handler_is_not_the_handlers_fault(frozen_server: Server) -> None:
-    from chalicelib.adapters.migrations import migrate
+    from chalicelib.postern.adapters.migrations import migrate
 
     migrate(frozen_server.url)
     world = World(frozen_server.url, [])

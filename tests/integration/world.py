@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from chalicelib.adapters.event_store import EventStore
-from chalicelib.adapters.postgres import Database
-from chalicelib.deliveries import Event, new_event_id
-from chalicelib.envelope import Accepted
-from chalicelib.handling import Handler
-from chalicelib.processing.attempts import Runner, Work
-from chalicelib.processing.engine import Processor
-from chalicelib.processing.settling import RetryPolicy
+from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.contract.envelope import Accepted
+from chalicelib.postern.processing.attempts import Runner, Work
+from chalicelib.postern.processing.engine import Processor
+from chalicelib.postern.processing.handling import Handler
+from chalicelib.postern.processing.settling import RetryPolicy
 from tests.support import ask
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2)

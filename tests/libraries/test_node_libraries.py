@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.deliveries import Headers
-from chalicelib.errors import InvalidSignature
+from chalicelib.postern.contract.deliveries import Headers
+from chalicelib.postern.contract.errors import InvalidSignature
 from tests.schemes import scheme_of, signed, verify
 
 NODE = Path(__file__).parent / "node"

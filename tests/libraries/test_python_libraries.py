@@ -32,9 +32,9 @@ from paddle_billing.Notifications import Secret as PaddleSecret
 from paddle_billing.Notifications import Verifier as PaddleVerifier
 from square.utils import webhooks_helper as square
 
-from chalicelib.deliveries import Headers
-from chalicelib.errors import InvalidSignature
-from chalicelib.schemes import Scheme
+from chalicelib.postern.contract.deliveries import Headers
+from chalicelib.postern.contract.errors import InvalidSignature
+from chalicelib.postern.receiving.schemes import Scheme
 from tests.schemes import URL, scheme_of, signed, verify
 
 

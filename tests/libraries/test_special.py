@@ -31,10 +31,10 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 from sns_message_validator import SNSMessageValidator
 from twilio.request_validator import RequestValidator
 
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.errors import InvalidSignature
-from chalicelib.schemes import Scheme
-from chalicelib.schemes.base import Draft, Fetch, fetch_nothing
+from chalicelib.postern.contract.deliveries import Delivery, Headers
+from chalicelib.postern.contract.errors import InvalidSignature
+from chalicelib.postern.receiving.schemes import Scheme
+from chalicelib.postern.receiving.schemes.base import Draft, Fetch, fetch_nothing
 from tests.certificates import certificate, fetching
 from tests.schemes import URL, scheme_of
 

@@ -19,7 +19,7 @@ import botocore.session
 from botocore import xform_name
 
 PROJECT = Path(__file__).parents[2]
-AWS_MODULE = "chalicelib.adapters.aws"
+AWS_MODULE = "chalicelib.postern.adapters.aws"
 
 # In a call of this service, the argument that names the resource.
 # An empty one: the service's operations take no resource.
@@ -189,7 +189,7 @@ def client_places(sources: Mapping[str, str]) -> set[str]:
             match node:
                 case (
                     ast.Import(names=[ast.alias(name="boto3" | "botocore"), *_])
-                    | ast.ImportFrom(module="chalicelib.adapters.aws" | "boto3" | "botocore")
+                    | ast.ImportFrom(module="chalicelib.postern.adapters.aws" | "boto3" | "botocore")
                 ):
                     raise Unfollowed(f"{place_of(module, node)}: say aws.<service>(), so that it is found here.")
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="aws"), attr=name)) if name != "failing_as":
@@ -439,7 +439,7 @@ class Reader:
 
     def _call_one(self, called: Value, arguments: Arguments, place: str) -> Values:
         match called:
-            case Function(node=ast.FunctionDef(name="_client"), scope=Scope(module="chalicelib.adapters.aws")):
+            case Function(node=ast.FunctionDef(name="_client"), scope=Scope(module="chalicelib.postern.adapters.aws")):
                 return frozenset(Client(value.value) for value in arguments.all() if isinstance(value, Text))
             case Function():
                 return self._run_function(called, arguments)

@@ -11,7 +11,7 @@ from tests.unit.aws_calls import Unfollowed, derive
 
 APP = """
 import os
-from chalicelib import wiring
+from chalicelib.postern.running import wiring
 
 @app.route("/")
 def receive():
@@ -31,22 +31,22 @@ import os
 from functools import cache
 
 def queue():
-    from chalicelib.adapters.queue import Queue
+    from chalicelib.postern.adapters.queue import Queue
     return Queue(os.environ.get("QUEUE_URL"))
 
 def keeper():
-    from chalicelib.adapters.bodies import Bodies
+    from chalicelib.postern.adapters.bodies import Bodies
     from chalicelib.keeping import Keeper
     return Keeper(bodies=Bodies(os.environ.get("BUCKET")), letters=dead_letters())
 
 def receiver():
-    from chalicelib.adapters.bodies import Bodies
+    from chalicelib.postern.adapters.bodies import Bodies
     from chalicelib.keeping import Receiver
     return Receiver(bodies=Bodies(os.environ.get("BUCKET")), queue=queue())
 
 @cache
 def dead_letters():
-    from chalicelib.adapters.queue import Queue
+    from chalicelib.postern.adapters.queue import Queue
     return Queue(os.environ.get("LETTERS_URL"))
 """
 
@@ -85,9 +85,10 @@ def _client(service):
     return boto3.client(service)
 """
 
+BODIES_MODULE, QUEUE_MODULE = "chalicelib.postern.adapters.bodies", "chalicelib.postern.adapters.queue"
 BODIES = """
 from dataclasses import dataclass
-from chalicelib.adapters import aws
+from chalicelib.postern.adapters import aws
 
 @dataclass
 class Bodies:
@@ -102,7 +103,7 @@ class Bodies:
 
 QUEUE = """
 from dataclasses import dataclass
-from chalicelib.adapters import aws
+from chalicelib.postern.adapters import aws
 
 @dataclass
 class Queue:
@@ -118,12 +119,12 @@ class Queue:
 TOY = {
     "app": APP,
     "chalicelib": "",
-    "chalicelib.wiring": WIRING,
+    "chalicelib.postern.running.wiring": WIRING,
     "chalicelib.keeping": KEEPING,
-    "chalicelib.adapters": "",
-    "chalicelib.adapters.aws": AWS,
-    "chalicelib.adapters.bodies": BODIES,
-    "chalicelib.adapters.queue": QUEUE,
+    "chalicelib.postern.adapters": "",
+    "chalicelib.postern.adapters.aws": AWS,
+    BODIES_MODULE: BODIES,
+    QUEUE_MODULE: QUEUE,
 }
 
 CALLS = {
@@ -154,19 +155,19 @@ def test_each_function_is_found_to_call_what_it_reaches_and_no_more() -> None:
     ("module", "old", "new", "added"),
     [
         (
-            "chalicelib.adapters.bodies",
+            BODIES_MODULE,
             "return aws.s3().get_object(",
             "aws.s3().delete_object(Bucket=self.bucket, Key=key)\n        return aws.s3().get_object(",
             {"processor": "s3:DeleteObject on BUCKET"},
         ),
         (
-            "chalicelib.adapters.bodies",
+            BODIES_MODULE,
             "aws.s3().put_object(",
             "aws.s3().head_bucket(Bucket=self.bucket)\n        aws.s3().put_object(",
             {"api_handler": "s3:HeadBucket on BUCKET"},
         ),
         (
-            "chalicelib.adapters.queue",
+            QUEUE_MODULE,
             "aws.sqs().send_message(",
             "client = aws.sqs()\n        client.purge_queue(QueueUrl=self.url)\n        aws.sqs().send_message(",
             {"api_handler": "sqs:PurgeQueue on QUEUE_URL", "processor": "sqs:PurgeQueue on LETTERS_URL"},
@@ -209,7 +210,7 @@ HIDDEN = "delete_object(Bucket=self.bucket, Key=key)"
 )
 def test_a_call_is_found_however_it_is_written(code: str) -> None:
     call = "        return aws.s3().get_object("
-    found = calls(changed("chalicelib.adapters.bodies", call, f"        {code}\n{call}"))
+    found = calls(changed(BODIES_MODULE, call, f"        {code}\n{call}"))
     assert found == {**CALLS, "processor": CALLS["processor"] | {"s3:DeleteObject on BUCKET"}}
 
 
@@ -225,11 +226,9 @@ def test_a_call_is_found_however_it_is_written(code: str) -> None:
 def test_a_call_is_found_in_whatever_calls_it(helper: str) -> None:
     clean = "def clean(self):\n        aws.s3().delete_object(Bucket=self.bucket)\n\n"
     used = "        self.cleaned; self.of(self.bucket); self()\n        with self:\n            pass\n"
-    sources = changed(
-        "chalicelib.adapters.bodies", "    bucket: str\n", f"    bucket: str\n\n    {helper}\n\n    {clean}"
-    )
+    sources = changed(BODIES_MODULE, "    bucket: str\n", f"    bucket: str\n\n    {helper}\n\n    {clean}")
     get = "    def get(self, key):\n"
-    sources["chalicelib.adapters.bodies"] = sources["chalicelib.adapters.bodies"].replace(get, f"{get}{used}")
+    sources[BODIES_MODULE] = sources[BODIES_MODULE].replace(get, f"{get}{used}")
     assert calls(sources)["processor"] == CALLS["processor"] | {"s3:DeleteObject on BUCKET"}
 
 
@@ -246,17 +245,17 @@ def test_a_call_that_is_gone_is_not_found() -> None:
         ("app", "return wiring.queue().depth()", "return {}", "maintenance seems to call nothing"),
         ("app", "@app.schedule(", "@app.on_sns_message(", "what kind of door"),
         # Which operations, and on what?
-        ("chalicelib.adapters.bodies", "aws.s3().put_object(", "aws.s3().upload_fileobj(", "is no operation of s3"),
-        ("chalicelib.adapters.bodies", "Bucket=self.bucket, Key=key, Body", "Bucket='b', Body", "which resource"),
-        ("chalicelib.adapters.bodies", "Bucket=self.bucket, Key=key, Body=body", "**vars(self)", "which resource"),
-        ("chalicelib.adapters.bodies", "aws.s3().put_object(", "map(aws.s3().put_object, ", "is given a client"),
-        ("chalicelib.adapters.bodies", "aws.s3().put_object(", "print(aws.s3(), ", "is given a client"),
+        (BODIES_MODULE, "aws.s3().put_object(", "aws.s3().upload_fileobj(", "is no operation of s3"),
+        (BODIES_MODULE, "Bucket=self.bucket, Key=key, Body", "Bucket='b', Body", "which resource"),
+        (BODIES_MODULE, "Bucket=self.bucket, Key=key, Body=body", "**vars(self)", "which resource"),
+        (BODIES_MODULE, "aws.s3().put_object(", "map(aws.s3().put_object, ", "is given a client"),
+        (BODIES_MODULE, "aws.s3().put_object(", "print(aws.s3(), ", "is given a client"),
         # Clients that are made in another way.
-        ("chalicelib.adapters.bodies", "import aws\n", "import aws\nimport boto3\n", "say aws.<service>"),
-        ("chalicelib.adapters.bodies", "import aws\n", "import aws\nfrom chalicelib.adapters.aws import s3\n", "say"),
-        ("chalicelib.adapters.aws", 'client = _client("s3")', "client = _s3", "No function"),
+        (BODIES_MODULE, "import aws\n", "import aws\nimport boto3\n", "say aws.<service>"),
+        (BODIES_MODULE, "import aws\n", "import aws\nfrom chalicelib.postern.adapters.aws import s3\n", "say"),
+        ("chalicelib.postern.adapters.aws", 'client = _client("s3")', "client = _s3", "No function"),
         # Code that is not followed.
-        ("chalicelib.adapters.bodies", "    def get(", "    async def get(", "processor seems|No function was seen"),
+        (BODIES_MODULE, "    def get(", "    async def get(", "processor seems|No function was seen"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_followed_is_said(module: str, old: str, new: str, said: str) -> None:

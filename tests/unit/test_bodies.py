@@ -11,8 +11,8 @@ import pytest
 import urllib3
 from botocore.response import StreamingBody
 
-from chalicelib.adapters import aws, s3
-from chalicelib.errors import BodyUnavailable
+from chalicelib.postern.adapters import aws, s3
+from chalicelib.postern.contract.errors import BodyUnavailable
 
 
 class Bucket:

@@ -15,15 +15,15 @@ from urllib.parse import urlencode
 
 import pytest
 
-import chalicelib.providers as providers
-from chalicelib.config import SHIPPED_SOURCES, SIGNING_KEY
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.envelope import from_message
-from chalicelib.errors import InvalidSignature, Refusal, SecretUnavailable
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.naming import Place
-from chalicelib.providers import provider, provider_names
-from chalicelib.sources import Source, load_sources
+import chalicelib.postern.receiving.providers as providers
+from chalicelib.postern.contract.deliveries import Delivery, Headers
+from chalicelib.postern.contract.envelope import from_message
+from chalicelib.postern.contract.errors import InvalidSignature, Refusal, SecretUnavailable
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.naming import Place
+from chalicelib.postern.receiving.providers import provider, provider_names
+from chalicelib.postern.receiving.sources import Source, load_sources
+from chalicelib.postern.running.config import SHIPPED_SOURCES, SIGNING_KEY
 from cli import catalogue
 from cli.guides import guide
 from cli.samples import Sample, sample
@@ -222,7 +222,9 @@ def test_it_has_a_guide_with_steps_and_samples(name: str) -> None:
 
 
 def test_each_entry_is_read_alone_as_it_is_read_with_the_others() -> None:
-    whole = tomllib.loads((PROJECT / "chalicelib" / "providers" / "catalogue.toml").read_text("utf-8"))
+    whole = tomllib.loads(
+        (PROJECT / "chalicelib" / "postern" / "receiving" / "providers" / "catalogue.toml").read_text("utf-8")
+    )
     assert sorted(whole) == provider_names()
     for name, entry in whole.items():
         alone = provider(name)
@@ -251,8 +253,8 @@ def test_a_source_loads_what_it_needs_and_no_other_scheme() -> None:
 import json, sys
 from pathlib import Path
 import app
-from chalicelib.providers import provider
-from chalicelib.sources import Sources
+from chalicelib.postern.receiving.providers import provider
+from chalicelib.postern.receiving.sources import Sources
 sources = Sources(Path({str(SHIPPED_SOURCES)!r}))
 sources["github"]
 print(json.dumps([sorted(m for m in sys.modules if "schemes." in m or m in ("cryptography", "jwt")),
@@ -260,7 +262,11 @@ print(json.dumps([sorted(m for m in sys.modules if "schemes." in m or m in ("cry
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     modules, read = json.loads(done.stdout)
-    assert modules == ["chalicelib.schemes.base", "chalicelib.schemes.hmacs", "chalicelib.schemes.templated"]
+    assert modules == [
+        "chalicelib.postern.receiving.schemes.base",
+        "chalicelib.postern.receiving.schemes.hmacs",
+        "chalicelib.postern.receiving.schemes.templated",
+    ]
     assert read == 1
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.config import SHIPPED_SOURCES, Config
-from chalicelib.errors import ConfigurationError
+from chalicelib.postern.contract.errors import ConfigurationError
+from chalicelib.postern.running.config import SHIPPED_SOURCES, Config
 
 NUMBERS = {"MAX_ATTEMPTS": "max_attempts", "RETRY_BASE_SECONDS": "retry_base_seconds"}
 NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds", "MAX_UNCHARGED": "max_uncharged"}

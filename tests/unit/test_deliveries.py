@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.deliveries import REDACTED, Headers, new_event_id, spellings_of
+from chalicelib.postern.contract.deliveries import REDACTED, Headers, new_event_id, spellings_of
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 moments = st.integers(0, 4_102_444_800_000)  # to the year 2100

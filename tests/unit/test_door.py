@@ -18,18 +18,18 @@ from urllib.parse import urlencode
 
 import pytest
 
-from chalicelib import http
-from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.deliveries import Delivery, Greeting, Headers, Reply
-from chalicelib.envelope import Accepted, Rejected, from_message
-from chalicelib.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.naming import Place
-from chalicelib.payloads import content_of
-from chalicelib.processing.attempts import Trigger, Try, Work, _announced
-from chalicelib.providers import provider, provider_names
-from chalicelib.schemes.urls import MOST_SPELLINGS, spellings, with_and_without_port
-from chalicelib.sources import Source, load_sources
+from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, Reply
+from chalicelib.postern.contract.envelope import Accepted, Rejected, from_message
+from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
+from chalicelib.postern.contract.payloads import content_of
+from chalicelib.postern.processing.attempts import Trigger, Try, Work, _announced
+from chalicelib.postern.receiving import http
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.naming import Place
+from chalicelib.postern.receiving.providers import provider, provider_names
+from chalicelib.postern.receiving.schemes.urls import MOST_SPELLINGS, spellings, with_and_without_port
+from chalicelib.postern.receiving.sources import Source, load_sources
+from chalicelib.postern.running.config import SHIPPED_SOURCES
 from tests.schemes import scheme_of, signature
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -482,6 +482,6 @@ def test_bitbuckets_test_of_the_connection_is_answered() -> None:
 
 
 def new_id() -> Any:
-    from chalicelib.deliveries import new_event_id
+    from chalicelib.postern.contract.deliveries import new_event_id
 
     return new_event_id(NOW)

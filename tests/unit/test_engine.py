@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.deliveries import new_event_id
-from chalicelib.envelope import Accepted
-from chalicelib.errors import DatabaseUnavailable, StatementFailed
-from chalicelib.processing.attempts import Runner, Work
-from chalicelib.processing.engine import Opened, Processor
-from chalicelib.processing.settling import Kind, Outcome, RetryPolicy
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.envelope import Accepted
+from chalicelib.postern.contract.errors import DatabaseUnavailable, StatementFailed
+from chalicelib.postern.processing.attempts import Runner, Work
+from chalicelib.postern.processing.engine import Opened, Processor
+from chalicelib.postern.processing.settling import Kind, Outcome, RetryPolicy
 
 
 @dataclass

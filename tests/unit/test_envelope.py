@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.envelope import Accepted, from_message, to_message
-from chalicelib.errors import MalformedMessage
+from chalicelib.postern.contract.envelope import Accepted, from_message, to_message
+from chalicelib.postern.contract.errors import MalformedMessage
 
 EVENT = Accepted(
     id=uuid.UUID("01a20901-fe79-7b92-b69b-7ce5a5da9b5d"),
@@ -30,7 +30,7 @@ EVENT = Accepted(
     body=b'{"ref": "main"}',
 )
 texts = st.text(st.characters(), min_size=1, max_size=50)
-# Keys and types are printable when they are accepted (chalicelib.naming).
+# Keys and types are printable when they are accepted (chalicelib.postern.receiving.naming).
 printable = st.text(st.characters(codec="utf-8"), min_size=1, max_size=50).filter(str.isprintable)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.processing.failures import failure_of
+from chalicelib.postern.processing.failures import failure_of
 
 
 def told(error: BaseException) -> str:
@@ -122,10 +122,15 @@ def run_in_front() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["chalicelib.adapters.postgres", "chalicelib.handling", "chalicelib.processing.engine"]
+    "module",
+    [
+        "chalicelib.postern.adapters.postgres",
+        "chalicelib.postern.processing.handling",
+        "chalicelib.postern.processing.engine",
+    ],
 )
 def test_posterns_own_frames_in_front_are_left_out(module: str) -> None:
-    run = belonging_to("chalicelib.handling", run_in_front, work=fail)
+    run = belonging_to("chalicelib.postern.processing.handling", run_in_front, work=fail)
     failure = belonging_to(module, attempt_in_front, work=run, ValueError=ValueError)()
     text = told(failure)
     assert "in_front" not in text
@@ -135,12 +140,16 @@ def test_posterns_own_frames_in_front_are_left_out(module: str) -> None:
 
 def test_posterns_frames_behind_the_handlers_are_kept() -> None:
     """A handler that calls into Postern, and how it failed there, is its own story."""
-    library = belonging_to("chalicelib.processing.engine", run_in_front, work=fail)
+    library = belonging_to("chalicelib.postern.processing.engine", run_in_front, work=fail)
     handler_ = belonging_to("chalicelib.handlers.invoices", run_in_front, work=library)
-    failure = belonging_to("chalicelib.handling", attempt_in_front, work=handler_, ValueError=ValueError)()
+    failure = belonging_to(
+        "chalicelib.postern.processing.handling", attempt_in_front, work=handler_, ValueError=ValueError
+    )()
     assert told(failure).count(", in run_in_front\n") == 2
 
 
 def test_a_failure_of_posterns_own_still_tells_where_it_came_from() -> None:
-    failure = belonging_to("chalicelib.handling", attempt_in_front, work=None, ValueError=TypeError)()
+    failure = belonging_to(
+        "chalicelib.postern.processing.handling", attempt_in_front, work=None, ValueError=TypeError
+    )()
     assert told(failure).startswith("TypeError: ")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from chalicelib.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError
 from cli.feed import Feed
 
 

@@ -7,7 +7,7 @@ import time
 import psycopg2.extensions
 import pytest
 
-from chalicelib.adapters.guard import GuardedConnection, HandlerCursor, _meaning, ends_transaction
+from chalicelib.postern.adapters.guard import GuardedConnection, HandlerCursor, _meaning, ends_transaction
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import handling
-from chalicelib.deliveries import Event, new_event_id
-from chalicelib.errors import ConfigurationError
-from chalicelib.handling import Handler
+from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.contract.errors import ConfigurationError
+from chalicelib.postern.processing import handling
+from chalicelib.postern.processing.handling import Handler
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 EVENT = Event(new_event_id(NOW), "stripe", "invoice.paid", "evt_1", NOW, {}, {"n": 1}, b'{"n": 1}')
@@ -101,7 +101,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None) -> 
 
 
 def handler(source: str, type: str, name: str = "handle") -> str:
-    return f"from chalicelib.handling import on\n@on({source!r}, {type!r})\ndef {name}(event, db): ...\n"
+    importing = "from chalicelib.postern.processing.handling import on"
+    return f"{importing}\n@on({source!r}, {type!r})\ndef {name}(event, db): ...\n"
 
 
 def test_every_module_of_the_package_is_imported_and_its_handlers_are_in_order(package: Package) -> None:

@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib import http
-from chalicelib.config import AWAITED_UNTIL, SHIPPED_SOURCES, VERIFY_TOKEN
-from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.errors import (
+from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
+from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
     MethodNotAllowed,
@@ -24,8 +22,10 @@ from chalicelib.errors import (
     SecretUnavailable,
     UnsupportedMediaType,
 )
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.sources import Sources
+from chalicelib.postern.receiving import http
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.sources import Sources
+from chalicelib.postern.running.config import AWAITED_UNTIL, SHIPPED_SOURCES, VERIFY_TOKEN
 from tests.schemes import URL, signature, signed
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

@@ -7,8 +7,7 @@ import uuid
 
 import pytest
 
-from chalicelib import http
-from chalicelib.errors import (
+from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
     MethodNotAllowed,
@@ -19,7 +18,8 @@ from chalicelib.errors import (
     UnknownSource,
     UnsupportedMediaType,
 )
-from chalicelib.ingest import Receipt
+from chalicelib.postern.receiving import http
+from chalicelib.postern.receiving.ingest import Receipt
 
 REFUSALS: dict[type[Refusal], tuple[int, str, dict[str, str]]] = {
     InvalidPayload: (400, "invalid_payload", {}),

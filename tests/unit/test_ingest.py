@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from marshmallow import Schema, fields, pre_load
 
-from chalicelib.deliveries import REDACTED, Delivery, Headers
-from chalicelib.envelope import Accepted, from_message
-from chalicelib.errors import (
+from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Headers
+from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
     PayloadTooLarge,
@@ -27,11 +27,11 @@ from chalicelib.errors import (
     UnknownSource,
     UnsupportedMediaType,
 )
-from chalicelib.http import refused
-from chalicelib.identity import Rule
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.naming import Place
-from chalicelib.sources import load_sources
+from chalicelib.postern.receiving.http import refused
+from chalicelib.postern.receiving.identity import Rule
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.naming import Place
+from chalicelib.postern.receiving.sources import load_sources
 from tests.schemes import signature, verify
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from chalicelib.processing.limits import Clock, HandlerTimeout, time_limit
+from chalicelib.postern.processing.limits import Clock, HandlerTimeout, time_limit
 from devstack.settings import PROJECT
 
 
@@ -49,7 +49,7 @@ def test_what_cannot_be_interrupted_is_ended_by_the_timer_around_it() -> None:
     """As a local worker ends itself, which Lambda does from outside."""
     code = """
 import signal
-from chalicelib.processing.limits import time_limit
+from chalicelib.postern.processing.limits import time_limit
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 with time_limit(0.05):
     while True:

@@ -9,8 +9,9 @@ import pytest
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-from chalicelib import errors, logs
-from chalicelib.metrics import METRICS, embedded
+from chalicelib.postern.contract import errors
+from chalicelib.postern.running import logs
+from chalicelib.postern.running.metrics import METRICS, embedded
 from tests.emf import metrics_in
 
 

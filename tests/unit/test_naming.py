@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.deliveries import Headers
-from chalicelib.naming import UNKNOWN_TYPE, Locator, Place, dedup_key, event_type, request_id
+from chalicelib.postern.contract.deliveries import Headers
+from chalicelib.postern.receiving.naming import UNKNOWN_TYPE, Locator, Place, dedup_key, event_type, request_id
 
 
 @pytest.mark.parametrize(

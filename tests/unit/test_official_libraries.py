@@ -18,9 +18,9 @@ import svix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.deliveries import Headers
-from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.schemes import Scheme
+from chalicelib.postern.contract.deliveries import Headers
+from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.receiving.schemes import Scheme
 from tests.schemes import scheme_of, signature, verify
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)

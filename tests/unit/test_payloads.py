@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib import payloads
-from chalicelib.errors import InvalidPayload
-from chalicelib.payloads import items_of
+from chalicelib.postern.contract import payloads
+from chalicelib.postern.contract.errors import InvalidPayload
+from chalicelib.postern.contract.payloads import items_of
 
 
 def parse(body: bytes, form_field: str | None = None) -> Any:

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from marshmallow import ValidationError
 
-from chalicelib.deliveries import REDACTED, Delivery, Greeting, Headers
-from chalicelib.envelope import _ENVELOPE, Rejected, from_message, to_message
-from chalicelib.errors import (
+from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Greeting, Headers
+from chalicelib.postern.contract.envelope import _ENVELOPE, Rejected, from_message, to_message
+from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
     QueueUnavailable,
     SecretUnavailable,
     UnsupportedMediaType,
 )
-from chalicelib.ingest import Inbox, accept
-from chalicelib.quarantine import LARGEST_KEPT_BYTES, RateCap
-from chalicelib.sources import load_sources
+from chalicelib.postern.receiving.ingest import Inbox, accept
+from chalicelib.postern.receiving.quarantine import LARGEST_KEPT_BYTES, RateCap
+from chalicelib.postern.receiving.sources import load_sources
 from tests.schemes import hmac_body, signature
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

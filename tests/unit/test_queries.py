@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.adapters.postgres import queries
+from chalicelib.postern.adapters.postgres import queries
 
 LIMITED = [name for name, text in queries().items() if "LIMIT" in text and "FOR UPDATE" in text]
 

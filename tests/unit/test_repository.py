@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chalicelib.version import VERSION
+from chalicelib.postern.running.version import VERSION
 from cli.main import main
 from devstack.settings import PROJECT
 

@@ -6,8 +6,8 @@ import re
 
 import yaml
 
-from chalicelib.config import QUEUES_KEEP_DAYS, Config
-from chalicelib.operations.storage import Retention
+from chalicelib.postern.operating.storage import Retention
+from chalicelib.postern.running.config import QUEUES_KEEP_DAYS, Config
 from devstack.settings import PROJECT
 
 

@@ -210,7 +210,7 @@ def test_another_resource_in_a_functions_environment_is_found() -> None:
 
 
 def test_a_use_case_that_needs_a_resource_its_function_is_not_told_is_found() -> None:
-    calls = {AwsCall("s3", "GetObject", "BODIES_BUCKET", "chalicelib/adapters/s3.py:1")}
+    calls = {AwsCall("s3", "GetObject", "BODIES_BUCKET", "chalicelib/postern/adapters/s3.py:1")}
     with pytest.raises(AssertionError, match="store is not told by BODIES_BUCKET"):
         needed_by_code("store", calls, Infrastructure())
 
@@ -218,7 +218,7 @@ def test_a_use_case_that_needs_a_resource_its_function_is_not_told_is_found() ->
 def test_a_new_call_in_the_application_is_missed_in_the_roles_of_those_who_reach_it() -> None:
     """The one whole way from a line of code to a sentence; how calls are found is in test_aws_calls.py."""
     sources = changed(
-        "chalicelib.adapters.sqs",
+        "chalicelib.postern.adapters.sqs",
         "        if group:\n",
         "        client = aws.sqs()\n        client.get_queue_attributes(QueueUrl=self.url)\n        if group:\n",
     )
@@ -230,4 +230,4 @@ def test_a_new_call_in_the_application_is_missed_in_the_roles_of_those_who_reach
     assert len(found) == len(missed)
     for function, grant in missed.items():
         [problem] = [problem for problem in found if problem.startswith(f"{function} ")]
-        assert problem.startswith(f"{function} has too little: Allow {grant} (chalicelib/adapters/")
+        assert problem.startswith(f"{function} has too little: Allow {grant} (chalicelib/postern/adapters/")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.naming import fingerprint
+from chalicelib.postern.receiving.naming import fingerprint
 from cli.refusals import _rows
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

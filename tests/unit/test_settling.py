@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.processing.settling import (
+from chalicelib.postern.processing.settling import (
     Again,
     Bury,
     Done,

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.shapes import LEARNED_AFTER, MISSING_AFTER, MOST_PLACES, Finding, Kind, Place, learn, path_of, paths
+from chalicelib.postern.operating.shapes import (
+    LEARNED_AFTER,
+    MISSING_AFTER,
+    MOST_PLACES,
+    Finding,
+    Kind,
+    Place,
+    learn,
+    path_of,
+    paths,
+)
 
 
 class Lessons:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from chalicelib.deliveries import Headers
-from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.schemes import Scheme
-from chalicelib.schemes.shared import Basic, Unverified
+from chalicelib.postern.contract.deliveries import Headers
+from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.receiving.schemes import Scheme
+from chalicelib.postern.receiving.schemes.shared import Basic, Unverified
 from tests.schemes import hmac_body, scheme_of, signature, token, verify
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

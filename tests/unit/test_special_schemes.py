@@ -22,14 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 
-from chalicelib.deliveries import Delivery, Greeting, Headers
-from chalicelib.envelope import from_message
-from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.schemes import Scheme
-from chalicelib.schemes.base import Draft, Fetch, Proof, encode, fetch_nothing
-from chalicelib.schemes.certificates import checked_sns_url
-from chalicelib.sources import load_sources
+from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
+from chalicelib.postern.contract.envelope import from_message
+from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.schemes import Scheme
+from chalicelib.postern.receiving.schemes.base import Draft, Fetch, Proof, encode, fetch_nothing
+from chalicelib.postern.receiving.schemes.certificates import checked_sns_url
+from chalicelib.postern.receiving.sources import load_sources
 from tests.certificates import certificate, fetching
 from tests.schemes import URL, scheme_of
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from chalicelib import http
-from chalicelib.config import SHIPPED_SOURCES
-from chalicelib.deliveries import Delivery, Headers
-from chalicelib.envelope import Accepted, from_message
-from chalicelib.errors import InvalidSignature, SecretUnavailable
-from chalicelib.explain import Known, explain
-from chalicelib.ingest import Inbox, Receipt, accept
-from chalicelib.payloads import Format, text_of
-from chalicelib.schemes.base import MOST_CANDIDATES
-from chalicelib.sources import Sources
+from chalicelib.postern.contract.deliveries import Delivery, Headers
+from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.contract.payloads import Format, text_of
+from chalicelib.postern.receiving import http
+from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
+from chalicelib.postern.receiving.schemes.base import MOST_CANDIDATES
+from chalicelib.postern.receiving.sources import Sources
+from chalicelib.postern.running.config import SHIPPED_SOURCES
+from cli.explain import Known, explain
 from tests.schemes import URL, scheme_of, signature, signed, verify
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

@@ -15,9 +15,9 @@ PROJECT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
 import app
-from chalicelib import wiring
+from chalicelib.postern.running import wiring
 loaded = "boto3" in sys.modules
-from chalicelib.adapters import aws
+from chalicelib.postern.adapters import aws
 wired = wiring.inbox.cache_info().currsize
 fetched = bool(wired) and wiring.inbox().secrets_of.__self__._asked_at > 0
 print(json.dumps({"boto3": loaded, "clients": sorted(aws._clients), "inbox": bool(wired), "fetched": fetched}))

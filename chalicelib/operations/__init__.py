@@ -1,1 +1,0 @@
-"""What an operator can do, a module a subject: each gives its actions and duties (chalicelib.operate) by name."""

@@ -1,0 +1,368 @@
+"""PostgreSQL: the one connection of a warm function, its transactions, and what its errors mean.
+
+The connection is opened when it is first needed, kept between invocations, and replaced when it is broken.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, TRANSACTION_STATUS_INTRANS
+
+from chalicelib.postern.adapters.guard import GuardedConnection
+from chalicelib.postern.contract.errors import (
+    DatabaseUnavailable,
+    HandlerFailed,
+    LeftBehind,
+    StatementFailed,
+    TransactionControlForbidden,
+    TransactionEnded,
+)
+
+_SQL = Path(__file__).parent.parent / "sql"
+
+# A server that vanished without a word is noticed in seconds rather than in the kernel's quarter of an hour.
+_LINK: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+    "application_name": "postern",
+    "client_encoding": "UTF8",  # whatever the role's or the database's is: COPY sends that
+}
+
+# SQLSTATEs (appendix A of PostgreSQL's manual). Bad data is a fact about the values, and will come again.
+# Contention (serialization failure, deadlock, lock timeout) passes when others are done, as a statement's timeout
+# may; but a handler's slow statement is its own fault, and contention is nobody's. Of everything else a SQLSTATE does
+# not say whose fault it is: whoever fails alone, while the database takes the writes of others, is to blame.
+_BAD_DATA = ("22", "23", "54")
+_CONTENTION = ("40001", "40P01", "55P03")
+_PASSING = (*_CONTENTION, "57014")
+_CHECK_VIOLATION = "23514"
+_NO_SUCH_SAVEPOINT = "3B001"
+
+# As settle_session sets it.
+_STATEMENT_MILLISECONDS = 20_000
+
+# The database ends a cancelled statement within milliseconds. One that takes so long was not working on it.
+_FROZEN_SECONDS = 1.0
+
+# Of what COPY is given, sent at a time.
+_COPY_BYTES = 65_536
+
+_ENDED = "The handler ended its event's transaction."
+
+
+class Database:
+    """A connection to one database. `dsn(True)` asks for credentials afresh instead of the ones it gave before.
+
+    With `read_only` the database refuses every write.
+    """
+
+    def __init__(self, dsn: Callable[[bool], str], *, read_only: bool = False) -> None:
+        self._dsn = dsn
+        self._read_only = read_only
+        self._connection: GuardedConnection | None = None
+        self._parents: GuardedConnection | None = None  # kept, for its end would end the parent's session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Commits at the end, or rolls back when the block raises.
+
+        Raises DatabaseUnavailable when there is no database to speak of, StatementFailed when it refuses a
+        statement or the commit.
+        """
+        connection = self._usable_connection()
+        try:
+            yield Session(connection)
+            with translated_errors(connection):
+                connection.commit()
+        except TransactionEnded:
+            # Whoever got past the guard may have left anything behind.
+            self.close()
+            raise
+        except BaseException:
+            self._abandon(connection)
+            raise
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.lent = False
+            self._connection.close()
+            self._connection = None
+
+    def leave(self) -> None:
+        """Opens a connection of its own the next time, and does not touch this one: for a forked process, whose parent
+        goes on using it."""
+        self._parents, self._connection = self._connection, None
+
+    def _usable_connection(self) -> GuardedConnection:
+        if self._connection is not None:
+            try:
+                # It may have died while the function slept; better found out before the work than in it. And a
+                # handler may have left something behind.
+                if self._connection.was_lent:
+                    _wipe(self._connection)
+                _settle(self._connection)
+                return self._connection
+            except psycopg2.Error:
+                self.close()
+        if self._connection is None:
+            self._connection = open_connection(self._dsn, read_only=self._read_only)
+        return self._connection
+
+    def _abandon(self, connection: GuardedConnection) -> None:
+        """Back to a clean connection, or to none."""
+        connection.lent = False
+        try:
+            connection.rollback()
+        except psycopg2.Error:
+            connection.close()
+        if connection.closed:
+            self._connection = None
+
+
+def open_connection(dsn: Callable[[bool], str], *, read_only: bool = False) -> GuardedConnection:
+    """As Database takes these. Raises DatabaseUnavailable."""
+    try:
+        return _open(dsn(False), read_only)
+    except psycopg2.Error as exc:
+        if not _is_login_failure(exc):
+            raise DatabaseUnavailable(_first_line(exc)) from exc
+    # The password may have been rotated since it was fetched.
+    try:
+        return _open(dsn(True), read_only)
+    except psycopg2.Error as exc:
+        raise DatabaseUnavailable(_first_line(exc)) from exc
+
+
+class Session:
+    """One open transaction."""
+
+    def __init__(self, connection: GuardedConnection) -> None:
+        self._connection = connection
+        self._advisory_locks = 0
+
+    def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Runs a named query of sql/queries; its rows, or none where it gives none."""
+        return self.execute(queries()[query], values)
+
+    def run_many(self, query: str, rows: Sequence[Sequence[Any]], template: str | None = None) -> int:
+        """Runs a named query with `VALUES %s` once, for all rows; how many it wrote."""
+        if not rows:
+            return 0
+        with translated_errors(self._connection), self._connection.cursor() as cursor:
+            psycopg2.extras.execute_values(cursor, queries()[query], rows, template=template, page_size=len(rows))
+            return int(cursor.rowcount)
+
+    def copy(self, query: str, rows: Sequence[Sequence[str | bytes | int | float | datetime | UUID | None]]) -> None:
+        """Runs a named query `COPY … FROM STDIN` with these rows."""
+        if not rows:
+            return
+        with translated_errors(self._connection), self._connection.cursor() as cursor:
+            lines = io.BytesIO()
+            for row in rows:
+                lines.write("\t".join(map(_field, row)).encode())
+                lines.write(b"\n")
+            lines.seek(0)
+            cursor.copy_expert(queries()[query], lines, size=_COPY_BYTES)
+            written = cursor.rowcount
+        if written != len(rows):
+            raise StatementFailed(f"Of {len(rows)} rows {written} were written: a trigger keeps rows away.")
+
+    def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        with translated_errors(self._connection), self._connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def lock(self, query: str, values: Mapping[str, Any]) -> None:
+        """Runs a query that takes an advisory lock with each row."""
+        self._advisory_locks += len(self.run(query, values))
+
+    @contextmanager
+    def handlers_at_work(self, seconds: float) -> Iterator[None]:
+        """Around all of a transaction's handlers. No statement of theirs takes longer than `seconds`, nor longer than
+        any of ours may, and no commit of theirs succeeds. Raises TransactionEnded when they have ended the transaction.
+        """
+        # A name that nobody can guess: that it can be released proves that the transaction is still the same.
+        name = f"postern_{secrets.token_hex(8)}"
+        milliseconds = max(1, min(round(seconds * 1000), _STATEMENT_MILLISECONDS))
+        self.execute(
+            f"INSERT INTO postern.seals DEFAULT VALUES; SAVEPOINT {name}; SET LOCAL statement_timeout = {milliseconds}"
+        )
+        yield
+        if self._status != TRANSACTION_STATUS_INTRANS:
+            raise TransactionEnded(_ENDED)
+        self.execute(
+            f"RELEASE SAVEPOINT {name}; RESET ROLE; RESET client_encoding; RESET synchronous_commit; "
+            f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; "
+            "DELETE FROM postern.seals WHERE id = pg_current_xact_id()"
+        )
+
+    def run_handlers(self, work: Callable[[psycopg2.extensions.cursor], None]) -> None:
+        """Lends the connection to `work`. Raises HandlerFailed with what it raised, DatabaseUnavailable when the
+        connection is gone, and StatementFailed when another transaction was in its way, or the database froze.
+        """
+        connection = self._connection
+        connection.lent = connection.was_lent = True
+        connection.interrupted_at = None
+        try:
+            with connection.cursor() as cursor:
+                work(cursor)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # SystemExit, and what asyncio and gevent raise past `except Exception`
+            # Judged by this connection alone: the handler may have errors of other databases to raise.
+            if connection.closed:
+                raise DatabaseUnavailable(_first_line(exc)) from exc
+            if (late := _late(connection)) > _FROZEN_SECONDS:
+                raise StatementFailed(f"The database did not answer for {late:.0f} s.", passing=True) from exc
+            if self._is_contention(exc):
+                raise StatementFailed(_first_line(exc), passing=True) from exc
+            raise HandlerFailed(exc) from exc
+        finally:
+            connection.lent = False
+            connection.cursor_factory = psycopg2.extensions.cursor
+            connection.end_interruption()
+        if connection.closed:
+            raise DatabaseUnavailable("The connection was lost.")
+        if self._status == TRANSACTION_STATUS_INERROR:
+            raise HandlerFailed(
+                TransactionControlForbidden("The handler swallowed a database error, which voids its transaction.")
+            )
+        if self._status != TRANSACTION_STATUS_INTRANS:
+            raise TransactionEnded(_ENDED)
+
+    @property
+    def settings_changed(self) -> bool:
+        """Whether a handler's statement has changed a setting."""
+        return self._connection.settings_changed
+
+    def prove_whole(self) -> None:
+        """Raises LeftBehind when the handlers have left something in the session for others to find."""
+        [found] = self.run("left_behind", {"locks": self._advisory_locks})
+        if found["settings"] != self._connection.settings:
+            found["left"].append("settings")
+        if found["left"]:
+            raise LeftBehind(f"A handler left {', '.join(found['left'])} in the session.")
+
+    @property
+    def _status(self) -> int:
+        return self._connection.info.transaction_status
+
+    def _is_contention(self, exc: BaseException) -> bool:
+        """Whether two batches got in each other's way: each holds the rows of all its events until it commits.
+
+        That is no handler's fault. Alone in its transaction, the event holds no more than its own rows.
+        """
+        ours = self._status == TRANSACTION_STATUS_INERROR
+        return ours and isinstance(exc, psycopg2.Error) and exc.pgcode in _CONTENTION
+
+
+@contextmanager
+def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[None]:
+    """The driver's errors as Postern's, decided in this one place."""
+    try:
+        yield
+    except ValueError as exc:
+        # What the driver cannot send at all: a NUL, half a surrogate pair. Its text would quote the value.
+        raise StatementFailed(f"{type(exc).__name__} in the driver", bad_data=True) from None
+    except psycopg2.Error as exc:
+        code = exc.pgcode or ""
+        if code == _NO_SUCH_SAVEPOINT:
+            raise TransactionEnded(_ENDED) from exc
+        if code == _CHECK_VIOLATION and not exc.diag.constraint_name:
+            # Of a partition. While the statement waited for its lock, the row's day got a partition of its own, or lost
+            # it; the next statement knows.
+            raise StatementFailed(_first_line(exc), partition_changed=True) from exc
+        if connection.closed or not code:
+            raise DatabaseUnavailable(_first_line(exc)) from exc
+        raise StatementFailed(
+            _first_line(exc), bad_data=code.startswith(_BAD_DATA), passing=code.startswith(_PASSING)
+        ) from exc
+
+
+@cache
+def queries() -> dict[str, str]:
+    """The blocks of sql/queries/*.sql by name."""
+    named: dict[str, str] = {}
+    for file in sorted((_SQL / "queries").glob("*.sql")):
+        blocks = re.split(r"^-- name: (\w+)\n", file.read_text("utf-8"), flags=re.M)
+        named |= {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
+    return named
+
+
+def _field(value: str | bytes | int | float | datetime | UUID | None) -> str:
+    """As COPY reads it ("File Formats" of COPY in PostgreSQL's manual)."""
+    if value is None:
+        return "\\N"
+    if isinstance(value, bytes):
+        return "\\\\x" + value.hex()
+    text = str(value)
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _open(dsn: str, read_only: bool) -> GuardedConnection:
+    connection: GuardedConnection = psycopg2.connect(dsn, connection_factory=GuardedConnection, **_LINK)
+    try:
+        psycopg2.extras.register_uuid(conn_or_curs=connection)
+        if read_only:
+            connection.readonly = True  # where it is not, the database's own default holds
+        _settle(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _settle(connection: GuardedConnection) -> None:
+    """The session's settings as they have to be, whatever was done with it before."""
+    connection.settings_changed = False
+    connection.cursor_factory = psycopg2.extensions.cursor  # a handler may have chosen one for its own rows
+    with connection.cursor() as cursor:
+        cursor.execute(queries()["settle_session"])
+        ((connection.settings,),) = cursor.fetchall()
+
+
+def _wipe(connection: GuardedConnection) -> None:
+    """Locks, temporary tables, prepared statements and whatever else a session can hold."""
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("DISCARD ALL")
+    finally:
+        connection.autocommit = False
+    connection.was_lent = False
+
+
+def _late(connection: GuardedConnection) -> float:
+    """How many seconds ago a statement was cancelled that has ended only now; 0 where none was."""
+    return time.monotonic() - connection.interrupted_at if connection.interrupted_at else 0.0
+
+
+def _is_login_failure(exc: psycopg2.Error) -> bool:
+    # A failed login has no SQLSTATE in libpq, so that the text is all there is to go by.
+    return exc.pgcode is None and "authentication failed" in str(exc)
+
+
+def _first_line(exc: BaseException) -> str:
+    """The driver's message without its DETAIL, which may quote a row."""
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__

@@ -1,0 +1,82 @@
+"""Dry run: an event goes through today's handlers, and everything that they do to the database is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any, Protocol
+from uuid import UUID
+
+from marshmallow import Schema, fields
+
+from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.operating.operator import Action
+from chalicelib.postern.processing.attempts import Call, Runner, Status, Trigger, Try
+from chalicelib.postern.processing.failures import Failure, failure_of
+from chalicelib.postern.processing.limits import Clock
+from chalicelib.postern.processing.order import Entity, Order
+from chalicelib.postern.processing.turns import Stored
+
+# The store function's time, less what it needs besides.
+_SECONDS = 120.0
+
+
+class Changes(Protocol):
+    @property
+    def error(self) -> BaseException | None: ...
+    @property
+    def changes(self) -> Sequence[Any]: ...
+    @property
+    def incomplete(self) -> Sequence[str]: ...
+
+
+class RowChanges(Protocol):
+    def of(self, work: Callable[[Any], None]) -> Changes: ...
+
+
+class Events(Protocol):
+    def stored(self, id: UUID) -> Stored | None: ...
+    def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]: ...
+
+
+def actions(events: Events, runner: Callable[[], Runner], rows: RowChanges) -> dict[str, Action]:
+    def dry_run(id: UUID) -> Mapping[str, Any]:
+        stored = events.stored(id)
+        if stored is None:
+            raise UnknownAction(f"There is no event {id}; an accepted one may still be in the queue.")
+        one = runner().prepare(Try(stored.work, stored.attempts + 1, Trigger.REPLAY), dry_run=True)
+        order = Order(events.versions(one.entities))
+        current = [handler for handler, place in one.handlers if not order.is_stale(place)]
+        failure = failure_of(one.error, one.whose) if one.error else None
+        changes: Sequence[Any] = ()
+        incomplete: Sequence[str] = ()
+        if failure is None and one.announced is not None:
+            call = Call(runner(), one.announced, current, Clock(lambda: _SECONDS))
+            found = rows.of(call)
+            changes, incomplete = found.changes, found.incomplete
+            failure = failure_of(found.error, call.at_work) if found.error else None
+        return {
+            "id": id,
+            "source": stored.work.event.source,
+            "type": stored.work.event.type,
+            "status": stored.status,
+            "handlers": [handler.name for handler in current],
+            "stale": [handler.name for handler, place in one.handlers if order.is_stale(place)],
+            "outcome": _outcome(failure, stale=len(current) < len(one.handlers)),
+            "failure": asdict(failure) if failure else None,
+            "changes": [asdict(change) for change in changes],
+            "incomplete": incomplete,
+        }
+
+    return {"dry_run": Action(dry_run, _Id())}
+
+
+def _outcome(failure: Failure | None, *, stale: bool) -> Status:
+    if failure is not None:
+        return Status.DEAD if failure.permanent else Status.FAILED
+    return Status.STALE if stale else Status.PROCESSED
+
+
+class _Id(Schema):
+    id = fields.UUID(required=True)

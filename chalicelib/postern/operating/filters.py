@@ -1,0 +1,25 @@
+"""The filters that say which events are meant; listing and replaying share them."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields, validate
+
+from chalicelib.postern.processing.attempts import Status
+
+
+class EventFilters(Schema):
+    """`since` and `until`: of receipt; `issue`: of the issue with this id; `contains`: what the payload has in it;
+    `key`: the provider's id, whole, or its first part where it has several.
+    """
+
+    ids = fields.List(fields.UUID(), load_default=None, allow_none=True, validate=validate.Length(1, 1000))
+    source = fields.String(load_default=None, allow_none=True)
+    type = fields.String(load_default=None, allow_none=True)
+    status = fields.List(
+        fields.String(validate=validate.OneOf([s.value for s in Status])), load_default=None, allow_none=True
+    )
+    since = fields.AwareDateTime(load_default=None, allow_none=True, format="iso")
+    until = fields.AwareDateTime(load_default=None, allow_none=True, format="iso")
+    issue = fields.String(load_default=None, allow_none=True)
+    key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 300))
+    contains = fields.Raw(load_default=None, allow_none=True)

@@ -1,0 +1,146 @@
+"""Replays: stored events, one or all that match, are put on the queue again, no faster than asked for.
+
+A replay is planned (how many, and some of them), started (which events it is, is decided then) and advanced: whoever
+watches it asks for the next step every second or so. When nobody does, it rests, and goes on when somebody does again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from marshmallow import Schema, fields, validate
+
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.envelope import Replay, to_message
+from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.operating.filters import EventFilters
+from chalicelib.postern.operating.operator import Action
+from chalicelib.postern.processing.attempts import Trigger
+
+_SAMPLE = 10
+_MOST = 100_000
+_RATE = 50
+# One step puts no more on the queue, however long ago the last one was.
+_LONGEST_STEP_SECONDS = 5.0
+_LARGEST_STEP = 500
+# Live events come first: with so many waiting, a replay waits.
+_BUSY = 500
+
+GROUP = "postern.replay"
+
+
+class Step(Protocol):
+    kind: str
+    asked: Mapping[str, Any]
+    rate: int
+    total: int
+    moved: int
+    queued: int
+    seconds: float
+
+    def take(self, number: int) -> list[Replay]: ...
+    def note(self, moved: int, *, finished: bool = False) -> None: ...
+
+
+class Replays(Protocol):
+    def plan(self, filters: Mapping[str, Any], sample: int) -> dict[str, Any]: ...
+    def start(
+        self, id: UUID, *, kind: str, trigger: str, asked: Mapping[str, Any], rate: int, total: int
+    ) -> UUID | None: ...
+    def replays(self, *, limit: int) -> list[dict[str, Any]]: ...
+    def replay(self, id: UUID) -> dict[str, Any] | None: ...
+    def cancel(self, id: UUID) -> bool: ...
+    def advancing(self, id: UUID) -> AbstractContextManager[Step | None]: ...
+
+
+class Queue(Protocol):
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None = None) -> None: ...
+    def waiting(self) -> int: ...
+
+
+def views(replays: Replays) -> dict[str, Action]:
+    def plan(**filters: Any) -> Mapping[str, Any]:
+        found = replays.plan(filters, _SAMPLE)
+        return {"count": sum(found["by_status"].values()), **found}
+
+    def listing(limit: int) -> Mapping[str, Any]:
+        return {"replays": replays.replays(limit=limit)}
+
+    return {
+        "plan_replay": Action(plan, EventFilters()),
+        "replays": Action(listing, _Limit()),
+    }
+
+
+def actions(replays: Replays, queue: Callable[[], Queue], now: Callable[[], datetime]) -> dict[str, Action]:
+    def start(rate: int, most: int, **filters: Any) -> Mapping[str, Any]:
+        asked = {name: value for name, value in filters.items() if value is not None}
+        trigger = Trigger.REPLAY if set(asked) == {"ids"} else Trigger.BULK
+        id = new_event_id(now())
+        running = replays.start(id, kind="replay", trigger=trigger, asked=asked, rate=rate, total=most)
+        if running:
+            raise UnknownAction(f"Replay {running} is still running; wait for it, or cancel it.")
+        return {"replay": replays.replay(id)}
+
+    def advance(id: UUID) -> Mapping[str, Any]:
+        held = None
+        with replays.advancing(id) as step:
+            if step is not None and step.kind == "replay":
+                number, held = _next(step, queue().waiting())
+                taken = step.take(number) if number else []
+                if taken:
+                    # A copy more, when the transaction does not end well, is an event whose turn it was.
+                    queue().send_all([to_message(replay) for replay in taken], group=GROUP)
+        return {**_known(replays, id), "held": held}
+
+    def show(id: UUID) -> Mapping[str, Any]:
+        return _known(replays, id)
+
+    def cancel(id: UUID) -> Mapping[str, Any]:
+        cancelled = replays.cancel(id)
+        return {**_known(replays, id), "cancelled": cancelled}
+
+    return {
+        "start_replay": Action(start, _Start()),
+        "advance_replay": Action(advance, _Id()),
+        "show_replay": Action(show, _Id()),  # which may be what finds that it has ended
+        "cancel_replay": Action(cancel, _Id()),
+    }
+
+
+def _next(step: Step, waiting: int) -> tuple[int, str | None]:
+    """How many events come next, and why none do."""
+    if waiting - step.queued > _BUSY:
+        return 0, "live events come first"
+    if step.queued >= max(_LARGEST_STEP, step.rate * 10):
+        return 0, "the processor has enough to do"
+    return allowance(step.rate, step.seconds), None
+
+
+def allowance(rate: int, seconds: float) -> int:
+    """How many a step may move, `seconds` after the last one."""
+    return max(1, min(round(rate * min(seconds, _LONGEST_STEP_SECONDS)), _LARGEST_STEP))
+
+
+def _known(replays: Replays, id: UUID) -> dict[str, Any]:
+    found = replays.replay(id)
+    if found is None:
+        raise UnknownAction(f"There is no replay {id}.")
+    return {"replay": found}
+
+
+class _Start(EventFilters):
+    rate = fields.Integer(load_default=_RATE, validate=validate.Range(1, 1000))
+    most = fields.Integer(load_default=_MOST, validate=validate.Range(1, _MOST))
+
+
+class _Id(Schema):
+    id = fields.UUID(required=True)
+
+
+class _Limit(Schema):
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))

@@ -1,0 +1,138 @@
+"""The team's handlers: `@on(source, type)`, finding them, and running one event's.
+
+    from chalicelib.postern.processing.handling import on
+
+    @on("stripe", "invoice.paid")
+    def mark_paid(event, db):
+        db.execute("UPDATE invoices SET paid = true WHERE id = %s", (event.payload["data"]["object"]["id"],))
+
+`event` is a `contract.deliveries.Event`; `db` is a psycopg2 cursor inside the event's transaction. What a
+handler wrote is kept only if every handler of the event returns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeVar
+
+from marshmallow import EXCLUDE, Schema, ValidationError
+
+from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.errors import ConfigurationError, PermanentError
+
+__all__ = ["Event", "Handler", "PermanentError", "discover", "on"]
+
+Function = Callable[[Event, Any], object]
+_F = TypeVar("_F", bound=Function)
+
+_HANDLERS = "chalicelib.handlers"
+
+
+@dataclass(frozen=True)
+class Handler:
+    """One decorated function and which events it is for; `*` stands for any run of characters.
+
+    - `timeout`: seconds that it may take; None for the installation's own limit.
+    - `schema`: what it gets as the payload is what this makes of it; a mismatch is a permanent error.
+    - `entity`, `version`: what the event is about, and how new that is (processing.order).
+    """
+
+    source: str
+    type: str
+    function: Function
+    registered_by: str = ""  # the module; the function may come from another
+    timeout: float | None = None
+    schema: Schema | None = None
+    entity: Callable[[Event], object] | None = None
+    version: Callable[[Event], object] | None = None
+
+    @property
+    def name(self) -> str:
+        module = getattr(self.function, "__module__", "") or self.registered_by
+        function = getattr(self.function, "__qualname__", None) or type(self.function).__name__
+        return f"{module.removeprefix(_HANDLERS + '.')}.{function}"
+
+    def takes(self, source: str, type: str) -> bool:
+        return _pattern(self.source).fullmatch(source) is not None and _pattern(self.type).fullmatch(type) is not None
+
+    def __call__(self, event: Event, db: Any) -> None:
+        if self.schema is not None:
+            event = replace(event, payload=_loaded(self.schema, event.payload))
+        self.function(event, db)
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    # Not fnmatch, to which '?' and '[' are special as well.
+    return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
+
+
+def _loaded(schema: Schema, payload: Any) -> Any:
+    try:
+        return schema.load(payload)
+    except ValidationError as exc:
+        raise PermanentError(f"The payload is not what {type(schema).__name__} says: {exc.messages}") from None
+
+
+_registered: list[Handler] = []
+
+
+def on(
+    source: str,
+    type: str = "*",
+    *,
+    timeout: float | None = None,
+    schema: Schema | type[Schema] | None = None,
+    entity: Callable[[Event], object] | None = None,
+    version: Callable[[Event], object] | None = None,
+) -> Callable[[_F], _F]:
+    """Registers a handler for events of this source and type; docs/handlers.md says what the options do.
+
+    A class of schema ignores fields that it does not name, unless its Meta says otherwise.
+    """
+    module = sys._getframe(1).f_globals.get("__name__", "")
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError(f"A handler's timeout is {timeout!r}, not a number of seconds.")
+    if version is not None and entity is None:
+        raise ConfigurationError("A handler has a version, and no entity that it is the version of.")
+
+    def register(function: _F) -> _F:
+        made = _instance(schema) if schema is not None else None
+        _registered.append(Handler(source, type, function, module, timeout, made, entity, version))
+        return function
+
+    return register
+
+
+def _instance(schema: Schema | type[Schema]) -> Schema:
+    if isinstance(schema, Schema):
+        return schema
+    return schema() if "unknown" in vars(schema.Meta) else schema(unknown=EXCLUDE)
+
+
+def discover(package: str = _HANDLERS) -> Sequence[Handler]:
+    """Imports every module of the package; the handlers that registered themselves, in order.
+
+    Raises ConfigurationError when one cannot be imported.
+    """
+    root = _import(package)
+    for module in pkgutil.iter_modules(root.__path__, prefix=f"{package}."):
+        _import(module.name)
+    return tuple(_registered)
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as exc:
+        # It is imported again with the next batch; what it registered before it failed must not be there twice.
+        # Whatever it had imported before stays imported, and so do the handlers in there.
+        _registered[:] = [h for h in _registered if h.registered_by in sys.modules]
+        raise ConfigurationError(f"Handlers in {module} cannot be imported: {type(exc).__name__}: {exc}") from exc

@@ -1,0 +1,95 @@
+"""One wide JSON line for each delivery, event and batch; never a body, never a secret.
+
+A line that counts something is a metric as well: it says so itself (running.metrics), so there is no second line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from chalicelib.postern.running.metrics import embedded
+
+SERVICE = "postern"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# What every line of one invocation says. The local server answers requests in threads; each has its own.
+_invocation: ContextVar[Mapping[str, Any] | None] = ContextVar("invocation", default=None)
+_cold_start = True
+
+
+@cache
+def logger() -> Logger:
+    # The place of the call would be this module in every line; and a line's trace is that of its event, not always
+    # that of the invocation.
+    return Logger(service=SERVICE, location=None, xray_trace_id=None)
+
+
+def begin(context: object, *, stage: str, **fields: Any) -> None:
+    """What a door calls first: the lines that follow say which invocation they are of, and these fields."""
+    global _cold_start
+    _invocation.set(
+        {
+            "stage": stage,
+            "function_request_id": getattr(context, "aws_request_id", None),
+            "cold_start": _cold_start,
+            **fields,
+        }
+    )
+    _cold_start = False
+
+
+def line(
+    name: str,
+    /,
+    *,
+    failed: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    at: datetime | None = None,
+    **fields: Any,
+) -> None:
+    """Logs `name` with these fields and metrics; those that are None are left out. `at`: when what is counted was."""
+    log = logger()
+    (log.warning if failed else log.info)(name, extra=_entry(fields, metrics, at))
+
+
+def crash(name: str, /, *, metrics: Mapping[str, float] | None = None, **fields: Any) -> None:
+    """Logs the exception that is being handled, traceback and all."""
+    logger().exception(name, extra=_entry(fields, metrics))
+
+
+@contextmanager
+def timed(name: str, /, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Logs `name`.done with what the block adds to the fields, or `name`.failed with the kind of error."""
+    started = time.perf_counter()
+    try:
+        yield fields
+    except Exception as exc:
+        line(f"{name}.failed", failed=True, **fields, reason=type(exc).__name__, duration_ms=ms_since(started))
+        raise
+    line(f"{name}.done", **fields, duration_ms=ms_since(started))
+
+
+def ms_since(started: float) -> float:
+    """Milliseconds since this reading of `time.perf_counter`."""
+    return round((time.perf_counter() - started) * 1000, 1)
+
+
+def _entry(
+    fields: Mapping[str, Any], metrics: Mapping[str, float] | None, at: datetime | None = None
+) -> dict[str, Any]:
+    entry = {**(_invocation.get() or {}), **fields, **(metrics or {})}
+    entry = {key: value for key, value in entry.items() if value is not None}
+    # Outside of an invocation there is no stage to count for.
+    if metrics and "stage" in entry:
+        at_ms = time.time_ns() // 1_000_000 if at is None else (at - _EPOCH) // timedelta(milliseconds=1)
+        entry["_aws"] = embedded(entry, metrics, at_ms)
+    return entry

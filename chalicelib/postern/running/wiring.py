@@ -1,0 +1,296 @@
+"""Builds what the doors need, once per warm container and only when it is asked for. Computes nothing.
+
+Each function of the app reaches one of these; the API function's reaches neither psycopg2 nor the database.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from random import random
+from typing import TYPE_CHECKING
+
+from chalicelib.postern.running import logs
+from chalicelib.postern.running.config import Config
+
+if TYPE_CHECKING:
+    from chalicelib.postern.adapters.postgres import Database
+    from chalicelib.postern.contract.envelope import Rejected
+    from chalicelib.postern.operating.operator import Action, Operator
+    from chalicelib.postern.operating.storage import Upkeep
+    from chalicelib.postern.processing.attempts import Runner
+    from chalicelib.postern.processing.consume import Consumer
+    from chalicelib.postern.processing.engine import Processor
+    from chalicelib.postern.processing.settling import RetryPolicy
+    from chalicelib.postern.receiving.ingest import Inbox
+
+
+# As Chalice names it; every function of the app loads app.py.
+_API_HANDLER = "app.app"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@cache
+def config() -> Config:
+    return Config.from_environ(os.environ)
+
+
+def queue_name() -> str:
+    """The queue's name, which is the end of its URL."""
+    return (config().queue_url or "postern-webhooks").rsplit("/", 1)[-1]
+
+
+@cache
+def inbox() -> Inbox:
+    from chalicelib.postern.adapters.s3 import S3Bodies
+    from chalicelib.postern.adapters.secrets import SourceSecrets
+    from chalicelib.postern.adapters.sqs import SqsQueue
+    from chalicelib.postern.receiving.ingest import Inbox
+    from chalicelib.postern.receiving.quarantine import MOST_VERIFIED, RateCap
+    from chalicelib.postern.receiving.sources import Sources
+
+    strangers, signers = RateCap(time.monotonic), RateCap(time.monotonic, MOST_VERIFIED)
+    return Inbox(
+        sources=Sources(config().sources_file),
+        secrets_of=SourceSecrets(config().need("sources_secret_id"), time.monotonic).of,
+        queue=SqsQueue(config().need("queue_url")),
+        bodies=S3Bodies(config().need("bodies_bucket")),
+        fetch=fetch,
+        may_keep=lambda source, verified: (signers if verified else strangers).allows(source),
+    )
+
+
+def fetch(url: str) -> bytes:
+    from chalicelib.postern.adapters import web
+
+    return web.fetch(url)
+
+
+def warm_up(environ: Mapping[str, str]) -> None:
+    """Builds what a delivery needs, clients and all, where Lambda starts the API function ahead of its requests.
+
+    With on-demand starts a request is waiting already, and what it needs is built when it needs it. No secret is
+    fetched, in either way of starting ahead: one with provisioned concurrency would be out of date before the first
+    request came, and a snapshot's would be as old as the snapshot while the clock that its age is measured with had
+    stood still. Never fails: a start that failed would be tried again and again, and the first delivery will tell.
+    """
+    ahead = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") != "on-demand"
+    if not ahead or environ.get("_HANDLER") != _API_HANDLER:
+        return
+    try:
+        from chalicelib.postern.adapters import aws
+
+        dict(inbox().sources)  # each is made when it is asked for
+        aws.sqs()
+        aws.s3()
+        aws.secretsmanager()
+    except Exception as exc:
+        logs.line("warm_up.failed", failed=True, reason=type(exc).__name__)
+
+
+@cache
+def consumer() -> Consumer:
+    from chalicelib.postern.adapters.s3 import S3Bodies
+    from chalicelib.postern.adapters.sqs import SqsQueue
+    from chalicelib.postern.processing.consume import Consumer
+    from chalicelib.postern.receiving.sources import source_names
+
+    policy = retry_policy()
+
+    @cache
+    def processor() -> Processor:
+        from chalicelib.postern.adapters.children import in_child
+        from chalicelib.postern.adapters.event_store import EventStore
+        from chalicelib.postern.processing.engine import Processor
+
+        return Processor(EventStore(database()), runner(), in_child)
+
+    def keep(rejected: Sequence[Rejected]) -> None:
+        from chalicelib.postern.adapters.event_store import EventStore
+
+        EventStore(database()).keep(rejected)
+
+    return Consumer(
+        processor=processor,
+        keep=keep,
+        queue=SqsQueue(config().need("queue_url")),
+        dead_letters=SqsQueue(config().need("dead_letter_queue_url")),
+        bodies=S3Bodies(config().need("bodies_bucket")),
+        policy=policy,
+        partial_responses=config().partial_batch_response,
+        sources=source_names(config().sources_file),
+        random=random,
+        now=utc_now,
+        log=logs.line,
+    )
+
+
+@cache
+def retry_policy() -> RetryPolicy:
+    from chalicelib.postern.processing.settling import RetryPolicy
+
+    return RetryPolicy(
+        config().max_attempts,
+        config().retry_base_seconds,
+        config().retry_max_seconds,
+        config().max_uncharged,
+        config().max_receives,
+    )
+
+
+@cache
+def runner() -> Runner:
+    """Raises ConfigurationError where a handler cannot be imported."""
+    from chalicelib.postern.processing import handling
+    from chalicelib.postern.processing.attempts import Runner
+
+    return Runner(handling.discover(), retry_policy(), utc_now, config().handler_timeout_seconds)
+
+
+@cache
+def reader() -> Operator:
+    """Who looks, and changes nothing: the database refuses it every write."""
+    from chalicelib.postern.adapters.postgres import Database
+    from chalicelib.postern.operating.operator import Operator
+
+    return Operator(actions=_views(Database(database_dsn, read_only=True)), duties={})
+
+
+def _views(database: Database) -> dict[str, Action]:
+    from chalicelib.postern.adapters.ledger import Ledger
+    from chalicelib.postern.adapters.replay_store import ReplayStore
+    from chalicelib.postern.adapters.reports import Reports
+    from chalicelib.postern.adapters.shapes import Shapes
+    from chalicelib.postern.operating import (
+        drift,
+        duplicates,
+        issues,
+        ledger,
+        refused,
+        replays,
+        status,
+        storage,
+        stored,
+    )
+
+    reports, book = Reports(database), Ledger(database)
+    return {
+        **storage.views(_upkeep(database)),
+        **stored.views(reports),
+        **issues.views(reports),
+        **replays.views(ReplayStore(database)),
+        **refused.views(reports),
+        **duplicates.views(reports),
+        **drift.views(Shapes(database)),
+        **ledger.views(book, utc_now),
+        **status.views(book, reports, _sources, utc_now),
+    }
+
+
+def _upkeep(database: Database) -> Upkeep:
+    from chalicelib.postern.adapters.storage import Storage
+    from chalicelib.postern.operating.storage import Retention, Upkeep
+
+    retention = Retention.of(config().retention_days, config().dedup_days, config().unresolved_days)
+    return Upkeep(Storage(database), retention, utc_now, time.monotonic, random)
+
+
+def _sources() -> frozenset[str]:
+    from chalicelib.postern.receiving.sources import source_names
+
+    return source_names(config().sources_file)
+
+
+@cache
+def operator() -> Operator:
+    from chalicelib.postern.adapters.cloudwatch import CloudWatch
+    from chalicelib.postern.adapters.ledger import Ledger
+    from chalicelib.postern.adapters.migrations import migrate
+    from chalicelib.postern.adapters.replay_store import ReplayStore
+    from chalicelib.postern.adapters.reports import Reports
+    from chalicelib.postern.adapters.row_changes import RowChanges
+    from chalicelib.postern.adapters.shapes import Shapes
+    from chalicelib.postern.adapters.sqs import SqsQueue
+    from chalicelib.postern.operating import (
+        drift,
+        dry_run,
+        duplicates,
+        issues,
+        ledger,
+        quiet,
+        refused,
+        replays,
+        storage,
+    )
+    from chalicelib.postern.operating.dead_letters import DeadLetters
+    from chalicelib.postern.operating.operator import Operator
+
+    reports = Reports(database())
+    replay_store = ReplayStore(database())
+    shapes = Shapes(database())
+    book = Ledger(database())
+
+    # Asked for when they are needed: a command line may have a database alone.
+    def queue() -> SqsQueue:
+        return SqsQueue(config().need("queue_url"))
+
+    def letters() -> SqsQueue:
+        return SqsQueue(config().need("dead_letter_queue_url"))
+
+    def queues() -> list[str]:
+        urls = [config().need(name) for name in ("queue_url", "dead_letter_queue_url")]
+        return [url.rsplit("/", 1)[-1] for url in urls]
+
+    watch = drift.Watch(shapes, _sources, utc_now, time.monotonic, logs.line)
+    bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
+    return Operator(
+        actions={
+            **_views(database()),
+            **storage.actions(lambda: migrate(database_dsn())),
+            **issues.actions(reports),
+            **dry_run.actions(replay_store, runner, RowChanges(database_dsn)),
+            **replays.actions(replay_store, queue, utc_now),
+            **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
+            **refused.actions(reports),
+            **duplicates.actions(reports, queue),
+            **drift.actions(shapes, watch),
+            **ledger.actions(book, utc_now),
+        },
+        duties={
+            **storage.duties(_upkeep(database())),
+            **refused.duties(reports),
+            **drift.duties(watch),
+            **ledger.duties(bookkeeper),
+            **quiet.duties(quiet.Watch(book, _sources, utc_now, logs.line)),
+        },
+    )
+
+
+@cache
+def database() -> Database:
+    from chalicelib.postern.adapters.postgres import Database
+
+    return Database(database_dsn)
+
+
+def database_dsn(fresh: bool = False) -> str:
+    """Where the database is. From its secret when there is one; fetched once, and again when `fresh`."""
+    if fresh:
+        _dsn_from_secret.cache_clear()
+    secret_id = config().database_secret_id
+    return _dsn_from_secret(secret_id) if secret_id else config().need("database_url")
+
+
+@cache
+def _dsn_from_secret(secret_id: str) -> str:
+    from chalicelib.postern.adapters.secrets import database_dsn
+
+    return database_dsn(
+        secret_id, host=config().database_host, port=config().database_port, dbname=config().database_name
+    )
