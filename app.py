@@ -14,10 +14,10 @@ from chalice.app import CloudWatchEvent, Request, SQSEvent
 
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.errors import Refusal, UnknownAction, UnsupportedMediaType
+from chalicelib.postern.contract.tracing import trace_header, trace_id
 from chalicelib.postern.receiving import http, naming
 from chalicelib.postern.receiving.ingest import accept
 from chalicelib.postern.running import logs, wiring
-from chalicelib.postern.running.tracing import trace_header, trace_id
 
 app = Chalice(app_name=logs.SERVICE, configure_logs=False)
 # What API Gateway hands on byte for byte where Chalice deploys it; the packaged template has it do so with everything.

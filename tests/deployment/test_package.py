@@ -18,7 +18,7 @@ import pytest
 import yaml
 from samtranslator.translator.transform import transform
 
-from chalicelib.postern.running.metrics import METRICS
+from chalicelib.postern.contract.metrics import METRICS
 from deployment.package import Package, with_uploaded_code
 from devstack.settings import PROJECT
 from tests.deployment.cloud import checkout, package

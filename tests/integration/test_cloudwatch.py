@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib.postern.adapters.cloudwatch import CloudWatch
 from chalicelib.postern.contract.errors import MetricsUnavailable
-from chalicelib.postern.running.metrics import embedded
+from chalicelib.postern.contract.metrics import embedded
 from devstack.aws import EmulatedAws, Resources
 from devstack.metrics import Metrics
 

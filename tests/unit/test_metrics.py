@@ -10,8 +10,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
 from chalicelib.postern.contract import errors
+from chalicelib.postern.contract.metrics import METRICS, embedded
 from chalicelib.postern.running import logs
-from chalicelib.postern.running.metrics import METRICS, embedded
 from tests.emf import metrics_in
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib.postern.contract.metrics import METRICS
 from chalicelib.postern.processing.consume import _what
 from chalicelib.postern.processing.settling import Kind, Outcome
-from chalicelib.postern.running.metrics import METRICS
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENT = (PROJECT / "docs" / "observability.md").read_text("utf-8")

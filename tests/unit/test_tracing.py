@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.postern.running.tracing import trace_header, trace_id
+from chalicelib.postern.contract.tracing import trace_header, trace_id
 
 ROOT = "1-5759e988-bd862e3fe1be46a994272793"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from chalicelib.postern.adapters import aws
 from chalicelib.postern.contract.errors import MetricsUnavailable
-from chalicelib.postern.running.metrics import NAMESPACE
+from chalicelib.postern.contract.metrics import NAMESPACE
 
 # GetMetricStatistics answers with no more points than that; a point is a minute.
 _MOST_POINTS = timedelta(minutes=1440)

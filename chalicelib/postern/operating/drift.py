@@ -16,10 +16,10 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed
+from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE
 from chalicelib.postern.operating import shapes
 from chalicelib.postern.operating.operator import Action, Duty
 from chalicelib.postern.operating.shapes import LEARNED_AFTER, Finding, Place
-from chalicelib.postern.running.metrics import UNKNOWN_SOURCE
 
 # What one run takes: of each type so many events and bytes, and of all types so many, for so long.
 _MOST_EVENTS = 300

@@ -23,6 +23,8 @@ from chalicelib.postern.contract.errors import (
     QueueUnavailable,
     StatementFailed,
 )
+from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE
+from chalicelib.postern.contract.tracing import trace_header, trace_id
 from chalicelib.postern.processing.attempts import Unread, Work
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.settling import (
@@ -38,8 +40,6 @@ from chalicelib.postern.processing.settling import (
 )
 from chalicelib.postern.processing.turns import Asked, key_of
 from chalicelib.postern.running.config import LARGEST_BODY_BYTES, LONGEST_FETCH_SECONDS
-from chalicelib.postern.running.metrics import UNKNOWN_SOURCE
-from chalicelib.postern.running.tracing import trace_header, trace_id
 
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
 ATTEMPTS_ATTRIBUTE = "postern-attempts"

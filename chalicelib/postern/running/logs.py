@@ -1,6 +1,6 @@
 """One wide JSON line for each delivery, event and batch; never a body, never a secret.
 
-A line that counts something is a metric as well: it says so itself (running.metrics), so there is no second line.
+A line that counts something is a metric as well: it says so itself (contract.metrics), so there is no second line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from chalicelib.postern.running.metrics import embedded
+from chalicelib.postern.contract.metrics import embedded
 
 SERVICE = "postern"
 
