@@ -20,7 +20,7 @@ _START = """
 import time
 started = time.perf_counter()
 import app
-from chalicelib.postern.running.config import SHIPPED_SOURCES
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.receiving.sources import Sources
 imported = time.perf_counter()
 Sources(SHIPPED_SOURCES)["github"]

@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.errors import PosternError
 from chalicelib.postern.operating.operator import VIEWS
+from chalicelib.postern.receiving.sources import SIGNING_KEY
 from chalicelib.postern.running import wiring
-from chalicelib.postern.running.config import SHIPPED_SOURCES, SIGNING_KEY
 
 if TYPE_CHECKING:
     from deployment.session import Session

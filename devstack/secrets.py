@@ -18,8 +18,7 @@ from jwt.algorithms import ECAlgorithm
 
 from chalicelib.postern.receiving.schemes.hmacs import Hmac, StandardWebhooks
 from chalicelib.postern.receiving.schemes.shared import Basic, Token
-from chalicelib.postern.receiving.sources import Source
-from chalicelib.postern.running.config import SIGNING_KEY, VERIFY_TOKEN
+from chalicelib.postern.receiving.sources import SIGNING_KEY, VERIFY_TOKEN, Source
 from devstack.errors import StartError
 from devstack.processes import write_atomically
 

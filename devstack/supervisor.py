@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.errors import SourcesFileError
 from chalicelib.postern.receiving.sources import load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from devstack import screen
 from devstack.aws import EmulatedAws, Resources
 from devstack.errors import StartError

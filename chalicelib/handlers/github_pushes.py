@@ -5,8 +5,7 @@ A counter is the effect that shows a double count at once, and that exactly-once
 
 from typing import Any
 
-from chalicelib.postern.contract.deliveries import Event
-from chalicelib.postern.processing.handling import on
+from chalicelib.postern import Event, on
 
 
 @on("github", "push")

@@ -24,7 +24,7 @@ PERMANENT, TRANSIENT = 0.02, 0.05
 REPEATED = 0.10
 
 HANDLER = """
-from chalicelib.postern.processing.handling import PermanentError, on
+from chalicelib.postern import PermanentError, on
 
 MENDED = False
 

@@ -141,7 +141,7 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 _HANDLERS = """
-from chalicelib.postern.processing.handling import PermanentError, on
+from chalicelib.postern import PermanentError, on
 
 
 @on("hmac", "order.created")

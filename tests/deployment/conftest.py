@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.receiving.sources import load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from devstack.postgres import Server
 from devstack.secrets import ensure_development_secrets, read_secrets
 from tests.conftest import administer, url_of

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chalicelib.postern.receiving.sources import load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES, SIGNING_KEY
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
+from chalicelib.postern.receiving.sources import SIGNING_KEY, load_sources
 from cli.samples import default_type, sample
 from tests.deployment.cloud import Cloud
 from tests.support import ask, ask_by_name, eventually

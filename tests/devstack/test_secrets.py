@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.receiving.sources import load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from devstack.errors import StartError
 from devstack.secrets import ensure_development_secrets, read_secrets
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.envelope import Accepted, from_message
 from chalicelib.postern.contract.errors import QueueUnavailable
@@ -17,7 +18,6 @@ from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Kind
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.sources import Sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from tests.integration.world import World, effect, now
 
 SECRET = "s3cret"

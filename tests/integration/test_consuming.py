@@ -341,7 +341,7 @@ def test_handlers_that_can_be_imported_the_second_time_run_once(
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "first.py").write_text(
-        "from chalicelib.postern.processing.handling import on\n"
+        "from chalicelib.postern import on\n"
         "from tests.integration.world import effect\n"
         "on('shop', 'order')(effect)\n"
         "open('mended').close()\n"

@@ -15,10 +15,10 @@ import pytest
 
 from chalicelib.postern.adapters import secrets as secrets_adapter
 from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
 from chalicelib.postern.processing.settling import Kind
 from chalicelib.postern.running import wiring
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from devstack.aws import EmulatedAws
 from devstack.postgres import Server
 from tests.integration.world import World, effect, numbered, work

@@ -16,14 +16,14 @@ from urllib.parse import urlencode
 import pytest
 
 import chalicelib.postern.receiving.providers as providers
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import InvalidSignature, Refusal, SecretUnavailable
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names
-from chalicelib.postern.receiving.sources import Source, load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES, SIGNING_KEY
+from chalicelib.postern.receiving.sources import SIGNING_KEY, Source, load_sources
 from cli import catalogue
 from cli.guides import guide
 from cli.samples import Sample, sample

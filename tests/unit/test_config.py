@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.errors import ConfigurationError
-from chalicelib.postern.running.config import SHIPPED_SOURCES, Config
+from chalicelib.postern.running.config import Config
 
 NUMBERS = {"MAX_ATTEMPTS": "max_attempts", "RETRY_BASE_SECONDS": "retry_base_seconds"}
 NUMBERS |= {"RETRY_MAX_SECONDS": "retry_max_seconds", "MAX_UNCHARGED": "max_uncharged"}

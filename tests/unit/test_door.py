@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, Reply
 from chalicelib.postern.contract.envelope import Accepted, Rejected, from_message
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
@@ -29,7 +30,6 @@ from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names
 from chalicelib.postern.receiving.schemes.urls import MOST_SPELLINGS, spellings, with_and_without_port
 from chalicelib.postern.receiving.sources import Source, load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from tests.schemes import scheme_of, signature
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

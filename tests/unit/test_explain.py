@@ -14,10 +14,10 @@ from itertools import product
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Headers
 from chalicelib.postern.receiving.schemes.hmacs import Hmac
 from chalicelib.postern.receiving.sources import Sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from cli.explain import Known, explain
 from tests.certificates import certificate, fetching
 from tests.schemes import URL, signed

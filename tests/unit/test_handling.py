@@ -101,7 +101,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None) -> 
 
 
 def handler(source: str, type: str, name: str = "handle") -> str:
-    importing = "from chalicelib.postern.processing.handling import on"
+    importing = "from chalicelib.postern import on"
     return f"{importing}\n@on({source!r}, {type!r})\ndef {name}(event, db): ...\n"
 
 
@@ -134,11 +134,13 @@ def test_a_handler_that_names_no_type_is_for_all(registry: None) -> None:
     ("text", "problem"),
     [
         ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("from chalicelib.handling import on", "chalicelib.postern (docs/upgrade.md)"),
+        ("from chalicelib.postern import of", "chalicelib.postern (docs/upgrade.md)"),
         ("def (", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError"),
         ("raise SystemExit('missing setting')", "SystemExit"),
     ],
-    ids=["import", "syntax", "error", "exit"],
+    ids=["import", "an old name of ours", "no name of ours", "syntax", "error", "exit"],
 )
 def test_a_handler_module_that_cannot_be_imported_is_named(package: Package, text: str, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.errors import (
     InvalidPayload,
@@ -24,8 +25,7 @@ from chalicelib.postern.contract.errors import (
 )
 from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
-from chalicelib.postern.receiving.sources import Sources
-from chalicelib.postern.running.config import AWAITED_UNTIL, SHIPPED_SOURCES, VERIFY_TOKEN
+from chalicelib.postern.receiving.sources import AWAITED_UNTIL, VERIFY_TOKEN, Sources
 from tests.schemes import URL, signature, signed
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

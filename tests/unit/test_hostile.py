@@ -22,12 +22,12 @@ from urllib.parse import urlencode
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.errors import Refusal
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.schemes.base import fetch_nothing
-from chalicelib.postern.receiving.sources import Source, load_sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES, SIGNING_KEY, VERIFY_TOKEN
+from chalicelib.postern.receiving.sources import SIGNING_KEY, VERIFY_TOKEN, Source, load_sources
 from cli.guides import guide
 from cli.samples import sample
 from devstack.secrets import ensure_development_secrets, read_secrets

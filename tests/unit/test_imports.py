@@ -1,4 +1,4 @@
-"""Imports point one way: pure <- use cases <- wiring <- doors and tools; only wiring imports adapters."""
+"""Imports point one way: contract <- receiving, processing, operating <- adapters <- running <- doors and tools."""
 
 from __future__ import annotations
 
@@ -12,9 +12,33 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
+OURS = "chalicelib.postern"
 
-USE_CASES = {"receiving.ingest", "processing", "operating"}
-PURE = {"processing.handling", "operating.shapes", "operating.silence"}
+# Wing -> the wings that it may know; docs/architecture.md says why.
+KNOWS = {
+    "contract": set[str](),
+    "receiving": {"contract"},
+    "processing": {"contract"},
+    "operating": {"contract", "processing"},
+    "adapters": {"contract", "processing", "operating"},
+    "running": {"contract", "receiving", "processing", "operating", "adapters"},
+}
+
+# What answers from its arguments alone: no clock, no signal, no file, no network, no chance.
+PURE = [
+    *("contract.bounds", "contract.envelope", "contract.errors", "contract.metrics", "contract.payloads"),
+    *("contract.tracing", "receiving.http", "receiving.identity", "receiving.ingest", "receiving.naming"),
+    *("receiving.handshakes", "receiving.quarantine", "receiving.schemes.base", "receiving.schemes.bodies"),
+    *("receiving.schemes.canonical", "receiving.schemes.certificates", "receiving.schemes.forms"),
+    *("receiving.schemes.hmacs", "receiving.schemes.jwts", "receiving.schemes.public_keys"),
+    *("receiving.schemes.shared", "receiving.schemes.templated", "receiving.schemes.urls"),
+    *("processing.claims", "processing.failures", "processing.order", "processing.settling", "processing.turns"),
+    *("operating.shapes", "operating.silence"),
+]
+IMPURE = {"asyncio", "ctypes", "http.client", "io", "logging", "os", "pathlib", "random", "secrets", "select", "signal"}
+IMPURE |= {"socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib.request"}
+CLOCKS = {"now", "utcnow", "today", "open", "print", "input"}
+
 DRIVERS = {"boto3", "botocore", "psycopg2"}
 OUTSIDE = {"app", "chalice", "cli", "devstack", "tests", "infra", "bench"}
 
@@ -52,66 +76,63 @@ def imported_by(node: ast.AST) -> list[str]:
     return []
 
 
-def room_of(module: str) -> str:
-    parts = module.split(".")
-    if parts[0] != "chalicelib":
-        return "outside"
-    wing, name = [*parts[2:], "", ""][:2]
-    if wing == "adapters":
-        return "adapters"
-    if f"{wing}.{name}" in PURE:
-        return "pure"
-    if wing in USE_CASES or f"{wing}.{name}" in USE_CASES:
-        return "use cases"
-    return "wiring" if name == "wiring" else "pure"
+def wing_of(module: str) -> str:
+    """A wing of ours, "postern" for what handlers import, "team" for the rest of chalicelib, or "outside"."""
+    if module.startswith(f"{OURS}."):
+        wing = module.split(".")[2]
+        return wing if wing in KNOWS else "postern"
+    return "postern" if module == OURS else "team" if module.split(".")[0] == "chalicelib" else "outside"
 
 
 CHALICELIB = modules("chalicelib")
 TOOLS = modules("cli")
 IMPORTS = {name: imports_in(file.read_text("utf-8")) for name, file in (CHALICELIB | TOOLS).items()}
-IN_ROOM = {
-    room: [module for module in CHALICELIB if room_of(module) == room]
-    for room in ("pure", "use cases", "adapters", "wiring")
-}
+IN_WING = {wing: [module for module in CHALICELIB if wing_of(module) == wing] for wing in [*KNOWS, "team"]}
 
 
-def rooms_used_by(module: str) -> set[str]:
-    return {room_of(name) for name in IMPORTS[module] if name.startswith("chalicelib.")}
+def wings_used_by(module: str) -> set[str]:
+    # `from chalicelib.postern import wing` names the house as well.
+    return {wing_of(name) for name in IMPORTS[module] if name.startswith("chalicelib.") and name != OURS}
 
 
 def packages_used_by(module: str) -> set[str]:
     return {name.split(".")[0] for name in IMPORTS[module]}
 
 
-def test_every_room_has_modules_to_be_read() -> None:
-    assert {room: bool(found) for room, found in IN_ROOM.items()} == dict.fromkeys(IN_ROOM, True)
-    found = {module.split(".postern.")[1] for module in IN_ROOM["use cases"]}
-    assert {name for name in USE_CASES if any(module.startswith(name) for module in found)} == USE_CASES
+def test_every_wing_has_modules_to_be_read() -> None:
+    assert {wing: len(found) > 1 for wing, found in IN_WING.items()} == dict.fromkeys(IN_WING, True)
 
 
-@pytest.mark.parametrize("module", IN_ROOM["pure"])
-def test_a_pure_module_imports_pure_ones_alone(module: str) -> None:
-    # http turns a use case's result into an answer, and needs its type.
-    also = {"use cases"} if module == "chalicelib.postern.receiving.http" else set()
-    assert rooms_used_by(module) <= {"pure"} | also
+@pytest.mark.parametrize("module", [module for wing in KNOWS for module in IN_WING[wing]])
+def test_a_wing_knows_those_alone_that_it_may_know(module: str) -> None:
+    wing = wing_of(module)
+    # The one place outside of ours that is looked into: where the team's files lie.
+    also = {"outside"} if module == f"{OURS}.adapters.teams_room" else set[str]()
+    assert wings_used_by(module) <= KNOWS[wing] | {wing} | also
 
 
-@pytest.mark.parametrize("module", IN_ROOM["use cases"])
-def test_a_use_case_imports_neither_adapters_nor_wiring(module: str) -> None:
-    assert rooms_used_by(module) <= {"pure", "use cases"}
+@pytest.mark.parametrize("module", IN_WING["team"])
+def test_the_teams_room_imports_the_facade_alone(module: str) -> None:
+    ours = {name for name in IMPORTS[module] if name.startswith(OURS)}
+    assert ours <= {OURS, *(f"{OURS}.{name}" for name in ("Event", "PermanentError", "on"))}
 
 
-@pytest.mark.parametrize("module", IN_ROOM["adapters"])
-def test_an_adapter_does_not_know_how_it_is_wired(module: str) -> None:
-    assert "wiring" not in rooms_used_by(module)
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_has_no_clock_no_files_and_no_chance(name: str) -> None:
+    module = f"{OURS}.{name}"
+    called = {
+        node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        for node in ast.walk(ast.parse(CHALICELIB[module].read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute | ast.Name)
+        # What is handed in may be called so: self.now()
+        and not (isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "self")
+    }
+    assert (IMPORTS[module] & IMPURE, called & CLOCKS) == (set(), set())
+    assert "adapters" not in wings_used_by(module)
 
 
-@pytest.mark.parametrize("module", [m for m in CHALICELIB if room_of(m) not in ("adapters", "wiring")])
-def test_only_wiring_imports_adapters(module: str) -> None:
-    assert "adapters" not in rooms_used_by(module)
-
-
-@pytest.mark.parametrize("module", [module for module in CHALICELIB if room_of(module) != "adapters"])
+@pytest.mark.parametrize("module", [module for module in CHALICELIB if wing_of(module) != "adapters"])
 def test_only_adapters_speak_to_aws_and_postgresql(module: str) -> None:
     assert not packages_used_by(module) & DRIVERS
 
@@ -179,8 +200,8 @@ def test_the_api_function_loads_neither_boto3_nor_psycopg2_before_it_needs_them(
     assert not loaded & LOADED_DRIVERS
 
 
-def test_pure_modules_and_use_cases_load_no_driver_and_no_framework() -> None:
-    loaded = loaded_by(*IN_ROOM["pure"], *IN_ROOM["use cases"])
+def test_what_is_neither_adapters_nor_running_loads_no_driver_and_no_framework() -> None:
+    loaded = loaded_by(*(module for wing in KNOWS if wing not in ("adapters", "running") for module in IN_WING[wing]))
     assert not loaded & (LOADED_DRIVERS | {"chalice"})
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from marshmallow import Schema, ValidationError
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.errors import SourcesFileError
 from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names
 from chalicelib.postern.receiving.schemes import Scheme
 from chalicelib.postern.receiving.schemes.shared import Basic, Unverified
 from chalicelib.postern.receiving.sources import Source, _source_schema, load_sources, source_names
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from devstack.settings import PROJECT
 from tests.schemes import hmac_body, scheme_of, token
 

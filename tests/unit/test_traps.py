@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.envelope import Accepted, from_message
 from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
@@ -19,7 +20,6 @@ from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.schemes.base import MOST_CANDIDATES
 from chalicelib.postern.receiving.sources import Sources
-from chalicelib.postern.running.config import SHIPPED_SOURCES
 from cli.explain import Known, explain
 from tests.schemes import URL, scheme_of, signature, signed, verify
 

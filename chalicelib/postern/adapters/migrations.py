@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psycopg2
 
+from chalicelib.postern.adapters.teams_room import TEAMS_MIGRATIONS
 from chalicelib.postern.contract.errors import DatabaseUnavailable, MigrationError
-from chalicelib.postern.running.config import TEAM_FOLDER
 
 # Owner -> folder; Postern's come first, because the team's may refer to them.
 FOLDERS = {
     "postern": Path(__file__).parent.parent / "sql" / "migrations",
-    "handlers": TEAM_FOLDER / "handlers" / "migrations",
+    "handlers": TEAMS_MIGRATIONS,
 }
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql", re.ASCII)

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from chalicelib.postern.adapters import aws
+from chalicelib.postern.contract.bounds import LONGEST_FETCH_SECONDS
 from chalicelib.postern.contract.errors import BodyUnavailable, QueueUnavailable
-from chalicelib.postern.running.config import LONGEST_FETCH_SECONDS
 
 _READ_BYTES = 16_384
 

@@ -9,14 +9,11 @@ from threading import Lock
 from typing import Any
 
 from chalicelib.postern.adapters import aws
+from chalicelib.postern.adapters.teams_room import SHIPPED_AUTHORITIES
 from chalicelib.postern.contract.errors import ConfigurationError, DatabaseUnavailable, SecretUnavailable
-from chalicelib.postern.running.config import TEAM_FOLDER
 
 # A new secret takes effect within this time, and no traffic, forged or real, asks more often.
 _FRESH_SECONDS = 45.0
-
-# Not in the repository: who has a database on RDS puts RDS's bundle there (docs/database.md).
-SHIPPED_AUTHORITIES = TEAM_FOLDER / "certificates" / "database-ca.pem"
 
 
 class SourceSecrets:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from chalicelib.postern.contract.bounds import LARGEST_BODY_BYTES
 from chalicelib.postern.contract.errors import InvalidPayload, PayloadTooLarge
-from chalicelib.postern.running.config import LARGEST_BODY_BYTES
 
 # Deep enough for any real payload, shallow enough for every parser that will ever read the row
 # (PostgreSQL's stack, for one, ends at some thousands).

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from marshmallow import Schema
 
+from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.operating.operator import Action, Duty
-from chalicelib.postern.running.config import QUEUES_KEEP_DAYS
 
 _DAYS_AHEAD = 14
 _FEWEST_DAYS_AHEAD = 3

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Protocol
 
+from chalicelib.postern.contract.bounds import LARGEST_BODY_BYTES, LONGEST_FETCH_SECONDS
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.postern.contract.errors import (
     ConfigurationError,
@@ -39,7 +40,6 @@ from chalicelib.postern.processing.settling import (
     settle,
 )
 from chalicelib.postern.processing.turns import Asked, key_of
-from chalicelib.postern.running.config import LARGEST_BODY_BYTES, LONGEST_FETCH_SECONDS
 
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
 ATTEMPTS_ATTRIBUTE = "postern-attempts"

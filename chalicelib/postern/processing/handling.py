@@ -1,12 +1,12 @@
 """The team's handlers: `@on(source, type)`, finding them, and running one event's.
 
-    from chalicelib.postern.processing.handling import on
+    from chalicelib.postern import on
 
     @on("stripe", "invoice.paid")
     def mark_paid(event, db):
         db.execute("UPDATE invoices SET paid = true WHERE id = %s", (event.payload["data"]["object"]["id"],))
 
-`event` is a `contract.deliveries.Event`; `db` is a psycopg2 cursor inside the event's transaction. What a
+`event` is a `chalicelib.postern.Event`; `db` is a psycopg2 cursor inside the event's transaction. What a
 handler wrote is kept only if every handler of the event returns.
 """
 
@@ -135,4 +135,14 @@ def _import(module: str) -> ModuleType:
         # It is imported again with the next batch; what it registered before it failed must not be there twice.
         # Whatever it had imported before stays imported, and so do the handlers in there.
         _registered[:] = [h for h in _registered if h.registered_by in sys.modules]
-        raise ConfigurationError(f"Handlers in {module} cannot be imported: {type(exc).__name__}: {exc}") from exc
+        raise ConfigurationError(
+            f"Handlers in {module} cannot be imported: {type(exc).__name__}: {exc}{_hint(exc)}"
+        ) from exc
+
+
+def _hint(error: BaseException) -> str:
+    """Of an import from us that is not there, or was elsewhere in an earlier version."""
+    missing = (error.name or "") if isinstance(error, ImportError) else ""
+    if not missing.startswith("chalicelib.") or missing.startswith(f"{_HANDLERS}."):
+        return ""
+    return ". Handlers import on, PermanentError and Event from chalicelib.postern (docs/upgrade.md)"

@@ -27,8 +27,7 @@ from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature,
 from chalicelib.postern.contract.payloads import content_of, form_of, parse
 from chalicelib.postern.receiving.naming import at
 from chalicelib.postern.receiving.schemes.base import Fetch, as_wire, encode, key_of, matching, wire
-from chalicelib.postern.receiving.sources import Source
-from chalicelib.postern.running.config import AWAITED_UNTIL, VERIFY_TOKEN
+from chalicelib.postern.receiving.sources import AWAITED_UNTIL, VERIFY_TOKEN, Source
 
 # Longer than any provider's challenge.
 _LONGEST_ECHO = 2_000

@@ -15,6 +15,7 @@ from uuid import UUID
 from marshmallow import Schema, ValidationError
 
 from chalicelib.postern.contract import payloads
+from chalicelib.postern.contract.bounds import LARGEST_BODY_BYTES
 from chalicelib.postern.contract.deliveries import (
     REDACTED,
     Delivery,
@@ -42,7 +43,6 @@ from chalicelib.postern.receiving import naming
 from chalicelib.postern.receiving.quarantine import LARGEST_KEPT_BYTES
 from chalicelib.postern.receiving.schemes.base import Fetch, Proof, fetch_nothing
 from chalicelib.postern.receiving.sources import Source
-from chalicelib.postern.running.config import LARGEST_BODY_BYTES
 
 # More than any provider sends at once; each is a message of its own.
 _MOST_ITEMS = 10_000

@@ -22,6 +22,13 @@ from chalicelib.postern.receiving.naming import HEADER_NAME, Place
 from chalicelib.postern.receiving.providers import Provider, provider, provider_names
 from chalicelib.postern.receiving.schemes import Scheme, scheme_class
 
+# The sources' secret holds a source's own secrets under its name, and under its name with these what a handshake asks
+# for, and, in a local run, what only a sender has. No source's name has a dot.
+VERIFY_TOKEN = ".verify_token"
+SIGNING_KEY = ".signing_key"
+# Until when the operator awaits a secret that the provider brings itself: a time.
+AWAITED_UNTIL = ".awaited_until"
+
 # API Gateway does not decode path parameters: a name is what needs no decoding.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
 # Compared whole, in lower case and without parameters: anything else would match no delivery.

@@ -6,29 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import chalicelib
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
+from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
 from chalicelib.postern.contract.errors import ConfigurationError
 
-# What a team edits lies in the package's first folder.
-TEAM_FOLDER = Path(chalicelib.__path__[0])
-SHIPPED_SOURCES = TEAM_FOLDER / "sources.toml"
-
-# The sources' secret holds a source's own secrets under its name, and under its name with these what a handshake asks
-# for, and, in a local run, what only a sender has. No source's name has a dot.
-VERIFY_TOKEN = ".verify_token"
-SIGNING_KEY = ".signing_key"
-# Until when the operator awaits a secret that the provider brings itself: a time.
-AWAITED_UNTIL = ".awaited_until"
-
-# Lambda takes 6 MB a request; API Gateway's own envelope and the escapes in the body take their share of it, so a
-# larger body is answered 413 by API Gateway before it gets here.
-LARGEST_BODY_BYTES = 6_000_000
-
-# One body from the bucket.
-LONGEST_FETCH_SECONDS = 8.0
-
-# The queue keeps a message for 10 days, the dead letters for 14 (infra/resources.yaml): for so long it may come back.
-QUEUES_KEEP_DAYS = 24
 _LEAST_RETENTION_DAYS = QUEUES_KEEP_DAYS + 1
 
 
