@@ -87,7 +87,8 @@ def _serve(address: str) -> None:
     import psycopg2.extras  # noqa: F401
 
     import cli.main
-    from chalicelib.postern.adapters import event_store, reports  # noqa: F401
+    from chalicelib.postern.adapters import event_store  # noqa: F401
+    from chalicelib.postern.operating.events import queries  # noqa: F401
 
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(address)

@@ -14,11 +14,11 @@ from uuid import UUID
 import pytest
 
 from chalicelib.postern.adapters.postgres import queries
-from chalicelib.postern.adapters.shapes import KindOfEvents, Shapes
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed
-from chalicelib.postern.operating import drift
-from chalicelib.postern.operating.drift import Watch
+from chalicelib.postern.operating.drift import actions as drift
+from chalicelib.postern.operating.drift.actions import Watch
+from chalicelib.postern.operating.drift.queries import KindOfEvents, Shapes
 from chalicelib.postern.operating.operator import Operator
 from tests.integration.world import World, now, work
 

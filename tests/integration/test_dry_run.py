@@ -10,12 +10,12 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from chalicelib.postern.adapters.replay_store import ReplayStore
 from chalicelib.postern.adapters.row_changes import Outcome, RowChanges
 from chalicelib.postern.contract.deliveries import Event
 from chalicelib.postern.contract.errors import DatabaseUnavailable, UnknownAction
-from chalicelib.postern.operating import dry_run
+from chalicelib.postern.operating.dry_run import actions as dry_run
 from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.operating.replays.queries import ReplayStore
 from chalicelib.postern.processing.handling import Handler, PermanentError
 from cli.dry_run import change_line
 from tests.integration.world import World, effect, numbered, work

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from chalicelib.postern.adapters.event_store import EventStore
-from chalicelib.postern.adapters.ledger import Ledger
-from chalicelib.postern.adapters.reports import Reports
 from chalicelib.postern.contract.errors import UnknownAction
-from chalicelib.postern.operating import duplicates, ledger
+from chalicelib.postern.operating.duplicates import actions as duplicates
+from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.ledger import actions as ledger
+from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.processing.settling import Kind
 from tests import commands

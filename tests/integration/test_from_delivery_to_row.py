@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from chalicelib.postern.adapters.event_store import EventStore
-from chalicelib.postern.adapters.reports import Reports
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, new_event_id
 from chalicelib.postern.contract.envelope import Rejected
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, QueueUnavailable
+from chalicelib.postern.operating.events.queries import Reports
 from chalicelib.postern.processing.settling import Kind
 from chalicelib.postern.receiving import naming
 from chalicelib.postern.receiving.ingest import accept

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.postern.adapters.ledger import Ledger
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import MetricsUnavailable, UnknownAction
-from chalicelib.postern.operating import ledger
-from chalicelib.postern.operating.ledger import Bookkeeper
+from chalicelib.postern.operating.ledger import actions as ledger
+from chalicelib.postern.operating.ledger.actions import Bookkeeper
+from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.processing.engine import Work
 from tests.integration.world import World, fails_for, work

@@ -18,11 +18,11 @@ import pytest
 
 from chalicelib.postern.adapters.migrations import FOLDERS, migrate
 from chalicelib.postern.adapters.postgres import Database
-from chalicelib.postern.adapters.storage import Storage
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import DatabaseUnavailable, MigrationError
 from chalicelib.postern.operating.operator import Operator
-from chalicelib.postern.operating.storage import Retention, Upkeep, duties
+from chalicelib.postern.operating.storage.actions import Retention, Upkeep, duties
+from chalicelib.postern.operating.storage.queries import Storage
 from chalicelib.postern.processing.settling import Kind
 from tests.integration.world import World, work
 from tests.support import eventually

@@ -11,9 +11,9 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from chalicelib.postern.adapters.reports import Reports
-from chalicelib.postern.adapters.storage import Storage
 from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.storage.queries import Storage
 from chalicelib.postern.processing.attempts import Work
 from chalicelib.postern.processing.settling import Kind, Outcome
 from tests.integration.world import World, effect, fails_for, numbered, work

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.postern.adapters.ledger import Ledger
-from chalicelib.postern.adapters.reports import Reports
 from chalicelib.postern.contract.deliveries import new_event_id
-from chalicelib.postern.operating import status
+from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Operator
-from chalicelib.postern.operating.quiet import Watch
+from chalicelib.postern.operating.quiet.actions import Watch
+from chalicelib.postern.operating.status import actions as status
 from tests.integration.world import World, fails_for, work
 
 MINUTE, HOUR, DAY, WEEK = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)

@@ -16,16 +16,18 @@ import pytest
 
 from chalicelib.postern.adapters.children import in_child
 from chalicelib.postern.adapters.event_store import EventStore
-from chalicelib.postern.adapters.replay_store import ReplayStore
-from chalicelib.postern.adapters.reports import Reports
 from chalicelib.postern.adapters.s3 import S3Bodies
 from chalicelib.postern.adapters.sqs import SqsQueue
 from chalicelib.postern.contract.deliveries import Event
 from chalicelib.postern.contract.envelope import Replay, to_message
 from chalicelib.postern.contract.errors import QueueUnavailable, UnknownAction
-from chalicelib.postern.operating import issues, replays, stored
 from chalicelib.postern.operating.dead_letters import DeadLetters
+from chalicelib.postern.operating.events import actions as events
+from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.issues import actions as issues
 from chalicelib.postern.operating.operator import Operator
+from chalicelib.postern.operating.replays import actions as replays
+from chalicelib.postern.operating.replays.queries import ReplayStore
 from chalicelib.postern.processing.attempts import Work
 from chalicelib.postern.processing.consume import Consumer
 from chalicelib.postern.processing.handling import Handler, PermanentError
@@ -60,7 +62,7 @@ class Stage:
 
         return Operator(
             {
-                **stored.views(reports),
+                **events.views(reports),
                 **issues.views(reports),
                 **issues.actions(reports),
                 **replays.views(store),

@@ -15,11 +15,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from chalicelib.postern.adapters.storage import Storage
 from chalicelib.postern.contract.deliveries import Event, new_event_id
-from chalicelib.postern.operating import storage
 from chalicelib.postern.operating.operator import Operator, presentable
-from chalicelib.postern.operating.storage import Retention, Upkeep
+from chalicelib.postern.operating.storage import actions as storage
+from chalicelib.postern.operating.storage.actions import Retention, Upkeep
+from chalicelib.postern.operating.storage.queries import Storage
 from chalicelib.postern.processing.settling import Kind
 from tests import commands
 from tests.integration.world import World, effect, work

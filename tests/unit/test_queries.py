@@ -1,4 +1,4 @@
-"""The statements of sql/queries, by their text."""
+"""Every statement, by its text."""
 
 from __future__ import annotations
 

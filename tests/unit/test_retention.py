@@ -7,7 +7,7 @@ import re
 import yaml
 
 from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
-from chalicelib.postern.operating.storage import Retention
+from chalicelib.postern.operating.storage.actions import Retention
 from chalicelib.postern.running.config import Config
 from devstack.settings import PROJECT
 

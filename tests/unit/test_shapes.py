@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.postern.operating.shapes import (
+from chalicelib.postern.operating.drift.shapes import (
     LEARNED_AFTER,
     MISSING_AFTER,
     MOST_PLACES,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.postern.operating.silence import Hour, silence
+from chalicelib.postern.operating.quiet.silence import Hour, silence
 
 MONDAY = datetime(2026, 9, 7, tzinfo=UTC)
 MINUTE, HOUR, DAY, WEEK = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)

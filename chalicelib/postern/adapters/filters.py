@@ -12,7 +12,7 @@ FILTERS = ("ids", "source", "type", "status", "since", "until", "issue", "contai
 
 
 def as_values(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for the condition in sql/queries; a filter that is not there lets everything through."""
+    """Values for the condition of their queries; a filter that is not there lets everything through."""
     values = {name: filters.get(name) for name in FILTERS}
     if values["contains"] is not None:
         values["contains"] = jsonb_text(json.dumps(values["contains"]))

@@ -1,4 +1,4 @@
-"""Numbered migrations: Postern's own in sql/migrations, the team's in handlers/migrations.
+"""Numbered migrations: Postern's own in postern/migrations, the team's in handlers/migrations.
 
 Each runs once, in a transaction of its own, in the order of its number; a lock keeps two runs apart.
 """
@@ -19,7 +19,7 @@ from chalicelib.postern.contract.errors import DatabaseUnavailable, MigrationErr
 
 # Owner -> folder; Postern's come first, because the team's may refer to them.
 FOLDERS = {
-    "postern": Path(__file__).parent.parent / "sql" / "migrations",
+    "postern": Path(__file__).parent.parent / "migrations",
     "handlers": TEAMS_MIGRATIONS,
 }
 

@@ -32,7 +32,7 @@ from chalicelib.postern.contract.errors import (
     TransactionEnded,
 )
 
-_SQL = Path(__file__).parent.parent / "sql"
+_OURS = Path(__file__).parent.parent
 
 # A server that vanished without a word is noticed in seconds rather than in the kernel's quarter of an hour.
 _LINK: dict[str, Any] = {
@@ -158,7 +158,7 @@ class Session:
         self._advisory_locks = 0
 
     def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Runs a named query of sql/queries; its rows, or none where it gives none."""
+        """Runs a named query; its rows, or none where it gives none."""
         return self.execute(queries()[query], values)
 
     def run_many(self, query: str, rows: Sequence[Sequence[Any]], template: str | None = None) -> int:
@@ -301,9 +301,9 @@ def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[No
 
 @cache
 def queries() -> dict[str, str]:
-    """The blocks of sql/queries/*.sql by name."""
+    """Every statement by its name: those of processing lie here, an operating subject's beside its queries."""
     named: dict[str, str] = {}
-    for file in sorted((_SQL / "queries").glob("*.sql")):
+    for file in sorted([*_OURS.glob("adapters/*.sql"), *_OURS.glob("operating/*/*.sql")]):
         blocks = re.split(r"^-- name: (\w+)\n", file.read_text("utf-8"), flags=re.M)
         named |= {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
     return named

@@ -18,7 +18,7 @@ from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.postern.contract.errors import MalformedMessage, UnknownAction
 from chalicelib.postern.operating.operator import Action
-from chalicelib.postern.operating.replays import Replays, Step, allowance
+from chalicelib.postern.operating.replays.actions import Replays, Step, allowance
 from chalicelib.postern.processing.consume import ATTEMPTS_ATTRIBUTE, REASON_ATTRIBUTE
 
 _MOST = 100_000

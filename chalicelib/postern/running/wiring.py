@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from chalicelib.postern.adapters.postgres import Database
     from chalicelib.postern.contract.envelope import Rejected
     from chalicelib.postern.operating.operator import Action, Operator
-    from chalicelib.postern.operating.storage import Upkeep
+    from chalicelib.postern.operating.storage.actions import Upkeep
     from chalicelib.postern.processing.attempts import Runner
     from chalicelib.postern.processing.consume import Consumer
     from chalicelib.postern.processing.engine import Processor
@@ -163,26 +163,24 @@ def reader() -> Operator:
 
 
 def _views(database: Database) -> dict[str, Action]:
-    from chalicelib.postern.adapters.ledger import Ledger
-    from chalicelib.postern.adapters.replay_store import ReplayStore
-    from chalicelib.postern.adapters.reports import Reports
-    from chalicelib.postern.adapters.shapes import Shapes
-    from chalicelib.postern.operating import (
-        drift,
-        duplicates,
-        issues,
-        ledger,
-        refused,
-        replays,
-        status,
-        storage,
-        stored,
-    )
+    from chalicelib.postern.operating.drift import actions as drift
+    from chalicelib.postern.operating.drift.queries import Shapes
+    from chalicelib.postern.operating.duplicates import actions as duplicates
+    from chalicelib.postern.operating.events import actions as events
+    from chalicelib.postern.operating.events.queries import Reports
+    from chalicelib.postern.operating.issues import actions as issues
+    from chalicelib.postern.operating.ledger import actions as ledger
+    from chalicelib.postern.operating.ledger.queries import Ledger
+    from chalicelib.postern.operating.refused import actions as refused
+    from chalicelib.postern.operating.replays import actions as replays
+    from chalicelib.postern.operating.replays.queries import ReplayStore
+    from chalicelib.postern.operating.status import actions as status
+    from chalicelib.postern.operating.storage import actions as storage
 
     reports, book = Reports(database), Ledger(database)
     return {
         **storage.views(_upkeep(database)),
-        **stored.views(reports),
+        **events.views(reports),
         **issues.views(reports),
         **replays.views(ReplayStore(database)),
         **refused.views(reports),
@@ -194,8 +192,8 @@ def _views(database: Database) -> dict[str, Action]:
 
 
 def _upkeep(database: Database) -> Upkeep:
-    from chalicelib.postern.adapters.storage import Storage
-    from chalicelib.postern.operating.storage import Retention, Upkeep
+    from chalicelib.postern.operating.storage.actions import Retention, Upkeep
+    from chalicelib.postern.operating.storage.queries import Storage
 
     retention = Retention.of(config().retention_days, config().dedup_days, config().unresolved_days)
     return Upkeep(Storage(database), retention, utc_now, time.monotonic, random)
@@ -210,26 +208,24 @@ def _sources() -> frozenset[str]:
 @cache
 def operator() -> Operator:
     from chalicelib.postern.adapters.cloudwatch import CloudWatch
-    from chalicelib.postern.adapters.ledger import Ledger
     from chalicelib.postern.adapters.migrations import migrate
-    from chalicelib.postern.adapters.replay_store import ReplayStore
-    from chalicelib.postern.adapters.reports import Reports
     from chalicelib.postern.adapters.row_changes import RowChanges
-    from chalicelib.postern.adapters.shapes import Shapes
     from chalicelib.postern.adapters.sqs import SqsQueue
-    from chalicelib.postern.operating import (
-        drift,
-        dry_run,
-        duplicates,
-        issues,
-        ledger,
-        quiet,
-        refused,
-        replays,
-        storage,
-    )
     from chalicelib.postern.operating.dead_letters import DeadLetters
+    from chalicelib.postern.operating.drift import actions as drift
+    from chalicelib.postern.operating.drift.queries import Shapes
+    from chalicelib.postern.operating.dry_run import actions as dry_run
+    from chalicelib.postern.operating.duplicates import actions as duplicates
+    from chalicelib.postern.operating.events.queries import Reports
+    from chalicelib.postern.operating.issues import actions as issues
+    from chalicelib.postern.operating.ledger import actions as ledger
+    from chalicelib.postern.operating.ledger.queries import Ledger
     from chalicelib.postern.operating.operator import Operator
+    from chalicelib.postern.operating.quiet import actions as quiet
+    from chalicelib.postern.operating.refused import actions as refused
+    from chalicelib.postern.operating.replays import actions as replays
+    from chalicelib.postern.operating.replays.queries import ReplayStore
+    from chalicelib.postern.operating.storage import actions as storage
 
     reports = Reports(database())
     replay_store = ReplayStore(database())

@@ -31,7 +31,7 @@ _MOST_MINUTES = 1000
 
 
 class Book(Protocol):
-    """adapters.ledger gives each method's promise."""
+    """operating.ledger.queries gives each method's promise."""
 
     def progress(self) -> dict[str, Any]: ...
     def sources_between(self, since: datetime, until: datetime) -> set[str]: ...

@@ -18,7 +18,7 @@ _MOST_FOUND = 50
 
 
 class Duplicates(Protocol):
-    """adapters.reports gives each method's promise."""
+    """operating.events.queries gives each method's promise."""
 
     def duplicates(
         self, *, source: str | None, why: str | None, event_id: UUID | None, before: UUID | None, limit: int

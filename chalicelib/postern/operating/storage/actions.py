@@ -57,7 +57,7 @@ class Partition:
 
 
 class Store(Protocol):
-    """The database's side of it; adapters.storage gives each method's promise."""
+    """The database's side of it; operating.storage.queries gives each method's promise."""
 
     def tables(self) -> list[str]: ...
     def partitions(self) -> list[Partition]: ...

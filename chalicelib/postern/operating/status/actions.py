@@ -9,15 +9,15 @@ from typing import Any, Protocol
 from marshmallow import Schema
 
 from chalicelib.postern.operating.operator import Action
-from chalicelib.postern.operating.quiet import Hours, quiet_sources
-from chalicelib.postern.operating.silence import Silence
+from chalicelib.postern.operating.quiet.actions import Hours, quiet_sources
+from chalicelib.postern.operating.quiet.silence import Silence
 
 # Maintenance comes every five minutes.
 _STALE = timedelta(minutes=30)
 
 
 class Facts(Hours, Protocol):
-    """adapters.ledger gives each method's promise."""
+    """operating.ledger.queries gives each method's promise."""
 
     def seen(self, sources: Iterable[str], now: datetime) -> list[dict[str, Any]]: ...
     def statuses(self) -> dict[str, int]: ...

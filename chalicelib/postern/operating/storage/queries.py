@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.postgres import Database
-from chalicelib.postern.operating.storage import Partition
+from chalicelib.postern.operating.storage.actions import Partition
 
 # A deletion is a transaction of so many rows, or of the keys in so many pages: some hundredths of a second.
 _ROWS = 5_000

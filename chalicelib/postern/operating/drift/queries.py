@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.postgres import Database, Session
-from chalicelib.postern.operating.shapes import Finding
+from chalicelib.postern.operating.drift.shapes import Finding
 
 # So many bytes of payloads are in memory at a time; one is, however large.
 _BYTES_AT_ONCE = 2_000_000

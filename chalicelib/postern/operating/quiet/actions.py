@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Protocol
 
-from chalicelib.postern.operating.ledger import Log
+from chalicelib.postern.operating.ledger.actions import Log
 from chalicelib.postern.operating.operator import Duty
-from chalicelib.postern.operating.silence import SHORTEST, WEEKS_KEPT, Hour, Silence, silence
+from chalicelib.postern.operating.quiet.silence import SHORTEST, WEEKS_KEPT, Hour, Silence, silence
 
 # Rows are written late after an outage: that long, and their hours are counted once more.
 _LATE = timedelta(hours=6)
@@ -20,7 +20,7 @@ _MOST_STRETCHES = 28
 
 
 class Hours(Protocol):
-    """adapters.ledger gives each method's promise."""
+    """operating.ledger.queries gives each method's promise."""
 
     def progress(self) -> dict[str, Any]: ...
     def count_hours(self, since: datetime, until: datetime) -> None: ...

@@ -17,9 +17,9 @@ from marshmallow import Schema, fields, validate
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE
-from chalicelib.postern.operating import shapes
+from chalicelib.postern.operating.drift import shapes
+from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Finding, Place
 from chalicelib.postern.operating.operator import Action, Duty
-from chalicelib.postern.operating.shapes import LEARNED_AFTER, Finding, Place
 
 # What one run takes: of each type so many events and bytes, and of all types so many, for so long.
 _MOST_EVENTS = 300
@@ -38,7 +38,7 @@ _DRIFT_DAYS = 365
 
 
 class Kind(Protocol):
-    """One type of events, held by nobody else; adapters.shapes gives each method's promise."""
+    """One type of events, held by nobody else; operating.drift.queries gives each method's promise."""
 
     shape: Mapping[str, Any] | None
 
