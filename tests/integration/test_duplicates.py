@@ -16,7 +16,7 @@ import pytest
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.contract.errors import UnknownAction
 from chalicelib.postern.operating.duplicates import actions as duplicates
-from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.duplicates.queries import Duplicates
 from chalicelib.postern.operating.ledger import actions as ledger
 from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Operator
@@ -49,9 +49,11 @@ def operator(world: World, pipe: Pipe) -> Operator:
         def send(self, message: str, *, group: str, trace: str | None = None) -> None:
             pipe.messages.append(message)
 
-    reports = Reports(world.database())
+    repetitions = Duplicates(world.database())
     book = Ledger(world.database())
-    return Operator({**duplicates.views(reports), **duplicates.actions(reports, Queue), **ledger.views(book, now)}, {})
+    return Operator(
+        {**duplicates.views(repetitions), **duplicates.actions(repetitions, Queue), **ledger.views(book, now)}, {}
+    )
 
 
 def postern(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:

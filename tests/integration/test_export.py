@@ -18,7 +18,7 @@ from _pytest.fixtures import FixtureFunctionDefinition
 
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.operating.events import actions as events
-from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.operator import Operator
 from cli import export
 from devstack.settings import PROJECT
@@ -70,7 +70,7 @@ def postern(world: World, tmp_path: Path) -> Postern:
 @pytest.fixture
 def shown(world: World) -> Callable[[str], dict[str, Any]]:
     """An event as the `show` action gives it."""
-    operator = Operator(events.views(Reports(world.database())), {})
+    operator = Operator(events.views(Events(world.database())), {})
     return lambda id: dict(operator.perform({"action": "show", "id": id})["event"])
 
 

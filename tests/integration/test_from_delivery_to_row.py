@@ -15,7 +15,7 @@ from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, new_event_id
 from chalicelib.postern.contract.envelope import Rejected
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, QueueUnavailable
-from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.refused.queries import Refused
 from chalicelib.postern.processing.settling import Kind
 from chalicelib.postern.receiving import naming
 from chalicelib.postern.receiving.ingest import accept
@@ -191,24 +191,24 @@ def test_one_that_the_driver_cannot_send_as_it_is_costs_the_others_nothing(pipe:
 
 
 def test_what_was_kept_is_dropped_after_a_time_and_when_there_is_too_much_of_it(pipe: Pipe) -> None:
-    store, reports = EventStore(pipe.world.database()), Reports(pipe.world.database())
+    store, refused = EventStore(pipe.world.database()), Refused(pipe.world.database())
     long_ago = now() - timedelta(days=31)
     flood = [rejected(id=new_event_id(now() + timedelta(milliseconds=n)), source="flooded") for n in range(5)]
     quiet = rejected(source="quiet")
     store.keep([quiet, rejected(id=new_event_id(long_ago)), *flood])
-    assert reports.drop_rejected(days=30, most=3, bytes=1_000) == 3
-    assert reports.drop_rejected(days=30, most=3, bytes=1_000) == 0
+    assert refused.drop_rejected(days=30, most=3, bytes=1_000) == 3
+    assert refused.drop_rejected(days=30, most=3, bytes=1_000) == 0
     kept = pipe.world.query("SELECT id::text FROM postern.rejected")
     assert {id for (id,) in kept} == {str(each.id) for each in [quiet, *flood[2:]]}
 
 
 def test_what_was_verified_is_dropped_by_no_flood_of_forgeries_and_has_a_bound_of_its_own(pipe: Pipe) -> None:
-    store, reports = EventStore(pipe.world.database()), Reports(pipe.world.database())
+    store, refused = EventStore(pipe.world.database()), Refused(pipe.world.database())
     ids = [new_event_id(now() + timedelta(milliseconds=n)) for n in range(3)]
     signed = [rejected(id=id, verified=True, body=b"x" * 400) for id in ids]
     flood = [rejected(id=new_event_id(now() + timedelta(milliseconds=10 + n))) for n in range(5)]
     store.keep([*signed, *flood])
-    assert reports.drop_rejected(days=30, most=3, bytes=1_000) == 2 + 1
+    assert refused.drop_rejected(days=30, most=3, bytes=1_000) == 2 + 1
     kept = pipe.world.query("SELECT id::text FROM postern.rejected WHERE verified")
     assert {id for (id,) in kept} == {str(each.id) for each in signed[1:]}
 

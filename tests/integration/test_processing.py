@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from chalicelib.postern.contract.deliveries import Event, new_event_id
-from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.storage.queries import Storage
 from chalicelib.postern.processing.attempts import Work
 from chalicelib.postern.processing.settling import Kind, Outcome
@@ -79,7 +79,7 @@ def test_the_requests_id_is_in_the_row_and_the_handlers_have_it(process: Process
     batch = [work(request_id="c6af9ac6-7b61"), work()]
     process(batch, lambda event, db: seen.append(event.request_id))
     assert seen == ["c6af9ac6-7b61", None]
-    found = [Reports(world.database()).event(item.event.id) for item in batch]
+    found = [Events(world.database()).event(item.event.id) for item in batch]
     assert [event and event["request_id"] for event in found] == ["c6af9ac6-7b61", None]
 
 
@@ -352,7 +352,7 @@ def test_an_event_without_a_partition_is_stored_and_moves_when_there_is_one(proc
     assert place(item) == [(partition,)]
     assert storage.make_partition("events", tomorrow.date()) is None
 
-    found = Reports(world.database()).event(item.event.id)
+    found = Events(world.database()).event(item.event.id)
     assert found is not None
     assert (found["body"], found["request_id"]) == (item.body, "r-1")
     assert kinds(process([item]), [item]) == [Kind.ALREADY_PROCESSED]

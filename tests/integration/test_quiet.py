@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from chalicelib.postern.contract.deliveries import new_event_id
-from chalicelib.postern.operating.events.queries import Reports
 from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.quiet.actions import Watch
+from chalicelib.postern.operating.quiet.queries import Hours
 from chalicelib.postern.operating.status import actions as status
+from chalicelib.postern.operating.status.queries import Status
 from tests.integration.world import World, fails_for, work
 
 MINUTE, HOUR, DAY, WEEK = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
@@ -29,6 +30,10 @@ class Ear:
     sources: list[str]
     now: datetime = NOW
     lines: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    @property
+    def hours(self) -> Hours:
+        return Hours(self.world.database())
 
     def come(self, source: str, *times: datetime) -> None:
         """Rows of these times, without the detour of processing them."""
@@ -46,7 +51,7 @@ class Ear:
 
     def listen(self) -> list[str]:
         """The sources that are quiet."""
-        watch = Watch(self.book, lambda: self.sources, lambda: self.now, self.log)
+        watch = Watch(self.hours, lambda: self.sources, lambda: self.now, self.log)
         for _ in range(10):  # as often as it takes to learn nine weeks
             self.lines.clear()
             found = watch.listen()["quiet_sources"]
@@ -59,7 +64,9 @@ class Ear:
         self.lines.append((name, {**fields, **(metrics or {})}))
 
     def status(self) -> dict[str, Any]:
-        actions = status.views(self.book, Reports(self.world.database()), lambda: self.sources, lambda: self.now)
+        actions = status.views(
+            Status(self.world.database()), self.book, self.hours, lambda: self.sources, lambda: self.now
+        )
         return Operator(actions, {}).perform({"action": "status"})
 
 

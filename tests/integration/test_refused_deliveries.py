@@ -21,9 +21,10 @@ from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Rejected
 from chalicelib.postern.operating.events import actions as events
-from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.refused import actions as refused
+from chalicelib.postern.operating.refused.queries import Refused
 from chalicelib.postern.receiving import naming
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
@@ -345,9 +346,9 @@ def test_half_a_stage_is_never_mixed_with_another_ones_half(
 @pytest.fixture
 def store_function(world: World) -> Iterator[str]:
     """Where Lambda's API is, with the store function of the stage; it is the only one who has the database."""
-    reports = Reports(world.database())
-    actions = events.views(reports) | refused.views(reports) | refused.actions(reports)
-    operator = Operator(actions, refused.duties(reports))
+    kept = Refused(world.database())
+    actions = events.views(Events(world.database())) | refused.views(kept) | refused.actions(kept)
+    operator = Operator(actions, refused.duties(kept))
 
     class Invoke(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

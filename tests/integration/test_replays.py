@@ -23,8 +23,9 @@ from chalicelib.postern.contract.envelope import Replay, to_message
 from chalicelib.postern.contract.errors import QueueUnavailable, UnknownAction
 from chalicelib.postern.operating.dead_letters import DeadLetters
 from chalicelib.postern.operating.events import actions as events
-from chalicelib.postern.operating.events.queries import Reports
+from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.issues import actions as issues
+from chalicelib.postern.operating.issues.queries import Issues
 from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.replays import actions as replays
 from chalicelib.postern.operating.replays.queries import ReplayStore
@@ -52,7 +53,7 @@ class Stage:
     def operator(self) -> Operator:
         database = self.world.database()
         store = ReplayStore(database)
-        reports = Reports(database)
+        stored, grouped = Events(database), Issues(database)
 
         def queue() -> SqsQueue:
             return SqsQueue(self.resources.queue_url)
@@ -62,12 +63,12 @@ class Stage:
 
         return Operator(
             {
-                **events.views(reports),
-                **issues.views(reports),
-                **issues.actions(reports),
+                **events.views(stored),
+                **issues.views(grouped),
+                **issues.actions(grouped),
                 **replays.views(store),
                 **replays.actions(store, queue, now),
-                **DeadLetters(queue, letters, reports, store, now).actions(),
+                **DeadLetters(queue, letters, stored, store, now).actions(),
             },
             {},
         )

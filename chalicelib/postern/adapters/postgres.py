@@ -99,6 +99,11 @@ class Database:
             self._abandon(connection)
             raise
 
+    def run(self, query: str, **values: Any) -> list[dict[str, Any]]:
+        """A named query in a transaction of its own; its rows."""
+        with self.transaction() as session:
+            return session.run(query, values)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.lent = False

@@ -17,8 +17,10 @@ from marshmallow import Schema, fields, validate
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.postern.contract.errors import MalformedMessage, UnknownAction
+from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.operator import Action
-from chalicelib.postern.operating.replays.actions import Replays, Step, allowance
+from chalicelib.postern.operating.replays.actions import allowance
+from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
 from chalicelib.postern.processing.consume import ATTEMPTS_ATTRIBUTE, REASON_ATTRIBUTE
 
 _MOST = 100_000
@@ -58,18 +60,14 @@ class Queue(Protocol):
     def send(self, message: str, *, group: str, attributes: Mapping[str, str], trace: str | None) -> None: ...
 
 
-class Statuses(Protocol):
-    def statuses(self, ids: Sequence[UUID]) -> dict[UUID, str]: ...
-
-
 @dataclass(frozen=True)
 class DeadLetters:
     """`queue` and `letters` are asked for when they are needed: an installation may have a database alone."""
 
     queue: Callable[[], Queue]
     letters: Callable[[], LetterBox]
-    statuses: Statuses
-    redrives: Replays
+    events: Events
+    redrives: ReplayStore
     now: Callable[[], datetime]
 
     def actions(self) -> dict[str, Action]:
@@ -86,7 +84,7 @@ class DeadLetters:
         box = self.letters()
         seen = self._receive(box, limit, _LOOKED_AT_SECONDS)
         described = [_described(letter) for letter in seen]
-        statuses = self.statuses.statuses([each["id"] for each in described if each["id"]])
+        statuses = self.events.statuses([each["id"] for each in described if each["id"]])
         box.hide(dict.fromkeys([letter.handle for letter in seen], 0))
         return {
             "waiting": max(box.waiting(), len(seen)),
@@ -113,7 +111,7 @@ class DeadLetters:
             raise UnknownAction(f"There is no redrive {id}.")
         return {"replay": found}
 
-    def _move(self, step: Step) -> None:
+    def _move(self, step: Advance) -> None:
         """In this order: a letter that is on both queues for a moment is one event all the same."""
         box = self.letters()
         queue = self.queue()
@@ -148,7 +146,7 @@ class DeadLetters:
         box = self.letters()
         found = self._receive(box, min(most, _LARGEST_STEP * 5), _LOOKED_AT_SECONDS)
         ids = {letter.handle: _described(letter)["id"] for letter in found}
-        statuses = self.statuses.statuses([id for id in ids.values() if id])
+        statuses = self.events.statuses([id for id in ids.values() if id])
         done = [handle for handle, id in ids.items() if statuses.get(id) in ("processed", "stale")]
         box.delete(done)
         box.hide(dict.fromkeys([handle for handle in ids if handle not in done], 0))

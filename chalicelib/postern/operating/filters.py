@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from marshmallow import Schema, fields, validate
 
+from chalicelib.postern.contract.payloads import jsonb_text
 from chalicelib.postern.processing.attempts import Status
 
 
@@ -23,3 +28,13 @@ class EventFilters(Schema):
     issue = fields.String(load_default=None, allow_none=True)
     key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 300))
     contains = fields.Raw(load_default=None, allow_none=True)
+
+
+def as_values(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the condition of their queries; a filter that is not there lets everything through."""
+    values = {name: filters.get(name) for name in EventFilters().fields}
+    if values["contains"] is not None:
+        values["contains"] = jsonb_text(json.dumps(values["contains"]))
+    if values["ids"] is not None:
+        values["ids"] = [str(id) for id in values["ids"]]
+    return values

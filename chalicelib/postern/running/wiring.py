@@ -166,28 +166,33 @@ def _views(database: Database) -> dict[str, Action]:
     from chalicelib.postern.operating.drift import actions as drift
     from chalicelib.postern.operating.drift.queries import Shapes
     from chalicelib.postern.operating.duplicates import actions as duplicates
+    from chalicelib.postern.operating.duplicates.queries import Duplicates
     from chalicelib.postern.operating.events import actions as events
-    from chalicelib.postern.operating.events.queries import Reports
+    from chalicelib.postern.operating.events.queries import Events
     from chalicelib.postern.operating.issues import actions as issues
+    from chalicelib.postern.operating.issues.queries import Issues
     from chalicelib.postern.operating.ledger import actions as ledger
     from chalicelib.postern.operating.ledger.queries import Ledger
+    from chalicelib.postern.operating.quiet.queries import Hours
     from chalicelib.postern.operating.refused import actions as refused
+    from chalicelib.postern.operating.refused.queries import Refused
     from chalicelib.postern.operating.replays import actions as replays
     from chalicelib.postern.operating.replays.queries import ReplayStore
     from chalicelib.postern.operating.status import actions as status
+    from chalicelib.postern.operating.status.queries import Status
     from chalicelib.postern.operating.storage import actions as storage
 
-    reports, book = Reports(database), Ledger(database)
+    book = Ledger(database)
     return {
         **storage.views(_upkeep(database)),
-        **events.views(reports),
-        **issues.views(reports),
+        **events.views(Events(database)),
+        **issues.views(Issues(database)),
         **replays.views(ReplayStore(database)),
-        **refused.views(reports),
-        **duplicates.views(reports),
+        **refused.views(Refused(database)),
+        **duplicates.views(Duplicates(database)),
         **drift.views(Shapes(database)),
         **ledger.views(book, utc_now),
-        **status.views(book, reports, _sources, utc_now),
+        **status.views(Status(database), book, Hours(database), _sources, utc_now),
     }
 
 
@@ -216,18 +221,21 @@ def operator() -> Operator:
     from chalicelib.postern.operating.drift.queries import Shapes
     from chalicelib.postern.operating.dry_run import actions as dry_run
     from chalicelib.postern.operating.duplicates import actions as duplicates
-    from chalicelib.postern.operating.events.queries import Reports
+    from chalicelib.postern.operating.duplicates.queries import Duplicates
+    from chalicelib.postern.operating.events.queries import Events
     from chalicelib.postern.operating.issues import actions as issues
+    from chalicelib.postern.operating.issues.queries import Issues
     from chalicelib.postern.operating.ledger import actions as ledger
     from chalicelib.postern.operating.ledger.queries import Ledger
     from chalicelib.postern.operating.operator import Operator
     from chalicelib.postern.operating.quiet import actions as quiet
+    from chalicelib.postern.operating.quiet.queries import Hours
     from chalicelib.postern.operating.refused import actions as refused
+    from chalicelib.postern.operating.refused.queries import Refused
     from chalicelib.postern.operating.replays import actions as replays
     from chalicelib.postern.operating.replays.queries import ReplayStore
     from chalicelib.postern.operating.storage import actions as storage
 
-    reports = Reports(database())
     replay_store = ReplayStore(database())
     shapes = Shapes(database())
     book = Ledger(database())
@@ -243,27 +251,28 @@ def operator() -> Operator:
         urls = [config().need(name) for name in ("queue_url", "dead_letter_queue_url")]
         return [url.rsplit("/", 1)[-1] for url in urls]
 
+    dead_letters = DeadLetters(queue, letters, Events(database()), redrives=replay_store, now=utc_now)
     watch = drift.Watch(shapes, _sources, utc_now, time.monotonic, logs.line)
     bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
     return Operator(
         actions={
             **_views(database()),
             **storage.actions(lambda: migrate(database_dsn())),
-            **issues.actions(reports),
+            **issues.actions(Issues(database())),
             **dry_run.actions(replay_store, runner, RowChanges(database_dsn)),
             **replays.actions(replay_store, queue, utc_now),
-            **DeadLetters(queue=queue, letters=letters, statuses=reports, redrives=replay_store, now=utc_now).actions(),
-            **refused.actions(reports),
-            **duplicates.actions(reports, queue),
+            **dead_letters.actions(),
+            **refused.actions(Refused(database())),
+            **duplicates.actions(Duplicates(database()), queue),
             **drift.actions(shapes, watch),
             **ledger.actions(book, utc_now),
         },
         duties={
             **storage.duties(_upkeep(database())),
-            **refused.duties(reports),
+            **refused.duties(Refused(database())),
             **drift.duties(watch),
             **ledger.duties(bookkeeper),
-            **quiet.duties(quiet.Watch(book, _sources, utc_now, logs.line)),
+            **quiet.duties(quiet.Watch(Hours(database()), _sources, utc_now, logs.line)),
         },
     )
 

@@ -5,11 +5,10 @@ Not where events are processed, which must not pay for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from marshmallow import Schema, fields, validate
@@ -18,6 +17,7 @@ from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE
 from chalicelib.postern.operating.drift import shapes
+from chalicelib.postern.operating.drift.queries import Shapes
 from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Finding, Place
 from chalicelib.postern.operating.operator import Action, Duty
 
@@ -35,29 +35,6 @@ _MOST_FINDINGS = 50
 
 _SHAPES_DAYS = 90
 _DRIFT_DAYS = 365
-
-
-class Kind(Protocol):
-    """One type of events, held by nobody else; operating.drift.queries gives each method's promise."""
-
-    shape: Mapping[str, Any] | None
-
-    def events(self, before: UUID, *, most: int, most_bytes: int) -> Iterator[tuple[UUID, Any]]: ...
-    def keep(
-        self, shape: Mapping[str, Any], last: UUID | None, events: int, findings: Sequence[Finding]
-    ) -> list[bool]: ...
-
-
-class Shapes(Protocol):
-    def kinds(self, now: datetime, most: int) -> list[tuple[str, str]]: ...
-    def kind(self, source: str, type: str) -> AbstractContextManager[Kind | None]: ...
-    def put_off(self, source: str, type: str) -> None: ...
-    def drop_old(self, *, shapes_days: int, drift_days: int) -> int: ...
-    def drift(
-        self, *, source: str | None, type: str | None, open: bool | None, before: int | None, limit: int
-    ) -> list[dict[str, Any]]: ...
-    def accept_drift(self, *, ids: Sequence[int] | None, source: str | None, type: str | None) -> int: ...
-    def shape(self, source: str, type: str) -> dict[str, Any] | None: ...
 
 
 @dataclass(frozen=True)

@@ -4,43 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from marshmallow import Schema, fields
 
+from chalicelib.postern.adapters.row_changes import RowChanges
 from chalicelib.postern.contract.errors import UnknownAction
 from chalicelib.postern.operating.operator import Action
+from chalicelib.postern.operating.replays.queries import ReplayStore
 from chalicelib.postern.processing.attempts import Call, Runner, Status, Trigger, Try
 from chalicelib.postern.processing.failures import Failure, failure_of
 from chalicelib.postern.processing.limits import Clock
-from chalicelib.postern.processing.order import Entity, Order
-from chalicelib.postern.processing.turns import Stored
+from chalicelib.postern.processing.order import Order
 
 # The store function's time, less what it needs besides.
 _SECONDS = 120.0
 
 
-class Changes(Protocol):
-    @property
-    def error(self) -> BaseException | None: ...
-    @property
-    def changes(self) -> Sequence[Any]: ...
-    @property
-    def incomplete(self) -> Sequence[str]: ...
-
-
-class RowChanges(Protocol):
-    def of(self, work: Callable[[Any], None]) -> Changes: ...
-
-
-class Events(Protocol):
-    def stored(self, id: UUID) -> Stored | None: ...
-    def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]: ...
-
-
-def actions(events: Events, runner: Callable[[], Runner], rows: RowChanges) -> dict[str, Action]:
+def actions(events: ReplayStore, runner: Callable[[], Runner], rows: RowChanges) -> dict[str, Action]:
     def dry_run(id: UUID) -> Mapping[str, Any]:
         stored = events.stored(id)
         if stored is None:

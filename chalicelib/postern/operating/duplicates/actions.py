@@ -10,21 +10,12 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.operating.duplicates.queries import Duplicates
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.claims import Why
 
 # So many of each kind, for one id of a provider's.
 _MOST_FOUND = 50
-
-
-class Duplicates(Protocol):
-    """operating.events.queries gives each method's promise."""
-
-    def duplicates(
-        self, *, source: str | None, why: str | None, event_id: UUID | None, before: UUID | None, limit: int
-    ) -> dict[str, list[dict[str, Any]]]: ...
-    def duplicate(self, id: UUID) -> dict[str, Any] | None: ...
-    def known_by(self, key: str, limit: int) -> dict[str, list[dict[str, Any]]]: ...
 
 
 class Queue(Protocol):

@@ -56,10 +56,3 @@ WHERE position(%(key)s IN headers::text) > 0
    OR octet_length(body) <= 65536 AND position(convert_to(%(key)s, 'UTF8') IN body) > 0
 ORDER BY id DESC
 LIMIT %(limit)s
-
--- name: identity_of_late
--- Of the last day: equal bytes under other ids, and equal ids over other bytes.
-SELECT (SELECT count(*) FROM postern.events
-        WHERE same_body_as IS NOT NULL AND id >= postern.uuid7_floor(now() - interval '1 day')) AS same_bytes,
-       (SELECT count(*) FROM postern.duplicates
-        WHERE why = 'same_id_other_bytes' AND id >= postern.uuid7_floor(now() - interval '1 day')) AS other_bytes

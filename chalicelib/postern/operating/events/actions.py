@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
+from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.filters import EventFilters
 from chalicelib.postern.operating.operator import Action
 
 # A function's answer carries 6 MB, in which bytes are base64 and an event has its headers and its tries.
 _PART_BYTES = 3_000_000
-
-
-class Events(Protocol):
-    def events(
-        self,
-        filters: Mapping[str, Any],
-        *,
-        before: UUID | None,
-        after: UUID | None,
-        attempts: int | None,
-        error: str | None,
-        limit: int,
-    ) -> list[dict[str, Any]]: ...
-    def event(self, id: UUID) -> dict[str, Any] | None: ...
-    def delivery(self, id: UUID) -> dict[str, Any] | None: ...
-    def body(self, id: UUID, *, of: str, offset: int, length: int) -> bytes: ...
-    def secrets_used(self, days: int) -> list[dict[str, Any]]: ...
 
 
 def views(events: Events) -> dict[str, Action]:

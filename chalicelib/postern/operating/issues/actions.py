@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.operating.issues.queries import Issues
 from chalicelib.postern.operating.operator import Action
 
 STATES = ("open", "acknowledged", "resolved")
-
-
-class Issues(Protocol):
-    def issues(self, *, state: str | None, limit: int) -> list[dict[str, Any]]: ...
-    def issue(self, id: str) -> dict[str, Any] | None: ...
-    def set_issue(self, id: str, state: str) -> bool: ...
 
 
 def views(issues: Issues) -> dict[str, Action]:

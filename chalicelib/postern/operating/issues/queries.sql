@@ -35,8 +35,3 @@ SELECT traceback FROM postern.attempts WHERE issue_id = %(id)s ORDER BY event_id
 
 -- name: set_issue
 UPDATE postern.issues SET state = %(state)s, state_changed_at = now() WHERE id = %(id)s RETURNING id
-
--- name: attention
-SELECT (SELECT count(*) FROM postern.issues WHERE state = 'open') AS open_issues,
-       (SELECT count(*) FROM postern.drift WHERE accepted_at IS NULL) AS open_drift,
-       (SELECT count(*) FROM postern.replays WHERE state = 'running') AS running_replays

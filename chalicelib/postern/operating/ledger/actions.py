@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from marshmallow import Schema, fields, validate
 
+from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Action, Duty
 
 # CloudWatch has most counts after a minute or two; whatever is later than this is not seen any more.
@@ -28,22 +29,6 @@ _RECENT = timedelta(hours=3)
 _MINUTE = timedelta(minutes=1)
 _KEPT = timedelta(days=35)
 _MOST_MINUTES = 1000
-
-
-class Book(Protocol):
-    """operating.ledger.queries gives each method's promise."""
-
-    def progress(self) -> dict[str, Any]: ...
-    def sources_between(self, since: datetime, until: datetime) -> set[str]: ...
-    def enter(self, since: datetime, until: datetime, accepted: Mapping[tuple[str, datetime], int]) -> None: ...
-    def recount(self, since: datetime, until: datetime) -> None: ...
-    def missing(self, since: datetime, until: datetime) -> list[dict[str, Any]]: ...
-    def unfinished(self, since: datetime) -> int: ...
-    def note_check(self, *, at: datetime, missing: int, waiting: int) -> None: ...
-    def drop(self, before: datetime) -> int: ...
-    def totals(self, *, since: datetime, source: str | None) -> list[dict[str, Any]]: ...
-    def unbalanced(self, *, since: datetime, source: str | None, limit: int) -> list[dict[str, Any]]: ...
-    def write_off(self, *, since: datetime, until: datetime, source: str | None, note: str) -> int: ...
 
 
 class Counts(Protocol):
@@ -64,7 +49,7 @@ class Log(Protocol):
 class Bookkeeper:
     """What balancing needs. `queues` gives the names of the queue and of the dead letters."""
 
-    book: Book
+    book: Ledger
     counts: Counts
     queues: Callable[[], Sequence[str]]
     now: Callable[[], datetime]
@@ -125,7 +110,7 @@ class Bookkeeper:
         return max(0, held - self.book.unfinished(oldest))
 
 
-def views(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
+def views(book: Ledger, now: Callable[[], datetime]) -> dict[str, Action]:
     def ledger(since: datetime | None, source: str | None) -> Mapping[str, Any]:
         since = since or now() - timedelta(days=1)
         progress = book.progress()
@@ -142,7 +127,7 @@ def views(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
     return {"ledger": Action(ledger, _Span())}
 
 
-def actions(book: Book, now: Callable[[], datetime]) -> dict[str, Action]:
+def actions(book: Ledger, now: Callable[[], datetime]) -> dict[str, Action]:
     def write_off(since: datetime | None, source: str | None, note: str) -> Mapping[str, Any]:
         until = now() - _GRACE
         since = since or until - _REACH

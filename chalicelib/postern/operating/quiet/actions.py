@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 from chalicelib.postern.operating.ledger.actions import Log
 from chalicelib.postern.operating.operator import Duty
+from chalicelib.postern.operating.quiet.queries import Hours
 from chalicelib.postern.operating.quiet.silence import SHORTEST, WEEKS_KEPT, Hour, Silence, silence
 
 # Rows are written late after an outage: that long, and their hours are counted once more.
@@ -17,16 +18,6 @@ _LATE = timedelta(hours=6)
 # What is counted in one transaction, and in one run: nine weeks are there after an hour of maintenance.
 _STRETCH = timedelta(hours=6)
 _MOST_STRETCHES = 28
-
-
-class Hours(Protocol):
-    """operating.ledger.queries gives each method's promise."""
-
-    def progress(self) -> dict[str, Any]: ...
-    def count_hours(self, since: datetime, until: datetime) -> None: ...
-    def drop_hours(self, before: datetime) -> None: ...
-    def last_minutes(self, sources: Iterable[str], since: datetime) -> dict[str, datetime]: ...
-    def hours(self, sources: Sequence[str]) -> list[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Watch:
         """Counts the hours that are over; up to when it has come."""
         ends = now.replace(minute=0, second=0, microsecond=0)
         oldest = ends - timedelta(weeks=WEEKS_KEPT)
-        known_to: datetime = max(self.hours.progress()["hours_to"], oldest)
+        known_to: datetime = max(self.hours.known_to(), oldest)
         if known_to >= ends:
             return known_to
         since = max(known_to - _LATE, oldest)

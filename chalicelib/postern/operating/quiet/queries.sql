@@ -1,4 +1,4 @@
--- Each source's hours, and what an operator sees first.
+-- Each source's hours.
 
 -- name: count_hours
 -- A gap that reaches back before these hours began at the last minute that is known of.
@@ -81,13 +81,3 @@ SELECT source, hour, active_minutes, longest_gap
 FROM postern.source_hours
 WHERE source = ANY (%(sources)s::text[])
 ORDER BY source, hour
-
--- name: count_statuses
-SELECT status, count(*) AS number FROM postern.events WHERE status <> 'processed' GROUP BY status
-
--- name: oldest_failed
-SELECT id, source, type, attempts, split_part(error, E'\n', 1) AS error, received_at
-FROM postern.events
-WHERE status <> 'processed' AND status = 'failed'
-ORDER BY id
-LIMIT 1

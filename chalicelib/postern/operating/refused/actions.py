@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.operating.operator import Action, Duty
+from chalicelib.postern.operating.refused.queries import Refused
 
 # They are kept for so long, and of each source no more than so many and so large: of strangers, and of who signed.
 _DAYS = 30
@@ -16,32 +17,23 @@ _MOST = 1_000
 _BYTES = 256_000_000
 
 
-class Rejections(Protocol):
-    def rejected(
-        self, *, source: str | None, pending: bool, before: UUID | None, limit: int
-    ) -> dict[str, list[dict[str, Any]]]: ...
-    def rejected_delivery(self, id: UUID) -> dict[str, Any] | None: ...
-    def resolve_rejected(self, id: UUID, event_id: UUID, note: str | None) -> bool: ...
-    def drop_rejected(self, *, days: int, most: int, bytes: int) -> int: ...
+def views(refused: Refused) -> dict[str, Action]:
+    return {"rejected": Action(refused.rejected, _Filters())}
 
 
-def views(rejections: Rejections) -> dict[str, Action]:
-    return {"rejected": Action(rejections.rejected, _Filters())}
-
-
-def actions(rejections: Rejections) -> dict[str, Action]:
+def actions(refused: Refused) -> dict[str, Action]:
     # No view: what was refused may hold what becomes a secret (Notion's token).
     def show(id: UUID) -> Mapping[str, Any]:
-        return {"rejected": rejections.rejected_delivery(id)}
+        return {"rejected": refused.rejected_delivery(id)}
 
     def resolve(id: UUID, event_id: UUID, note: str | None) -> Mapping[str, Any]:
-        return {"resolved": rejections.resolve_rejected(id, event_id, note)}
+        return {"resolved": refused.resolve_rejected(id, event_id, note)}
 
     return {"show_rejected": Action(show, _Id()), "resolve_rejected": Action(resolve, _Resolution())}
 
 
-def duties(rejections: Rejections) -> dict[str, Duty]:
-    return {"rejected": lambda: {"rejected_dropped": rejections.drop_rejected(days=_DAYS, most=_MOST, bytes=_BYTES)}}
+def duties(refused: Refused) -> dict[str, Duty]:
+    return {"rejected": lambda: {"rejected_dropped": refused.drop_rejected(days=_DAYS, most=_MOST, bytes=_BYTES)}}
 
 
 class _Filters(Schema):

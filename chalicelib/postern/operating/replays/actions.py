@@ -7,7 +7,6 @@ watches it asks for the next step every second or so. When nobody does, it rests
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -15,10 +14,11 @@ from uuid import UUID
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.deliveries import new_event_id
-from chalicelib.postern.contract.envelope import Replay, to_message
+from chalicelib.postern.contract.envelope import to_message
 from chalicelib.postern.contract.errors import UnknownAction
 from chalicelib.postern.operating.filters import EventFilters
 from chalicelib.postern.operating.operator import Action
+from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
 from chalicelib.postern.processing.attempts import Trigger
 
 _SAMPLE = 10
@@ -33,36 +33,12 @@ _BUSY = 500
 GROUP = "postern.replay"
 
 
-class Step(Protocol):
-    kind: str
-    asked: Mapping[str, Any]
-    rate: int
-    total: int
-    moved: int
-    queued: int
-    seconds: float
-
-    def take(self, number: int) -> list[Replay]: ...
-    def note(self, moved: int, *, finished: bool = False) -> None: ...
-
-
-class Replays(Protocol):
-    def plan(self, filters: Mapping[str, Any], sample: int) -> dict[str, Any]: ...
-    def start(
-        self, id: UUID, *, kind: str, trigger: str, asked: Mapping[str, Any], rate: int, total: int
-    ) -> UUID | None: ...
-    def replays(self, *, limit: int) -> list[dict[str, Any]]: ...
-    def replay(self, id: UUID) -> dict[str, Any] | None: ...
-    def cancel(self, id: UUID) -> bool: ...
-    def advancing(self, id: UUID) -> AbstractContextManager[Step | None]: ...
-
-
 class Queue(Protocol):
     def send_all(self, messages: Sequence[str], *, group: str, trace: str | None = None) -> None: ...
     def waiting(self) -> int: ...
 
 
-def views(replays: Replays) -> dict[str, Action]:
+def views(replays: ReplayStore) -> dict[str, Action]:
     def plan(**filters: Any) -> Mapping[str, Any]:
         found = replays.plan(filters, _SAMPLE)
         return {"count": sum(found["by_status"].values()), **found}
@@ -76,7 +52,7 @@ def views(replays: Replays) -> dict[str, Action]:
     }
 
 
-def actions(replays: Replays, queue: Callable[[], Queue], now: Callable[[], datetime]) -> dict[str, Action]:
+def actions(replays: ReplayStore, queue: Callable[[], Queue], now: Callable[[], datetime]) -> dict[str, Action]:
     def start(rate: int, most: int, **filters: Any) -> Mapping[str, Any]:
         asked = {name: value for name, value in filters.items() if value is not None}
         trigger = Trigger.REPLAY if set(asked) == {"ids"} else Trigger.BULK
@@ -112,7 +88,7 @@ def actions(replays: Replays, queue: Callable[[], Queue], now: Callable[[], date
     }
 
 
-def _next(step: Step, waiting: int) -> tuple[int, str | None]:
+def _next(step: Advance, waiting: int) -> tuple[int, str | None]:
     """How many events come next, and why none do."""
     if waiting - step.queued > _BUSY:
         return 0, "live events come first"
@@ -126,7 +102,7 @@ def allowance(rate: int, seconds: float) -> int:
     return max(1, min(round(rate * min(seconds, _LONGEST_STEP_SECONDS)), _LARGEST_STEP))
 
 
-def _known(replays: Replays, id: UUID) -> dict[str, Any]:
+def _known(replays: ReplayStore, id: UUID) -> dict[str, Any]:
     found = replays.replay(id)
     if found is None:
         raise UnknownAction(f"There is no replay {id}.")

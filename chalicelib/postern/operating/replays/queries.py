@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.event_store import EventTransaction, stored_event
-from chalicelib.postern.adapters.filters import as_values
 from chalicelib.postern.adapters.postgres import Database, Session
 from chalicelib.postern.contract.envelope import Replay
+from chalicelib.postern.operating.filters import as_values
 from chalicelib.postern.processing.order import Entity
 from chalicelib.postern.processing.turns import Stored
 
@@ -56,8 +56,7 @@ class ReplayStore:
             return None
 
     def replays(self, *, limit: int) -> list[dict[str, Any]]:
-        with self._database.transaction() as session:
-            return session.run("list_replays", {"limit": limit})
+        return self._database.run("list_replays", limit=limit)
 
     def replay(self, id: UUID) -> dict[str, Any] | None:
         """With how many of its events are in which state, and some that failed. One that has nothing left is done."""

@@ -142,27 +142,8 @@ SET moved = moved + %(moved)s,
     finished_at = CASE WHEN %(finished)s THEN now() ELSE finished_at END
 WHERE id = %(id)s
 
--- name: lock_replay_item
-SELECT item.state, item.tries, replay.trigger, replay.state = 'running' AS running
-FROM postern.replay_items AS item
-JOIN postern.replays AS replay ON replay.id = item.replay_id
-WHERE item.replay_id = %(replay_id)s AND item.event_id = %(event_id)s
-FOR UPDATE OF item
-
--- name: lock_stored_event
-SELECT id, source, type, dedup_key, status, attempts, received_at, processed_at, headers, body, request_id, format,
-       form_field
-FROM postern.events
-WHERE id = %(id)s
-FOR UPDATE
-
 -- name: stored_event
 SELECT id, source, type, dedup_key, status, attempts, received_at, processed_at, headers, body, request_id, format,
        form_field
 FROM postern.events
 WHERE id = %(id)s
-
--- name: settle_replay_item
-UPDATE postern.replay_items
-SET state = %(state)s, tries = %(tries)s, error = %(error)s, changed_at = now()
-WHERE replay_id = %(replay_id)s AND event_id = %(event_id)s

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Any
 
 from marshmallow import Schema
 
 from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.operating.operator import Action, Duty
+from chalicelib.postern.operating.storage.queries import Partition, Storage
 
 _DAYS_AHEAD = 14
 _FEWEST_DAYS_AHEAD = 3
@@ -46,41 +46,6 @@ class Retention:
         return cls(days, max(days, dedup_days), max(days, unresolved_days))
 
 
-@dataclass(frozen=True)
-class Partition:
-    """A day of a partitioned table: from `since` until before `until`."""
-
-    table: str
-    name: str
-    since: datetime
-    until: datetime
-
-
-class Store(Protocol):
-    """The database's side of it; operating.storage.queries gives each method's promise."""
-
-    def tables(self) -> list[str]: ...
-    def partitions(self) -> list[Partition]: ...
-    def days_without_partition(self, table: str, first: date, last: date) -> list[date]: ...
-    def make_partition(self, table: str, day: date) -> int | None: ...
-    def settled_since(self, partition: Partition, moment: datetime) -> list[UUID]: ...
-    def kept_events(self, partition: Partition) -> list[UUID]: ...
-    def retire_partition(self, partition: Partition, keep: Sequence[UUID], *, unresolved: bool) -> int | None: ...
-    def drop_retired(self, settled_since: datetime) -> int: ...
-    def delete_events(self, before: datetime, settled_before: datetime, unresolved_before: datetime) -> int: ...
-    def delete_attempts(self, before: datetime) -> int: ...
-    def delete_duplicates(self, before: datetime) -> int: ...
-    def delete_deliveries(self, before: datetime) -> int: ...
-    def delete_replays(self, before: datetime) -> int: ...
-    def delete_entities(self, before: datetime) -> int: ...
-    def key_pages(self) -> int: ...
-    def delete_keys(self, page: int, before: datetime) -> tuple[int, int]: ...
-    def table_sizes(self) -> list[dict[str, Any]]: ...
-    def index_health(self) -> list[dict[str, Any]]: ...
-    def default_rows(self, table: str, before: datetime, ahead: datetime) -> dict[str, Any]: ...
-    def oldest_key(self) -> datetime | None: ...
-
-
 class _PutOff:
     """The partitions whose locks did not come in time."""
 
@@ -103,7 +68,7 @@ class _PutOff:
 class Upkeep:
     """Keeps one database's storage as `retention` has it. `clock` counts seconds, `random` gives a number below 1."""
 
-    store: Store
+    store: Storage
     retention: Retention
     now: Callable[[], datetime]
     clock: Callable[[], float]

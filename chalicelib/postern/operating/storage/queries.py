@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.postgres import Database
-from chalicelib.postern.operating.storage.actions import Partition
 
 # A deletion is a transaction of so many rows, or of the keys in so many pages: some hundredths of a second.
 _ROWS = 5_000
@@ -16,6 +16,16 @@ _PAGES = 250
 
 # `oldest_key` looks at so many pages at most.
 _SAMPLED_PAGES = 20_000
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A day of a partitioned table: from `since` until before `until`."""
+
+    table: str
+    name: str
+    since: datetime
+    until: datetime
 
 
 class Storage:
@@ -29,15 +39,18 @@ class Storage:
 
     def tables(self) -> list[str]:
         """The partitioned tables, the events first."""
-        return [row["parent"] for row in self._run("partitioned_tables")]
+        return [row["parent"] for row in self._database.run("partitioned_tables")]
 
     def partitions(self) -> list[Partition]:
         """By age; without the default ones."""
-        return [Partition(row["parent"], row["name"], row["since"], row["until"]) for row in self._run("partitions")]
+        return [
+            Partition(row["parent"], row["name"], row["since"], row["until"])
+            for row in self._database.run("partitions")
+        ]
 
     def days_without_partition(self, table: str, first: date, last: date) -> list[date]:
         """The days of which the default partition holds rows."""
-        rows = self._run("days_without_partition", parent=table, first=first, last=last)
+        rows = self._database.run("days_without_partition", parent=table, first=first, last=last)
         return [row["day"] for row in rows]
 
     def make_partition(self, table: str, day: date) -> int | None:
@@ -54,7 +67,7 @@ class Storage:
 
     def kept_events(self, partition: Partition) -> list[UUID]:
         """The events that outlived the partition of their day."""
-        return [row["id"] for row in self._run("kept_events", since=partition.since, until=partition.until)]
+        return [row["id"] for row in self._database.run("kept_events", since=partition.since, until=partition.until)]
 
     def retire_partition(self, partition: Partition, keep: Sequence[UUID], *, unresolved: bool) -> int | None:
         """Takes it out, but keeps these rows and, with `unresolved`, events that are not processed: how many; None
@@ -72,7 +85,7 @@ class Storage:
     def drop_retired(self, settled_since: datetime) -> int:
         """Drops what was taken out, but keeps what was written to it last; how many rows. Blocks nobody."""
         kept = 0
-        for retired in self._run("retired_partitions"):
+        for retired in self._database.run("retired_partitions"):
             with self._database.transaction() as session:
                 session.run("allow_a_minute")
                 kept += session.run("drop_retired", {**retired, "settled_since": settled_since})[0]["kept"]
@@ -108,34 +121,30 @@ class Storage:
         return self._delete("delete_entities", before=before)
 
     def key_pages(self) -> int:
-        pages: int = self._run("key_pages")[0]["pages"]
+        pages: int = self._database.run("key_pages")[0]["pages"]
         return pages
 
     def delete_keys(self, page: int, before: datetime) -> tuple[int, int]:
         """Deletes the expired dedup keys in some pages, from `page` on; how many, and the page to go on from."""
         after = page + _PAGES
-        deleted: int = self._run("delete_keys", page=page, page_after=after, before=before)[0]["deleted"]
+        deleted: int = self._database.run("delete_keys", page=page, page_after=after, before=before)[0]["deleted"]
         return deleted, after
 
     def table_sizes(self) -> list[dict[str, Any]]:
-        return self._run("table_sizes")
+        return self._database.run("table_sizes")
 
     def index_health(self) -> list[dict[str, Any]]:
-        return self._run("index_health")
+        return self._database.run("index_health")
 
     def default_rows(self, table: str, before: datetime, ahead: datetime) -> dict[str, Any]:
         """How many rows the default partition holds, and how many of them belong to days between the two."""
-        return self._run(f"default_{table}", before=before, ahead=ahead)[0]
+        return self._database.run(f"default_{table}", before=before, ahead=ahead)[0]
 
     def oldest_key(self) -> datetime | None:
         """When the oldest dedup key was claimed; of very many, when the oldest in a sample was."""
         percent = min(100.0, 100.0 * _SAMPLED_PAGES / max(self.key_pages(), 1))
-        oldest: datetime | None = self._run("oldest_key", percent=percent)[0]["oldest"]
+        oldest: datetime | None = self._database.run("oldest_key", percent=percent)[0]["oldest"]
         return oldest
-
-    def _run(self, query: str, **values: Any) -> list[dict[str, Any]]:
-        with self._database.transaction() as session:
-            return session.run(query, values)
 
     def _run_bounded(self, query: str, **values: Any) -> dict[str, Any]:
         with self._database.transaction() as session:
@@ -143,5 +152,5 @@ class Storage:
             return session.run(query, values)[0]
 
     def _delete(self, query: str, **values: Any) -> int:
-        deleted: int = self._run(query, **values, limit=_ROWS)[0]["deleted"]
+        deleted: int = self._database.run(query, **values, limit=_ROWS)[0]["deleted"]
         return deleted

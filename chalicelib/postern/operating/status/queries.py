@@ -1,0 +1,36 @@
+"""What an operator sees first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from chalicelib.postern.adapters.postgres import Database
+
+
+class Status:
+    """Each question in a transaction of its own; raises DatabaseUnavailable and StatementFailed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def seen(self, sources: Iterable[str], now: datetime) -> list[dict[str, Any]]:
+        """When something last came, and the events of the last hour and day, by source."""
+        return self._database.run("last_seen", sources=sorted(sources), now=now)
+
+    def statuses(self) -> dict[str, int]:
+        """How many stored events are in each state but `processed`."""
+        return {row["status"]: row["number"] for row in self._database.run("count_statuses")}
+
+    def oldest_failed(self) -> dict[str, Any] | None:
+        found = self._database.run("oldest_failed")
+        return found[0] if found else None
+
+    def attention(self) -> dict[str, Any]:
+        """What a person may want to look at: open issues, changes of payloads, and replays that run or rest."""
+        return self._database.run("attention")[0]
+
+    def identity_of_late(self) -> dict[str, Any]:
+        """How many events of the last day had bytes that came before, and how many ids came again with others."""
+        return self._database.run("identity_of_late")[0]
