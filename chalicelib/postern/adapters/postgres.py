@@ -306,12 +306,18 @@ def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[No
 
 @cache
 def queries() -> dict[str, str]:
-    """Every statement by its name: those of processing lie here, an operating subject's beside its queries."""
-    named: dict[str, str] = {}
+    """Every statement by its name: those of processing lie here, an operating subject's beside its queries. A `part`
+    stands in several of them, each of which has its name in a comment: /* name */.
+    """
+    blocks: dict[str, dict[str, str]] = {"name": {}, "part": {}}
     for file in sorted([*_OURS.glob("adapters/*.sql"), *_OURS.glob("operating/*/*.sql")]):
-        blocks = re.split(r"^-- name: (\w+)\n", file.read_text("utf-8"), flags=re.M)
-        named |= {name: text.strip() for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
-    return named
+        found = re.split(r"^-- (name|part): (\w+)\n", file.read_text("utf-8"), flags=re.M)
+        for kind, name, text in zip(found[1::3], found[2::3], found[3::3], strict=True):
+            blocks[kind][name] = text.strip()
+    return {
+        name: re.sub(r"/\* (\w+) \*/", lambda part: blocks["part"][part[1]], text)
+        for name, text in blocks["name"].items()
+    }
 
 
 def _field(value: str | bytes | int | float | datetime | UUID | None) -> str:

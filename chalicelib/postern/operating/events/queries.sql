@@ -1,10 +1,8 @@
 -- What people ask of the stored events.
 
--- name: list_events
-SELECT id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error,
-       received_at, processed_at
-FROM postern.events
-WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
+-- part: event_filter
+-- Which events are meant (operating/filters.py). A filter that is NULL lets everything through.
+(%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(source)s::text IS NULL OR source = %(source)s)
   AND (%(type)s::text IS NULL OR type = %(type)s)
   AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
@@ -15,6 +13,12 @@ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
        OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
   AND (%(issue)s::text IS NULL
        OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+
+-- name: list_events
+SELECT id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error,
+       received_at, processed_at
+FROM postern.events
+WHERE /* event_filter */
   AND (%(before)s::uuid IS NULL OR id < %(before)s)
   AND (%(attempts)s::integer IS NULL OR attempts >= %(attempts)s)
   AND (%(error)s::text IS NULL OR position(lower(%(error)s) IN lower(error)) > 0)

@@ -1,36 +1,16 @@
--- Replays: which events match, and each event's turn. The condition is the same as in list_events.
+-- Replays: which events match, and each event's turn.
 
 -- name: count_matching
 SELECT status, count(*) AS count
 FROM postern.events
-WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
-  AND (%(source)s::text IS NULL OR source = %(source)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
-  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
-  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
-  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
-  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
-       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
-  AND (%(issue)s::text IS NULL
-       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+WHERE /* event_filter */
 GROUP BY status
 ORDER BY status
 
 -- name: sample_matching
 SELECT id, source, type, status, attempts, split_part(error, E'\n', 1) AS error, received_at
 FROM postern.events
-WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
-  AND (%(source)s::text IS NULL OR source = %(source)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
-  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
-  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
-  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
-  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
-       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
-  AND (%(issue)s::text IS NULL
-       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+WHERE /* event_filter */
 ORDER BY id
 LIMIT %(limit)s
 
@@ -47,17 +27,7 @@ SELECT id FROM postern.replays WHERE kind = %(kind)s AND state = 'running' AND t
 INSERT INTO postern.replay_items (replay_id, event_id)
 SELECT %(replay_id)s::uuid, id
 FROM postern.events
-WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
-  AND (%(source)s::text IS NULL OR source = %(source)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
-  AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
-  AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
-  AND (%(contains)s::jsonb IS NULL OR payload @> %(contains)s::jsonb)
-  AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
-       OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
-  AND (%(issue)s::text IS NULL
-       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+WHERE /* event_filter */
 ORDER BY id
 LIMIT %(limit)s
 
