@@ -47,3 +47,20 @@ def test_what_is_deployed_is_pinned_with_the_hashes_of_its_files() -> None:
 
 def test_the_licence_is_apache_2() -> None:
     assert "Apache License\n                           Version 2.0" in (PROJECT / "LICENSE").read_text("utf-8")
+
+
+def test_every_link_within_the_documents_leads_somewhere() -> None:
+    broken = []
+    for document in [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", document.read_text("utf-8")):
+            file, _, anchor = target.partition("#")
+            aim = (document.parent / file) if file else document
+            if not aim.exists() or (anchor and anchor not in anchors(aim)):
+                broken.append(f"{document.name}: {target}")
+    assert broken == []
+
+
+def anchors(document: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
