@@ -26,7 +26,7 @@ app.api.binary_types += ["multipart/form-data", "application/gzip", "application
 
 
 # A source's name has no more.
-_LONGEST_LOGGED_NAME = 64
+_MAX_LOGGED_NAME_LENGTH = 64
 
 
 @app.route("/health", methods=["GET"])
@@ -45,7 +45,7 @@ def receive(source: str) -> Response:
     assert request is not None  # Chalice sets it before it calls a view
     started = time.perf_counter()
     # Anybody can make one up, of any length.
-    outcome: dict[str, Any] = {"source": source[:_LONGEST_LOGGED_NAME], "bytes": None}
+    outcome: dict[str, Any] = {"source": source[:_MAX_LOGGED_NAME_LENGTH], "bytes": None}
     counted, number = "rejected", 1
     counts: dict[str, int] = {}
     at: datetime | None = None

@@ -12,7 +12,7 @@ from cli import output
 from cli.arguments import Commands
 from cli.local import operator
 
-_LONGEST_VALUE = 100
+_MAX_VALUE_LENGTH = 100
 _SIGNS = {"inserted": "+", "updated": "~", "deleted": "-"}
 
 
@@ -72,4 +72,4 @@ def change_line(change: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+    return text if len(text) <= _MAX_VALUE_LENGTH else text[: _MAX_VALUE_LENGTH - 1] + "…"

@@ -26,9 +26,9 @@ from chalicelib.postern.receiving.schemes.base import AGELESS, Fetch, fetch_noth
 from chalicelib.postern.receiving.schemes.templated import Templated
 from chalicelib.postern.receiving.sources import Source
 
-_LARGEST_UNPACKED_BYTES = 1_000_000
+_MAX_UNPACKED_BYTES = 1_000_000
 # Sixty years.
-_LONGEST_SKEW_SECONDS = 2 * 10**9
+_MAX_SKEW_SECONDS = 2 * 10**9
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _of_age(delivery: Delivery, scheme: Scheme, secrets: Sequence[str]) -> Findi
     """How far off its time is, found by when it would have been right: to the second, without any tolerance."""
     ahead = "timestamp_in_future" in _reasons(scheme, delivery, secrets)
     exact = _changed(scheme, tolerance_seconds=0)
-    low, high = 0, _LONGEST_SKEW_SECONDS
+    low, high = 0, _MAX_SKEW_SECONDS
     while low < high:
         middle = (low + high) // 2
         later = timedelta(seconds=middle if ahead else -middle)
@@ -220,7 +220,7 @@ def _bodies(body: bytes) -> Iterator[tuple[str, str, bytes]]:
 
 def _unpacked(body: bytes) -> bytes:
     try:
-        return zlib.decompressobj(wbits=47).decompress(body, _LARGEST_UNPACKED_BYTES)  # gzip or zlib
+        return zlib.decompressobj(wbits=47).decompress(body, _MAX_UNPACKED_BYTES)  # gzip or zlib
     except zlib.error:
         return body
 

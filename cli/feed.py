@@ -16,7 +16,7 @@ _FAR_OVERLAP_SECONDS = 300
 _FAR_EVERY = 30
 
 _PAGE = 500
-_LONGEST_WAIT_SECONDS = 15.0
+_MAX_WAIT_SECONDS = 15.0
 _LOWEST = UUID(int=0)
 
 
@@ -82,7 +82,7 @@ class Feed:
                     self._outages += 1
                     self._say(f"No answer; trying again until there is one. {exc}")
                 self._wait(pause)
-                pause = min(2 * pause, _LONGEST_WAIT_SECONDS)
+                pause = min(2 * pause, _MAX_WAIT_SECONDS)
                 continue
             if self._away:
                 self._away = False

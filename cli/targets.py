@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from chalicelib.postern.contract.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
+from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.postern.receiving.sources import Source
 from cli.forwarding import reading, sendable
 from cli.local import LocalRun
@@ -103,7 +103,7 @@ class LocalHandlers:
                 format=format,
             )
         )
-        if len(message) > LARGEST_MESSAGE_BYTES:
+        if len(message) > MAX_MESSAGE_BYTES:
             return Sent("skipped: larger than a message of the queue", ok=False)
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -25,9 +25,9 @@ from chalice.local import (
 from devstack.settings import PROJECT
 
 # API Gateway's own limits.
-_LARGEST_REQUEST_BYTES = 10 * 1024 * 1024
+_MAX_REQUEST_BYTES = 10 * 1024 * 1024
 _REQUEST_WITHIN_SECONDS = 29
-_MOST_DISCARDED_BYTES = 64 * 1024 * 1024
+_MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 
 
 class BadRequest(Exception):
@@ -113,7 +113,7 @@ class _Handler(ChaliceRequestHandler):
         return bytes(body)
 
     def _read_exactly(self, size: int, already: int = 0) -> bytes:
-        if size < 0 or already + size > _LARGEST_REQUEST_BYTES:
+        if size < 0 or already + size > _MAX_REQUEST_BYTES:
             self._discard(size)
             raise BadRequest(413, "payload_too_large", "The body is larger than API Gateway takes.")
         data: bytes = self.rfile.read(size)
@@ -123,7 +123,7 @@ class _Handler(ChaliceRequestHandler):
 
     def _discard(self, size: int) -> None:
         """Hears the sender out, within reason: one that is still sending does not read its answer."""
-        left = size if size <= _MOST_DISCARDED_BYTES else 0
+        left = size if size <= _MAX_DISCARDED_BYTES else 0
         while left > 0 and (read := len(self.rfile.read(min(left, 65536)))):
             left -= read
 

@@ -22,7 +22,7 @@ _ATTRIBUTES = {
     "ApproximateNumberOfMessagesDelayed": "ApproximateNumberOfMessagesDelayed",
 }
 # PutMetricData takes no more in one call.
-_MOST_DATA = 1000
+_MAX_DATA = 1000
 
 # Namespace, name, unit, dimensions, minute.
 _Key = tuple[str, str, str, tuple[tuple[str, str], ...], int]
@@ -92,8 +92,8 @@ class Metrics:
 
     def _put(self, namespace: str, kept: Mapping[_Key, _Statistics]) -> None:
         data = [_datum(key, statistics) for key, statistics in kept.items()]
-        for at in range(0, len(data), _MOST_DATA):
-            self._cloudwatch.put_metric_data(Namespace=namespace, MetricData=data[at : at + _MOST_DATA])
+        for at in range(0, len(data), _MAX_DATA):
+            self._cloudwatch.put_metric_data(Namespace=namespace, MetricData=data[at : at + _MAX_DATA])
 
 
 def _datum(key: _Key, statistics: _Statistics) -> dict[str, Any]:

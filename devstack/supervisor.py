@@ -33,7 +33,7 @@ _STACK = "postern-local"
 _READY_WITHIN_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.2
 # A process that ends so often in so short a time will not get better by being started again.
-_MOST_RESTARTS = 5
+_MAX_RESTARTS = 5
 _RESTARTS_WITHIN_SECONDS = 30.0
 
 
@@ -44,7 +44,7 @@ class _Watched:
     name: str
     child: Child
     restart: Callable[[], Child]
-    restarts: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_RESTARTS))
+    restarts: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_RESTARTS))
 
 
 class Supervisor:
@@ -279,7 +279,7 @@ class Supervisor:
 
     def _restart(self, part: _Watched) -> None:
         now = time.monotonic()
-        if len(part.restarts) == _MOST_RESTARTS and now - part.restarts[0] < _RESTARTS_WITHIN_SECONDS:
+        if len(part.restarts) == _MAX_RESTARTS and now - part.restarts[0] < _RESTARTS_WITHIN_SECONDS:
             raise StartError(f"{part.name} ends again and again; its log ends with:\n{part.child.last_lines()}")
         part.restarts.append(now)
         screen.say(f"{part.name} ended ({screen.exit_reason(part.child.exit_code)}); starting it again.")

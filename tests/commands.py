@@ -24,7 +24,7 @@ from pathlib import Path
 
 from devstack.settings import PROJECT
 
-_LARGEST_REQUEST_BYTES = 100_000
+_MAX_REQUEST_BYTES = 100_000
 
 
 def postern(
@@ -42,7 +42,7 @@ def postern(
             client.settimeout(timeout)
             client.connect(_address())
             request = json.dumps({"arguments": arguments, "environ": dict(environ)}).encode()
-            assert len(request) < _LARGEST_REQUEST_BYTES
+            assert len(request) < _MAX_REQUEST_BYTES
             socket.send_fds(client, [request], [out.fileno(), err.fileno()])
             pid = int(client.recv(20))
             try:
@@ -109,7 +109,7 @@ def _answer(connection: socket.socket, main: object) -> None:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         connection.send(str(os.getpid()).encode())
-        data, files, _, _ = socket.recv_fds(connection, _LARGEST_REQUEST_BYTES, 2)
+        data, files, _, _ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, 2)
         request = json.loads(data)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, file in enumerate([nothing, *files]):

@@ -68,14 +68,14 @@ def _import_api(definition: dict[str, Any], id: str | None) -> Any:
 
 
 _kill_workers = lambda_runtime.kill_workers
-_LONGEST_INVOCATION_SECONDS = 20
+_MAX_INVOCATION_SECONDS = 20
 
 
 def retire_workers(workers: list[Any]) -> None:
     """They are out of the pool already, so none gets another invocation. Nobody waits: they may call the emulator."""
 
     def retire() -> None:
-        deadline = time.monotonic() + _LONGEST_INVOCATION_SECONDS
+        deadline = time.monotonic() + _MAX_INVOCATION_SECONDS
         while any(worker.in_use for worker in workers if worker) and time.monotonic() < deadline:
             time.sleep(0.01)
         _kill_workers(workers)

@@ -140,8 +140,8 @@ def test_what_is_there_costs_no_budget(host: Host) -> None:
 
 
 def test_what_is_kept_is_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_MOST_FAILURES_A_MINUTE", 1_000)
-    monkeypatch.setattr(web, "_MOST_A_MINUTE", 1_000)
+    monkeypatch.setattr(web, "_MAX_FAILURES_A_MINUTE", 1_000)
+    monkeypatch.setattr(web, "_MAX_A_MINUTE", 1_000)
     used = f"{host.url}/cert.pem"
     for n in range(100):
         web.fetch(f"{host.url}/cert.pem?{n}")

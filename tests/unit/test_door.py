@@ -28,7 +28,7 @@ from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names
-from chalicelib.postern.receiving.schemes.urls import MOST_SPELLINGS, spellings, with_and_without_port
+from chalicelib.postern.receiving.schemes.urls import MAX_SPELLINGS, spellings, with_and_without_port
 from chalicelib.postern.receiving.sources import Source, load_sources
 from tests.schemes import scheme_of, signature
 
@@ -336,7 +336,7 @@ def test_a_query_is_verified_in_the_spelling_that_its_sender_signed(
 def test_there_are_never_more_than_sixteen_spellings() -> None:
     pairs = [(f"n {i}", "é @:/'[]") for i in range(50)]
     found = with_and_without_port(spellings(f"{URL}?{urlencode(pairs)}", pairs))
-    assert 8 <= len(found) <= MOST_SPELLINGS
+    assert 8 <= len(found) <= MAX_SPELLINGS
     assert spellings(URL, []) == [URL]
     assert spellings(f"{URL}?configured=1", pairs) == [f"{URL}?configured=1"]
 

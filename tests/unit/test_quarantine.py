@@ -21,7 +21,7 @@ from chalicelib.postern.contract.errors import (
     UnsupportedMediaType,
 )
 from chalicelib.postern.receiving.ingest import Inbox, accept
-from chalicelib.postern.receiving.quarantine import LARGEST_KEPT_BYTES, RateCap
+from chalicelib.postern.receiving.quarantine import MAX_KEPT_BYTES, RateCap
 from chalicelib.postern.receiving.sources import load_sources
 from tests.schemes import hmac_body, signature
 
@@ -149,9 +149,9 @@ def test_the_url_is_kept_as_it_came_and_not_as_it_is_configured(inbox: Inbox, se
 
 
 def test_a_large_one_is_not_kept(inbox: Inbox, sent: Sent) -> None:
-    refusal = refuse(inbox, "keeps", b"x" * (LARGEST_KEPT_BYTES + 1))
+    refusal = refuse(inbox, "keeps", b"x" * (MAX_KEPT_BYTES + 1))
     assert (refusal.kept, refusal.not_kept) == (None, "too_large")
-    assert refuse(inbox, "keeps", b"x" * LARGEST_KEPT_BYTES).kept is not None
+    assert refuse(inbox, "keeps", b"x" * MAX_KEPT_BYTES).kept is not None
 
 
 @pytest.mark.parametrize(

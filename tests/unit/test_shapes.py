@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from chalicelib.postern.operating.drift.shapes import (
     LEARNED_AFTER,
+    MAX_PLACES,
     MISSING_AFTER,
-    MOST_PLACES,
     Finding,
     Kind,
     Place,
@@ -195,7 +195,7 @@ def test_many_kinds_of_optional_fields_beside_the_usual_ones_are_no_map() -> Non
 def test_no_more_is_kept_than_so_many_places() -> None:
     wide = [{f"{a}{n}{b}": dict.fromkeys(names(200), 1) for a in "xyz" for b in "pq"} for n in range(3)]
     lessons = Lessons(*wide)
-    assert len(lessons.shape) == MOST_PLACES
+    assert len(lessons.shape) == MAX_PLACES
     assert lessons.take(*wide * 10) == []
 
 
@@ -223,7 +223,7 @@ def test_hostile_payloads_cost_little(payload: Any) -> None:
     started = time.process_time()
     lessons.take(payload)
     assert time.process_time() - started < 2
-    assert len(lessons.shape) <= MOST_PLACES
+    assert len(lessons.shape) <= MAX_PLACES
 
 
 def test_what_is_more_than_is_looked_at_lacks_nothing() -> None:
@@ -245,7 +245,7 @@ def test_whatever_comes_is_learned_within_bounds_and_reported_once(payloads: lis
     found = lessons.take(*payloads * 3)
     keys = [(each.kind, each.path, each.became) for each in found]
     assert len(keys) == len(set(keys))
-    assert len(lessons.shape) <= MOST_PLACES
+    assert len(lessons.shape) <= MAX_PLACES
     assert all(place.seen <= place.of for _, place in paths(lessons.shape))
     again = lessons.shape.to_json()
     assert Place.from_json(json.loads(json.dumps(again))).to_json() == again

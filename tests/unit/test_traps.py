@@ -18,7 +18,7 @@ from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailab
 from chalicelib.postern.contract.payloads import Format, text_of
 from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
-from chalicelib.postern.receiving.schemes.base import MOST_CANDIDATES
+from chalicelib.postern.receiving.schemes.base import MAX_CANDIDATES
 from chalicelib.postern.receiving.sources import Sources
 from cli.explain import Known, explain
 from tests.schemes import URL, scheme_of, signature, signed, verify
@@ -138,7 +138,7 @@ def test_trap_7_of_a_list_malformed_entries_are_skipped_and_their_number_is_capp
         headers = by(provider, b"{}", secret)
         junk = separator.join(["junk", "", "=", f"{label}00"])
         assert ours(provider, {**headers, name: headers[name] + separator + junk}, b"{}", secret)
-        flood = separator.join([f"{label}{n:064x}" for n in range(MOST_CANDIDATES)])
+        flood = separator.join([f"{label}{n:064x}" for n in range(MAX_CANDIDATES)])
         assert not ours(provider, {**headers, name: headers[name] + separator + flood}, b"{}", secret)
     numbered = {"X-DocuSign-Signature-1": "junk", "X-DocuSign-Signature-7": by("docusign", b"{}").popitem()[1]}
     assert ours("docusign", numbered, b"{}")

@@ -16,7 +16,7 @@ from chalicelib.postern.contract.errors import MetricsUnavailable
 from chalicelib.postern.contract.metrics import NAMESPACE
 
 # GetMetricStatistics answers with no more points than that; a point is a minute.
-_MOST_POINTS = timedelta(minutes=1440)
+_MAX_POINTS = timedelta(minutes=1440)
 _WAITING = (
     "ApproximateNumberOfMessagesVisible",
     "ApproximateNumberOfMessagesNotVisible",
@@ -76,7 +76,7 @@ def _points(
 ) -> Iterator[tuple[datetime, float]]:
     """Minute and value, in no order. `since` and `until` are whole minutes."""
     while since < until:
-        end = min(until, since + _MOST_POINTS)
+        end = min(until, since + _MAX_POINTS)
         with aws.failing_as(MetricsUnavailable):
             answer: dict[str, Any] = aws.cloudwatch().get_metric_statistics(
                 Namespace=namespace,

@@ -23,8 +23,8 @@ from chalicelib.postern.adapters.guard import GuardedConnection
 from chalicelib.postern.adapters.postgres import open_connection, queries, translated_errors
 from chalicelib.postern.contract.errors import DatabaseUnavailable
 
-_MOST_CHANGES = 200
-_LONGEST_VALUE = 1_000
+_MAX_CHANGES = 200
+_MAX_VALUE_LENGTH = 1_000
 _SERIALIZATION_FAILURE = "40001"
 
 Row = dict[str, Any]
@@ -130,10 +130,10 @@ def _error_of(work: Callable[[Any], None], connection: GuardedConnection) -> Bas
 def _compare(
     table: _Table, start: int, inside: GuardedConnection, outside: GuardedConnection, outcome: Outcome
 ) -> None:
-    room = _MOST_CHANGES - len(outcome.changes)
+    room = _MAX_CHANGES - len(outcome.changes)
     counts = f"{table.inserted} inserted, {table.updated} updated, {table.deleted} deleted"
     if room <= 0:
-        outcome.incomplete.append(f"{table.shown}: {counts}; more than {_MOST_CHANGES} changes are not shown.")
+        outcome.incomplete.append(f"{table.shown}: {counts}; more than {_MAX_CHANGES} changes are not shown.")
         return
     try:
         written = _scan(inside, "rows_written", table, start, room + 1)
@@ -146,7 +146,7 @@ def _compare(
     if not table.key:
         outcome.incomplete.append(f"{table.shown} has no primary key: an updated row is shown as deleted and inserted.")
     if len(changes) > room:
-        outcome.incomplete.append(f"{table.shown}: {counts}; more than {_MOST_CHANGES} changes are not shown.")
+        outcome.incomplete.append(f"{table.shown}: {counts}; more than {_MAX_CHANGES} changes are not shown.")
     outcome.changes += [_shown(change) for change in changes[:room]]
 
 
@@ -213,4 +213,4 @@ def _cut(row: Row | None) -> Row | None:
 
 def _cut_value(value: Any) -> Any:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return value if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+    return value if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "…"

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from chalicelib.postern.adapters import aws
-from chalicelib.postern.contract.bounds import LONGEST_FETCH_SECONDS
+from chalicelib.postern.contract.bounds import MAX_FETCH_SECONDS
 from chalicelib.postern.contract.errors import BodyUnavailable, QueueUnavailable
 
 _READ_BYTES = 16_384
@@ -24,10 +24,10 @@ class S3Bodies:
             aws.s3().put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def get(self, key: str) -> bytes:
-        """Within LONGEST_FETCH_SECONDS and what it takes to read one part. Raises BodyUnavailable."""
+        """Within MAX_FETCH_SECONDS and what it takes to read one part. Raises BodyUnavailable."""
         from urllib3.exceptions import HTTPError
 
-        until = time.monotonic() + LONGEST_FETCH_SECONDS
+        until = time.monotonic() + MAX_FETCH_SECONDS
         body = bytearray()
         with aws.failing_as(BodyUnavailable):
             stream = aws.s3().get_object(Bucket=self.bucket, Key=key)["Body"]

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.postern.adapters import aws
-from chalicelib.postern.contract.envelope import LARGEST_MESSAGE_BYTES
+from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES
 from chalicelib.postern.contract.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
 
 # SQS takes no more entries in one call.
-_MOST_ENTRIES = 10
-_LONGEST_DELAY_SECONDS = 900
+_MAX_ENTRIES = 10
+_MAX_DELAY_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class SqsQueue:
         if group:
             optional["MessageGroupId"] = group
         if delay:
-            optional["DelaySeconds"] = min(delay, _LONGEST_DELAY_SECONDS)
+            optional["DelaySeconds"] = min(delay, _MAX_DELAY_SECONDS)
         if trace:
             optional["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         with aws.failing_as(QueueUnavailable):
@@ -144,7 +144,7 @@ def _letter(message: MessageTypeDef) -> Letter:
 
 
 def _parts(handles: Sequence[str]) -> list[Sequence[str]]:
-    return [handles[at : at + _MOST_ENTRIES] for at in range(0, len(handles), _MOST_ENTRIES)]
+    return [handles[at : at + _MAX_ENTRIES] for at in range(0, len(handles), _MAX_ENTRIES)]
 
 
 def _by_size(messages: Sequence[str]) -> Iterator[list[str]]:
@@ -152,7 +152,7 @@ def _by_size(messages: Sequence[str]) -> Iterator[list[str]]:
     part: list[str] = []
     size = 0
     for message in messages:
-        if part and (len(part) == _MOST_ENTRIES or size + len(message) > LARGEST_MESSAGE_BYTES):
+        if part and (len(part) == _MAX_ENTRIES or size + len(message) > MAX_MESSAGE_BYTES):
             yield part
             part, size = [], 0
         part.append(message)

@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 
 from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
 
-_MOST_BYTES = 65_536
+_MAX_BYTES = 65_536
 _TIMEOUT_SECONDS = 3.0
 # All of an answer: a host that sends a byte now and then holds up no delivery.
 _WITHIN_SECONDS = 5.0
 # What was fetched stays good for as long as a container lives, and what failed is not asked for again at once.
-_MOST_KEPT = 64
+_MAX_KEPT = 64
 _FAILURE_SECONDS = 30.0
 # Nobody makes us a sender of floods: so much of each provider's hosts, and so much that was no certificate.
-_MOST_A_MINUTE = 30
-_MOST_FAILURES_A_MINUTE = 10
+_MAX_A_MINUTE = 30
+_MAX_FAILURES_A_MINUTE = 10
 # What a host says of a file that it does not have. S3, where SNS's are, says 403; others say so to whom they block.
 _NOT_THERE = {"amazonaws.com": (403, 404, 410)}
 _NOT_THERE_ELSEWHERE = (404, 410)
@@ -63,7 +63,7 @@ def fetch(url: str) -> bytes:
         failures, asked = _failures.setdefault(hosts, []), _asked.setdefault(hosts, [])
         for moments in (failures, asked):
             moments[:] = [at for at in moments if now - at < 60]
-        if len(failures) >= _MOST_FAILURES_A_MINUTE or len(asked) >= _MOST_A_MINUTE:
+        if len(failures) >= _MAX_FAILURES_A_MINUTE or len(asked) >= _MAX_A_MINUTE:
             raise SecretUnavailable("too_many_fetches")
         asked.append(now)
         try:
@@ -112,7 +112,7 @@ def _get(url: str) -> bytes:
     with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
         while part := answer.read1(8_192):
             found += part
-            if len(found) > _MOST_BYTES:
+            if len(found) > _MAX_BYTES:
                 raise ValueError("too large")
             if time.monotonic() > until:
                 raise TimeoutError("too slow")
@@ -120,5 +120,5 @@ def _get(url: str) -> bytes:
 
 
 def _forget_oldest(kept: dict[str, Any]) -> None:
-    while len(kept) >= _MOST_KEPT:
+    while len(kept) >= _MAX_KEPT:
         del kept[next(iter(kept))]

@@ -60,7 +60,7 @@ class Headers(Mapping[str, str]):
 REDACTED = "[redacted]"
 
 # A secret that is shorter stands in too much by chance.
-_SHORTEST_SECRET = 8
+_MIN_SECRET_LENGTH = 8
 
 
 def spellings_of(secrets: Iterable[str]) -> list[str]:
@@ -70,7 +70,7 @@ def spellings_of(secrets: Iterable[str]) -> list[str]:
     found: list[str] = []
     for secret in secrets:
         for part in (secret, secret.partition(":")[2], secret.removeprefix("whsec_")):
-            if len(part) >= _SHORTEST_SECRET:
+            if len(part) >= _MIN_SECRET_LENGTH:
                 data = part.encode("utf-8", "surrogatepass")
                 found += [part, data.decode("latin-1"), base64.b64encode(data).decode().rstrip("=")]
     return list(dict.fromkeys(found))

@@ -23,14 +23,14 @@ from chalicelib.postern.contract.errors import MalformedMessage
 VERSION = 1
 
 # SQS takes 1 MiB a message, attributes and all; the processor adds some when it moves one to the dead letters.
-LARGEST_MESSAGE_BYTES = 1_048_576 - 4_096
+MAX_MESSAGE_BYTES = 1_048_576 - 4_096
 
 # A year: keys are not kept for longer.
-LONGEST_WINDOW_SECONDS = 366 * 86_400
+MAX_WINDOW_SECONDS = 366 * 86_400
 
 _COMPRESS_FROM_BYTES = 2_048
 # A body never unpacks to more than the API function takes; the margin is for a limit raised on one side first.
-_LARGEST_UNPACKED_BYTES = 10_000_000
+_MAX_UNPACKED_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class _Bytes(fields.Field[bytes]):
 class _CompressedBytes(_Bytes):
     def _unpack(self, packed: bytes) -> bytes:
         unpacker = zlib.decompressobj()
-        body = unpacker.decompress(packed, _LARGEST_UNPACKED_BYTES)
+        body = unpacker.decompress(packed, _MAX_UNPACKED_BYTES)
         if not unpacker.eof:
             raise ValueError("truncated, or larger than any body")
         return body
@@ -241,7 +241,7 @@ class _EnvelopeSchema(Schema):
     secret = fields.String(load_default=None, validate=_storable)
     format = fields.String(load_default="json", validate=validate.OneOf(["json", "form", "bytes"]))
     claim = fields.String(load_default=None, validate=_storable)
-    window = fields.Integer(load_default=None, strict=True, validate=validate.Range(1, LONGEST_WINDOW_SECONDS))
+    window = fields.Integer(load_default=None, strict=True, validate=validate.Range(1, MAX_WINDOW_SECONDS))
     same = fields.String(load_default=None, validate=_storable)
     refuse_same = fields.Boolean(load_default=False)
     delivery = fields.UUID(load_default=None)

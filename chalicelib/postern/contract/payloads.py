@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from chalicelib.postern.contract.bounds import LARGEST_BODY_BYTES
+from chalicelib.postern.contract.bounds import MAX_BODY_BYTES
 from chalicelib.postern.contract.errors import InvalidPayload, PayloadTooLarge
 
 # Deep enough for any real payload, shallow enough for every parser that will ever read the row
@@ -32,10 +32,10 @@ class Format(StrEnum):
 
 
 # Each costs some hundredths of a millisecond, and may hold nothing.
-_MOST_MEMBERS = 1_000
+_MAX_MEMBERS = 1_000
 _UNPACKED_AT_ONCE = 65_536
 
-_MOST_FIELDS = 1_000
+_MAX_FIELDS = 1_000
 _UNQUOTED_AT_ONCE = 65_536
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -76,7 +76,7 @@ def _decoded(body: bytes) -> str:
         raise InvalidPayload("not_utf8", message="The body is not UTF-8.") from None
 
 
-def content_of(body: bytes, headers: Mapping[str, str | list[str]], most: int = LARGEST_BODY_BYTES) -> bytes:
+def content_of(body: bytes, headers: Mapping[str, str | list[str]], most: int = MAX_BODY_BYTES) -> bytes:
     """What is inside of a body that the headers call compressed (gzip, or deflate as RFC 9110 has it) and that is; else
     the body. Raises PayloadTooLarge for more than `most` bytes.
     """
@@ -84,7 +84,7 @@ def content_of(body: bytes, headers: Mapping[str, str | list[str]], most: int = 
     if not isinstance(encoding, str) or encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         return body
     content, at = bytearray(), 0
-    for _ in range(_MOST_MEMBERS):  # a gzip file may have several (RFC 1952, section 2.2)
+    for _ in range(_MAX_MEMBERS):  # a gzip file may have several (RFC 1952, section 2.2)
         unpacker = zlib.decompressobj(wbits=47)  # either, by its first bytes
         while not unpacker.eof:
             part = body[at : at + _UNPACKED_AT_ONCE]
@@ -121,8 +121,8 @@ def form_of(text: str) -> list[tuple[str, str]]:
     In the memory of a few copies of it: `urllib.parse` takes ninety times as much for escapes alone, and forms are read
     before they are verified.
     """
-    if text.count("&") >= _MOST_FIELDS:
-        raise InvalidPayload("not_a_form", message=f"The form has more than {_MOST_FIELDS:,} fields.")
+    if text.count("&") >= _MAX_FIELDS:
+        raise InvalidPayload("not_a_form", message=f"The form has more than {_MAX_FIELDS:,} fields.")
     try:
         fields = [part.partition("=") for part in text.split("&") if part]
         return [(_unquoted(name), _unquoted(value)) for name, _, value in fields]

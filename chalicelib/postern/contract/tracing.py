@@ -8,12 +8,12 @@ import re
 _HEADER = re.compile(
     r"(?:[A-Za-z]+=[0-9A-Za-z:|.-]+;)*?Root=1-[0-9a-f]{8}-[0-9a-f]{24}(?:;[A-Za-z]+=[0-9A-Za-z:|.-]+)*"
 )
-_LONGEST_HEADER = 500
+_MAX_HEADER_LENGTH = 500
 
 
 def trace_header(found: str | None) -> str | None:
     """The header as it came, or None for what is not one: SQS refuses a message with a malformed one."""
-    return found if found and len(found) <= _LONGEST_HEADER and _HEADER.fullmatch(found) else None
+    return found if found and len(found) <= _MAX_HEADER_LENGTH and _HEADER.fullmatch(found) else None
 
 
 def trace_id(header: str | None) -> str | None:

@@ -23,13 +23,13 @@ from chalicelib.postern.operating.replays.actions import allowance
 from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
 from chalicelib.postern.processing.consume import ATTEMPTS_ATTRIBUTE, REASON_ATTRIBUTE
 
-_MOST = 100_000
+_MAX_LETTERS = 100_000
 _RATE = 50
 # A letter that is looked at is hidden from others for so long, unless it is let go before.
 _LOOKED_AT_SECONDS = 20
 # Long enough for a step to be over, so that what it passed over does not come twice in it.
 _MOVING_SECONDS = 60
-_LARGEST_STEP = 200
+_MAX_STEP = 200
 
 
 class Letter(Protocol):
@@ -115,11 +115,11 @@ class DeadLetters:
         """In this order: a letter that is on both queues for a moment is one event all the same."""
         box = self.letters()
         queue = self.queue()
-        number = min(allowance(step.rate, step.seconds), step.total - step.moved, _LARGEST_STEP)
+        number = min(allowance(step.rate, step.seconds), step.total - step.moved, _MAX_STEP)
         moved: list[Letter] = []
         passed_over: list[Letter] = []
         ended = False
-        while len(moved) < number and len(passed_over) < _LARGEST_STEP * 5 and not ended:
+        while len(moved) < number and len(passed_over) < _MAX_STEP * 5 and not ended:
             found = box.receive(min(10, number - len(moved)), hidden_seconds=_MOVING_SECONDS)
             ended = not found
             for letter in found:
@@ -137,14 +137,14 @@ class DeadLetters:
     def _purge(self, most: int) -> Mapping[str, Any]:
         """Their rows stay, and can be replayed from there."""
         box = self.letters()
-        found = self._receive(box, min(most, _LARGEST_STEP), _MOVING_SECONDS)
+        found = self._receive(box, min(most, _MAX_STEP), _MOVING_SECONDS)
         box.delete([letter.handle for letter in found])
         return {"deleted": len(found), "waiting": box.waiting()}
 
     def _sweep(self, most: int) -> Mapping[str, Any]:
         """Deletes the letters of events that have been processed since, by a replay, say."""
         box = self.letters()
-        found = self._receive(box, min(most, _LARGEST_STEP * 5), _LOOKED_AT_SECONDS)
+        found = self._receive(box, min(most, _MAX_STEP * 5), _LOOKED_AT_SECONDS)
         ids = {letter.handle: _described(letter)["id"] for letter in found}
         statuses = self.events.statuses([id for id in ids.values() if id])
         done = [handle for handle, id in ids.items() if statuses.get(id) in ("processed", "stale")]
@@ -197,7 +197,7 @@ class _Limit(Schema):
 
 
 class _Start(Schema):
-    most = fields.Integer(load_default=_MOST, validate=validate.Range(1, _MOST))
+    most = fields.Integer(load_default=_MAX_LETTERS, validate=validate.Range(1, _MAX_LETTERS))
     rate = fields.Integer(load_default=_RATE, validate=validate.Range(1, 1000))
     id = fields.UUID(load_default=None, allow_none=True)
     source = fields.String(load_default=None, allow_none=True)
@@ -209,4 +209,4 @@ class _Id(Schema):
 
 
 class _Most(Schema):
-    most = fields.Integer(required=True, validate=validate.Range(1, _MOST))
+    most = fields.Integer(required=True, validate=validate.Range(1, _MAX_LETTERS))

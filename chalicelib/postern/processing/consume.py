@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Protocol
 
-from chalicelib.postern.contract.bounds import LARGEST_BODY_BYTES, LONGEST_FETCH_SECONDS
+from chalicelib.postern.contract.bounds import MAX_BODY_BYTES, MAX_FETCH_SECONDS
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.postern.contract.errors import (
     ConfigurationError,
@@ -44,7 +44,7 @@ from chalicelib.postern.processing.turns import Asked, key_of
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
 ATTEMPTS_ATTRIBUTE = "postern-attempts"
 REASON_ATTRIBUTE = "postern-reason"
-_LONGEST_REASON = 500
+_MAX_REASON_LENGTH = 500
 
 # Of the bodies of a batch: with more, memory would run out.
 _MAX_HELD_BYTES = 8_000_000
@@ -231,8 +231,8 @@ class Consumer:
             whole = self.bodies.get(found.delivery_body_key) if found.delivery_body_key else found.delivery_body
             return body, whole
 
-        size = LARGEST_BODY_BYTES if fetches else work.size
-        unread = Unread(size, fetches * LONGEST_FETCH_SECONDS, read)
+        size = MAX_BODY_BYTES if fetches else work.size
+        unread = Unread(size, fetches * MAX_FETCH_SECONDS, read)
         return replace(work, body=b"", event=replace(event, body=None, delivery_body=None), unread=unread)
 
     # Settling
@@ -353,5 +353,5 @@ def _ms(since: datetime, until: datetime) -> float:
 
 def _attribute(text: str) -> str:
     """What SQS takes as an attribute's value: something, and nothing that XML forbids."""
-    legal = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON])
+    legal = "".join(c if c.isprintable() else " " for c in text[:_MAX_REASON_LENGTH])
     return legal.encode("utf-8", "replace").decode() or "unknown"

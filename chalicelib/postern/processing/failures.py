@@ -12,8 +12,8 @@ from types import TracebackType
 from chalicelib.postern.contract.errors import PermanentError
 
 # The end of a traceback is where the error is.
-_LONGEST_TRACEBACK = 8_000
-_LONGEST_MESSAGE = 900
+_MAX_TRACEBACK_LENGTH = 8_000
+_MAX_MESSAGE_LENGTH = 900
 
 # Frames that are the same in every failure.
 _OURS = (
@@ -50,7 +50,7 @@ def failure_of(error: BaseException, handler: str) -> Failure:
         handler=handler,
         error_class=name,
         message=_message(error),
-        traceback="".join(traceback.format_exception(error.with_traceback(trace)))[-_LONGEST_TRACEBACK:],
+        traceback="".join(traceback.format_exception(error.with_traceback(trace)))[-_MAX_TRACEBACK_LENGTH:],
         issue=_fingerprint(handler, name, _place(trace)),
         permanent=isinstance(error, PermanentError),
     )
@@ -68,7 +68,7 @@ def _message(error: BaseException) -> str:
     except Exception:
         # An error of the team's own that fails once more when it is asked what it is.
         return "(no message)"
-    return lines[0][:_LONGEST_MESSAGE] if lines else ""
+    return lines[0][:_MAX_MESSAGE_LENGTH] if lines else ""
 
 
 def _place(trace: TracebackType | None) -> str:

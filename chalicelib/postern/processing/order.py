@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chalicelib.postern.contract.deliveries import Event
     from chalicelib.postern.processing.handling import Handler
 
-_LONGEST_ENTITY = 1_000
+_MAX_ENTITY_LENGTH = 1_000
 
 
 @dataclass(frozen=True, order=True)
@@ -48,7 +48,7 @@ def place_of(handler: Handler, event: Event) -> Place | None:
     if key is None or isinstance(key, bool | float | bytes) or not str(key):
         raise PermanentError(f"The entity is {key!r:.100}, not a text or a number.")
     text = str(key)
-    if len(text) > _LONGEST_ENTITY or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+    if len(text) > _MAX_ENTITY_LENGTH or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         raise PermanentError("The entity is longer than 1,000 characters, or none that the database can hold.")
     version = None if handler.version is None else _version(handler.version(event))
     return Place(Entity(event.source, text), version)

@@ -30,9 +30,9 @@ from chalicelib.postern.receiving.schemes.base import Fetch, as_wire, encode, ke
 from chalicelib.postern.receiving.sources import AWAITED_UNTIL, VERIFY_TOKEN, Source
 
 # Longer than any provider's challenge.
-_LONGEST_ECHO = 2_000
+_MAX_ECHO_LENGTH = 2_000
 # Nothing larger is read before it is verified: a handshake is small.
-_LARGEST_UNSIGNED_BYTES = 8_192
+_MAX_UNSIGNED_BYTES = 8_192
 
 TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
 
@@ -56,12 +56,12 @@ def greet(
     for settings in source.handshakes:
         if settings.get("signed", False) != signed or settings.get("method", "POST") != delivery.method:
             continue
-        if not signed and len(delivery.body) > _LARGEST_UNSIGNED_BYTES:
+        if not signed and len(delivery.body) > _MAX_UNSIGNED_BYTES:
             continue
         given = _given(settings["when"], delivery)
         if given is None:
             continue
-        if len(given) > _LONGEST_ECHO or not given.isprintable():
+        if len(given) > _MAX_ECHO_LENGTH or not given.isprintable():
             raise InvalidSignature("challenge_malformed")
         return _REPLIES[settings["reply"]](Asked(settings, given, delivery, source, secrets_of, fetch))
     return None
@@ -142,7 +142,7 @@ def _allow_origin(asked: Asked) -> Greeting:
 def _echoed(asked: Asked) -> str:
     path = asked.settings.get("echo")
     value = asked.given if path is None else at(_json(asked.delivery), path)
-    if not isinstance(value, str) or len(value) > _LONGEST_ECHO or not value.isprintable():
+    if not isinstance(value, str) or len(value) > _MAX_ECHO_LENGTH or not value.isprintable():
         raise InvalidSignature("challenge_malformed")
     return value
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from marshmallow import Schema, ValidationError
 
 from chalicelib.postern.contract import payloads
-from chalicelib.postern.contract.bounds import LARGEST_BODY_BYTES
+from chalicelib.postern.contract.bounds import MAX_BODY_BYTES
 from chalicelib.postern.contract.deliveries import (
     REDACTED,
     Delivery,
@@ -27,7 +27,7 @@ from chalicelib.postern.contract.deliveries import (
     new_event_id,
     spellings_of,
 )
-from chalicelib.postern.contract.envelope import LARGEST_MESSAGE_BYTES, Accepted, Rejected, to_message
+from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES, Accepted, Rejected, to_message
 from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
@@ -40,12 +40,12 @@ from chalicelib.postern.contract.errors import (
 )
 from chalicelib.postern.contract.payloads import Format
 from chalicelib.postern.receiving import naming
-from chalicelib.postern.receiving.quarantine import LARGEST_KEPT_BYTES
+from chalicelib.postern.receiving.quarantine import MAX_KEPT_BYTES
 from chalicelib.postern.receiving.schemes.base import Fetch, Proof, fetch_nothing
 from chalicelib.postern.receiving.sources import Source
 
 # More than any provider sends at once; each is a message of its own.
-_MOST_ITEMS = 10_000
+_MAX_ITEMS = 10_000
 
 
 class Queue(Protocol):
@@ -111,8 +111,8 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         raise UnknownSource("unknown_source")
     came = delivery
     delivery = replace(delivery, url=source.address_of(delivery))
-    if len(delivery.body) > LARGEST_BODY_BYTES:
-        raise PayloadTooLarge("too_large", message=f"The body is larger than {LARGEST_BODY_BYTES:,} bytes.")
+    if len(delivery.body) > MAX_BODY_BYTES:
+        raise PayloadTooLarge("too_large", message=f"The body is larger than {MAX_BODY_BYTES:,} bytes.")
     if greeting := _greet(delivery, source, inbox, signed=False):
         return greeting
     if delivery.method != "POST":
@@ -164,14 +164,14 @@ def _keep(
 
     Whatever comes of it changes nothing for the sender.
     """
-    if len(delivery.body) > LARGEST_KEPT_BYTES and proof is None:
+    if len(delivery.body) > MAX_KEPT_BYTES and proof is None:
         return None, "too_large"
     try:
         if not inbox.may_keep(share or source.name, proof is not None):
             return None, "too_many"
         rejected = _rejected(delivery, source, reason, inbox, proof)
         message = to_message(rejected)
-        if len(message) > LARGEST_MESSAGE_BYTES:
+        if len(message) > MAX_MESSAGE_BYTES:
             return None, "too_large"
         # A group of its own: forgeries delay no event of the source.
         inbox.queue.send(message, group=f"{source.name}.rejected", trace=delivery.trace)
@@ -331,8 +331,8 @@ def _events(
         [id] = _ids(delivery, 1, first_id)
         part = _Part(id, delivery.body, signed, payload, format, form_field, proof.signed_id)
         return [_event(delivery, source, part, headers)]
-    if len(items) > _MOST_ITEMS:
-        raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MOST_ITEMS:,} events.")
+    if len(items) > _MAX_ITEMS:
+        raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MAX_ITEMS:,} events.")
     ids = _ids(delivery, len(items), first_id)
     events = []
     equal: Counter[str] = Counter()
@@ -408,14 +408,14 @@ def _enqueue(events: Sequence[Accepted], inbox: Inbox, trace: str | None) -> Non
 def _message(event: Accepted, inbox: Inbox) -> str:
     """Bodies too large for a message go to the bucket first."""
     message = to_message(event)
-    if len(message) <= LARGEST_MESSAGE_BYTES:
+    if len(message) <= MAX_MESSAGE_BYTES:
         return message
     key = f"{event.source}/{event.received_at:%Y/%m/%d}/{event.id}"
     if event.delivery_body is not None:
         inbox.bodies.put(f"{key}.delivery", event.delivery_body)
         event = replace(event, delivery_body=None, delivery_body_key=f"{key}.delivery")
         message = to_message(event)
-    if len(message) > LARGEST_MESSAGE_BYTES:
+    if len(message) > MAX_MESSAGE_BYTES:
         assert event.body is not None
         inbox.bodies.put(key, event.body)
         message = to_message(replace(event, body=None, body_key=key))

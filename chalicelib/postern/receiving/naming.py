@@ -12,9 +12,9 @@ from typing import Any, Literal
 from chalicelib.postern.contract.deliveries import Headers
 
 # A key is an index entry; ids of real providers are far shorter than this.
-_LONGEST_KEY = 200
-_LONGEST_TYPE = 200
-_LONGEST_REQUEST_ID = 128
+_MAX_KEY_LENGTH = 200
+_MAX_TYPE_LENGTH = 200
+_MAX_REQUEST_ID_LENGTH = 128
 
 UNKNOWN_TYPE = "unknown"
 
@@ -116,7 +116,7 @@ def dedup_key(found: str | None, body: bytes) -> str:
     """The key as it is stored: the provider's id, or else a hash of the bytes, so that every event has one."""
     if found is None:
         return f"sha256:{hashlib.sha256(body).hexdigest()}"
-    if len(found) > _LONGEST_KEY or not _storable(found):
+    if len(found) > _MAX_KEY_LENGTH or not _storable(found):
         return f"id-sha256:{hashlib.sha256(found.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return found
 
@@ -132,14 +132,14 @@ def own_name(found: str) -> str:
 
 def event_type(found: str | None) -> str:
     """The type as it is stored; one that cannot be a name counts as unknown."""
-    if found is None or len(found) > _LONGEST_TYPE or not _storable(found):
+    if found is None or len(found) > _MAX_TYPE_LENGTH or not _storable(found):
         return UNKNOWN_TYPE
     return found
 
 
 def request_id(found: object) -> str | None:
     """API Gateway's id of a request as it is logged and stored; None for what cannot be one."""
-    if not isinstance(found, str) or not 0 < len(found) <= _LONGEST_REQUEST_ID or not _storable(found):
+    if not isinstance(found, str) or not 0 < len(found) <= _MAX_REQUEST_ID_LENGTH or not _storable(found):
         return None
     return found
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Of strangers. What was verified is kept if it fits a message of the queue.
-LARGEST_KEPT_BYTES = 65_536
+MAX_KEPT_BYTES = 65_536
 
 # So many a minute of each source in one container: of strangers, and of those who signed.
-MOST_OF_STRANGERS, MOST_VERIFIED = 10, 300
+MAX_OF_STRANGERS, MAX_VERIFIED = 10, 300
 
 
 @dataclass
@@ -17,7 +17,7 @@ class RateCap:
     """A bucket of `most` tokens for each name, filled anew within `seconds`; one container's own."""
 
     clock: Callable[[], float]
-    most: int = MOST_OF_STRANGERS
+    most: int = MAX_OF_STRANGERS
     seconds: float = 60.0
     _left: dict[str, tuple[float, float]] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from chalicelib.postern.contract.deliveries import Delivery, Reply, is_credential
-from chalicelib.postern.contract.envelope import LONGEST_WINDOW_SECONDS
+from chalicelib.postern.contract.envelope import MAX_WINDOW_SECONDS
 from chalicelib.postern.contract.errors import SourcesFileError
 from chalicelib.postern.contract.payloads import Format, format_of
 from chalicelib.postern.receiving.identity import Rule
@@ -282,7 +282,7 @@ class _SourceSchema(Schema):
         error_messages={"required": "is missing: every source names its kind of sender."},
     )
     dedup = _DedupField()
-    dedup_window = _Duration(LONGEST_WINDOW_SECONDS)
+    dedup_window = _Duration(MAX_WINDOW_SECONDS)
     same_body = fields.String(
         load_default="mark",
         validate=validate.OneOf(["mark", "duplicate"], error="'{input}' is not one of mark, duplicate."),

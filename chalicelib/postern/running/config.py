@@ -10,7 +10,7 @@ from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
 from chalicelib.postern.contract.errors import ConfigurationError
 
-_LEAST_RETENTION_DAYS = QUEUES_KEEP_DAYS + 1
+_MIN_RETENTION_DAYS = QUEUES_KEEP_DAYS + 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Config:
             max_uncharged=_number(environ, "MAX_UNCHARGED", default=5),
             handler_timeout_seconds=_number(environ, "HANDLER_TIMEOUT_SECONDS", default=10),
             max_receives=_number(environ, "MAX_RECEIVES", default=100),
-            retention_days=_days(environ, "RETENTION_DAYS", default=90, least=_LEAST_RETENTION_DAYS),
+            retention_days=_days(environ, "RETENTION_DAYS", default=90, least=_MIN_RETENTION_DAYS),
             dedup_days=_days(environ, "DEDUP_DAYS", default=180),
             unresolved_days=_days(environ, "UNRESOLVED_DAYS", default=365),
         )

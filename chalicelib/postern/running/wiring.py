@@ -52,10 +52,10 @@ def inbox() -> Inbox:
     from chalicelib.postern.adapters.secrets import SourceSecrets
     from chalicelib.postern.adapters.sqs import SqsQueue
     from chalicelib.postern.receiving.ingest import Inbox
-    from chalicelib.postern.receiving.quarantine import MOST_VERIFIED, RateCap
+    from chalicelib.postern.receiving.quarantine import MAX_VERIFIED, RateCap
     from chalicelib.postern.receiving.sources import Sources
 
-    strangers, signers = RateCap(time.monotonic), RateCap(time.monotonic, MOST_VERIFIED)
+    strangers, signers = RateCap(time.monotonic), RateCap(time.monotonic, MAX_VERIFIED)
     return Inbox(
         sources=Sources(config().sources_file),
         secrets_of=SourceSecrets(config().need("sources_secret_id"), time.monotonic).of,

@@ -22,16 +22,16 @@ from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Finding, Pl
 from chalicelib.postern.operating.operator import Action, Duty
 
 # What one run takes: of each type so many events and bytes, and of all types so many, for so long.
-_MOST_EVENTS = 300
-_MOST_BYTES = 20_000_000
-_MOST_KINDS = 1_000
-_MOST_SECONDS = 60.0
+_MAX_EVENTS = 300
+_MAX_BYTES = 20_000_000
+_MAX_KINDS = 1_000
+_MAX_SECONDS = 60.0
 
 # Ids are of the time of receipt, and rows come later: what is younger may still have an older one before it.
 _SETTLED_AFTER = timedelta(minutes=5)
 
 # A sender that changed everything is told of in so many findings a run.
-_MOST_FINDINGS = 50
+_MAX_FINDINGS = 50
 
 _SHAPES_DAYS = 90
 _DRIFT_DAYS = 365
@@ -49,10 +49,10 @@ class Watch:
 
     def look(self, settled_after: timedelta = _SETTLED_AFTER) -> Mapping[str, int]:
         """Takes what came since it last looked, and that long ago. Raises DatabaseUnavailable."""
-        deadline = self.clock() + _MOST_SECONDS
+        deadline = self.clock() + _MAX_SECONDS
         settled = _floor(self.now() - settled_after)
         found = refused = learned = 0
-        for source, type in self.shapes.kinds(self.now(), _MOST_KINDS):
+        for source, type in self.shapes.kinds(self.now(), _MAX_KINDS):
             if self.clock() > deadline:
                 break
             try:
@@ -82,14 +82,14 @@ class Watch:
                 return 0, []
 
             def events() -> Iterator[tuple[str, Any]]:
-                for id, payload in kind.events(settled, most=_MOST_EVENTS, most_bytes=_MOST_BYTES):
+                for id, payload in kind.events(settled, most=_MAX_EVENTS, most_bytes=_MAX_BYTES):
                     if taken and self.clock() > deadline:
                         return
                     taken.append(id)
                     yield str(id), payload
 
             shape = Place.from_json(kind.shape) if kind.shape else Place()
-            findings = shapes.learn(shape, events())[:_MOST_FINDINGS]
+            findings = shapes.learn(shape, events())[:_MAX_FINDINGS]
             is_new = kind.keep(shape.to_json(), taken[-1] if taken else None, len(taken), findings)
         return len(taken), [finding for finding, new in zip(findings, is_new, strict=True) if new]
 

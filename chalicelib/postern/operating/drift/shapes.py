@@ -22,13 +22,13 @@ MISSING_AFTER = 20
 _EXPECTED = 0.95
 
 # Payloads are anybody's: what is looked at of one, and kept of all, is bounded.
-MOST_PLACES = 1_000
+MAX_PLACES = 1_000
 _DEEPEST = 12
-_MOST_ELEMENTS = 100
-_MOST_FIELDS = 256
-_MOST_VALUES = 50_000
-_LONGEST_NAME = 64
-_LONGEST_PATH = 200
+_MAX_ELEMENTS = 100
+_MAX_FIELDS = 256
+_MAX_VALUES = 50_000
+_MAX_NAME_LENGTH = 64
+_MAX_PATH_LENGTH = 200
 
 # An object is a map when so many of its fields hardly ever came again, and they are the greater part.
 _MAP_FROM = 12
@@ -134,7 +134,7 @@ def paths(shape: Place) -> Iterator[tuple[str, Place]]:
 def path_of(trail: Iterable[str]) -> str:
     """As people read it: `data.lines[].amount`, `$` for the payload as a whole. A long one is cut."""
     path = "".join(_readable(step) for step in trail).removeprefix(".") or "$"
-    return path if len(path) <= _LONGEST_PATH else path[: _LONGEST_PATH - 1] + "…"
+    return path if len(path) <= _MAX_PATH_LENGTH else path[: _MAX_PATH_LENGTH - 1] + "…"
 
 
 def _paths(place: Place, trail: tuple[str, ...]) -> Iterator[tuple[str, Place]]:
@@ -174,23 +174,23 @@ class _Pencil:
 
     def __init__(self) -> None:
         self.whole = True
-        self._left = _MOST_VALUES
+        self._left = _MAX_VALUES
 
     def draw(self, value: Any, into: _Sketch, depth: int = 0) -> None:
         into.types.add(_type_of(value))
         if depth == _DEEPEST:
             return
         if isinstance(value, dict):
-            large = len(value) > _MOST_FIELDS
+            large = len(value) > _MAX_FIELDS
             into.is_map = into.is_map or large
-            for key, item in islice(value.items(), _MOST_FIELDS):
-                name = key[:_LONGEST_NAME]
+            for key, item in islice(value.items(), _MAX_FIELDS):
+                name = key[:_MAX_NAME_LENGTH]
                 step = "*" if large or _ID.fullmatch(name) else f".{name}"
                 if not self._draw_next(item, into, step, depth):
                     return
         elif isinstance(value, list):
-            self.whole = self.whole and len(value) <= _MOST_ELEMENTS
-            for item in islice(value, _MOST_ELEMENTS):
+            self.whole = self.whole and len(value) <= _MAX_ELEMENTS
+            for item in islice(value, _MAX_ELEMENTS):
                 if not self._draw_next(item, into, "[]", depth):
                     return
 
@@ -217,7 +217,7 @@ class _Lesson:
     def __init__(self, shape: Place) -> None:
         self.findings: list[tuple[tuple[str, ...], Finding]] = []
         self._shape = shape
-        self._room = MOST_PLACES - len(shape)
+        self._room = MAX_PLACES - len(shape)
 
     def take(self, id: str, payload: Any) -> None:
         pencil, sketch = _Pencil(), _Sketch()

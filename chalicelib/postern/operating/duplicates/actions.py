@@ -8,14 +8,14 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.postern.contract.envelope import LARGEST_MESSAGE_BYTES, Accepted, to_message
+from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.postern.contract.errors import UnknownAction
 from chalicelib.postern.operating.duplicates.queries import Duplicates
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.claims import Why
 
 # So many of each kind, for one id of a provider's.
-_MOST_FOUND = 50
+_MAX_FOUND = 50
 
 
 class Queue(Protocol):
@@ -28,7 +28,7 @@ def views(duplicates: Duplicates) -> dict[str, Action]:
         return {"duplicate": None if found is None else {**found, "body": None}}
 
     def find(key: str) -> Mapping[str, Any]:
-        return duplicates.known_by(key, _MOST_FOUND)
+        return duplicates.known_by(key, _MAX_FOUND)
 
     return {
         "duplicates": Action(duplicates.duplicates, _Filters()),
@@ -46,7 +46,7 @@ def actions(duplicates: Duplicates, queue: Callable[[], Queue]) -> dict[str, Act
         if found["accepted_at"] is not None:
             return {"accepted": False, "event_id": id}
         message = to_message(_as_event(found))
-        if len(message) > LARGEST_MESSAGE_BYTES:
+        if len(message) > MAX_MESSAGE_BYTES:
             raise UnknownAction(f"The {len(found['body']):,} bytes of {id} fit no message: it cannot be let through.")
         queue().send(message, group=found["source"])
         return {"accepted": True, "event_id": id}

@@ -28,7 +28,7 @@ _STRETCH = timedelta(hours=6)
 _RECENT = timedelta(hours=3)
 _MINUTE = timedelta(minutes=1)
 _KEPT = timedelta(days=35)
-_MOST_MINUTES = 1000
+_MAX_MINUTES = 1000
 
 
 class Counts(Protocol):
@@ -121,7 +121,7 @@ def views(book: Ledger, now: Callable[[], datetime]) -> dict[str, Action]:
             "missing": progress["missing"],
             "waiting": progress["waiting"],
             "sources": book.totals(since=since, source=source),
-            "minutes": book.unbalanced(since=since, source=source, limit=_MOST_MINUTES),
+            "minutes": book.unbalanced(since=since, source=source, limit=_MAX_MINUTES),
         }
 
     return {"ledger": Action(ledger, _Span())}

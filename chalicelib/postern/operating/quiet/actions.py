@@ -11,13 +11,13 @@ from typing import Any
 from chalicelib.postern.operating.ledger.actions import Log
 from chalicelib.postern.operating.operator import Duty
 from chalicelib.postern.operating.quiet.queries import Hours
-from chalicelib.postern.operating.quiet.silence import SHORTEST, WEEKS_KEPT, Hour, Silence, silence
+from chalicelib.postern.operating.quiet.silence import MIN_SILENCE, WEEKS_KEPT, Hour, Silence, silence
 
 # Rows are written late after an outage: that long, and their hours are counted once more.
 _LATE = timedelta(hours=6)
 # What is counted in one transaction, and in one run: nine weeks are there after an hour of maintenance.
 _STRETCH = timedelta(hours=6)
-_MOST_STRETCHES = 28
+_MAX_STRETCHES = 28
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Watch:
         if known_to >= ends:
             return known_to
         since = max(known_to - _LATE, oldest)
-        for _ in range(_MOST_STRETCHES):
+        for _ in range(_MAX_STRETCHES):
             until = min(since + _STRETCH, ends)
             self.hours.count_hours(since, until)
             since = until
@@ -66,7 +66,7 @@ class Watch:
 
 def quiet_sources(hours: Hours, last_seen: Mapping[str, datetime], now: datetime) -> dict[str, Silence]:
     """Those of them that are quieter than usual."""
-    candidates = sorted(source for source, last in last_seen.items() if now - last >= SHORTEST)
+    candidates = sorted(source for source, last in last_seen.items() if now - last >= MIN_SILENCE)
     rows = hours.hours(candidates) if candidates else []
     quiet: dict[str, Silence] = {}
     for source, group in groupby(rows, lambda row: str(row["source"])):

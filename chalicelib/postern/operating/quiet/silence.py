@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 
 WEEKS_KEPT = 9
 
-_LEAST_EXPECTED = 7.0
+_MIN_EXPECTED = 7.0
 _LONGER = 1.5
 # Fewer observations than that, and the hours beside it are asked as well.
 _FEW = 3
@@ -31,7 +31,7 @@ _HOUR = timedelta(hours=1)
 _WEEK = timedelta(weeks=1)
 
 # Nothing shorter can be one: no minute expects more than one active minute.
-SHORTEST = int(_LEAST_EXPECTED) * _MINUTE
+MIN_SILENCE = int(_MIN_EXPECTED) * _MINUTE
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def silence(history: Sequence[Hour], last_seen: datetime, now: datetime) -> Sile
 
     `history`: its hours in order; those without anything are left out. Times are in UTC.
     """
-    if not history or now - last_seen < SHORTEST:
+    if not history or now - last_seen < MIN_SILENCE:
         return None
     begins, ends = history[0].hour, _hour_of(last_seen)
     # What came since the silence began is not what it is measured by.
@@ -77,7 +77,7 @@ def silence(history: Sequence[Hour], last_seen: datetime, now: datetime) -> Sile
 
 def _expected_at_least(known: Mapping[datetime, Hour], span: timedelta) -> float:
     a_year = sum(hour.active_minutes for hour in known.values()) * (timedelta(days=365) / span)
-    return max(_LEAST_EXPECTED, math.log(max(a_year, 1.0)))
+    return max(_MIN_EXPECTED, math.log(max(a_year, 1.0)))
 
 
 def _usual_minutes(hour: datetime, known: Mapping[datetime, Hour], begins: datetime, ends: datetime) -> float:

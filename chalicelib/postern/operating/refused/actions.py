@@ -12,9 +12,9 @@ from chalicelib.postern.operating.operator import Action, Duty
 from chalicelib.postern.operating.refused.queries import Refused
 
 # They are kept for so long, and of each source no more than so many and so large: of strangers, and of who signed.
-_DAYS = 30
-_MOST = 1_000
-_BYTES = 256_000_000
+_MAX_DAYS = 30
+_MAX_KEPT = 1_000
+_MAX_BYTES = 256_000_000
 
 
 def views(refused: Refused) -> dict[str, Action]:
@@ -33,7 +33,10 @@ def actions(refused: Refused) -> dict[str, Action]:
 
 
 def duties(refused: Refused) -> dict[str, Duty]:
-    return {"rejected": lambda: {"rejected_dropped": refused.drop_rejected(days=_DAYS, most=_MOST, bytes=_BYTES)}}
+    def drop() -> Mapping[str, Any]:
+        return {"rejected_dropped": refused.drop_rejected(days=_MAX_DAYS, most=_MAX_KEPT, bytes=_MAX_BYTES)}
+
+    return {"rejected": drop}
 
 
 class _Filters(Schema):

@@ -22,11 +22,11 @@ from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
 from chalicelib.postern.processing.attempts import Trigger
 
 _SAMPLE = 10
-_MOST = 100_000
+_MAX_EVENTS = 100_000
 _RATE = 50
 # One step puts no more on the queue, however long ago the last one was.
-_LONGEST_STEP_SECONDS = 5.0
-_LARGEST_STEP = 500
+_MAX_STEP_SECONDS = 5.0
+_MAX_STEP = 500
 # Live events come first: with so many waiting, a replay waits.
 _BUSY = 500
 
@@ -92,14 +92,14 @@ def _next(step: Advance, waiting: int) -> tuple[int, str | None]:
     """How many events come next, and why none do."""
     if waiting - step.queued > _BUSY:
         return 0, "live events come first"
-    if step.queued >= max(_LARGEST_STEP, step.rate * 10):
+    if step.queued >= max(_MAX_STEP, step.rate * 10):
         return 0, "the processor has enough to do"
     return allowance(step.rate, step.seconds), None
 
 
 def allowance(rate: int, seconds: float) -> int:
     """How many a step may move, `seconds` after the last one."""
-    return max(1, min(round(rate * min(seconds, _LONGEST_STEP_SECONDS)), _LARGEST_STEP))
+    return max(1, min(round(rate * min(seconds, _MAX_STEP_SECONDS)), _MAX_STEP))
 
 
 def _known(replays: ReplayStore, id: UUID) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _known(replays: ReplayStore, id: UUID) -> dict[str, Any]:
 
 class _Start(EventFilters):
     rate = fields.Integer(load_default=_RATE, validate=validate.Range(1, 1000))
-    most = fields.Integer(load_default=_MOST, validate=validate.Range(1, _MOST))
+    most = fields.Integer(load_default=_MAX_EVENTS, validate=validate.Range(1, _MAX_EVENTS))
 
 
 class _Id(Schema):

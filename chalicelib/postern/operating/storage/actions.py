@@ -21,7 +21,7 @@ _DAYS_AHEAD = 14
 _FEWEST_DAYS_AHEAD = 3
 
 # Each time that a lock does not come, writers have waited behind it: a run asks for no more than so many in vain.
-_MOST_PUT_OFF = 3
+_MAX_PUT_OFF = 3
 
 # For all that is deleted in one run; the rest goes in the next.
 _SECONDS = 60.0
@@ -61,7 +61,7 @@ class _PutOff:
         self._tables.append(table)
 
     def enough(self, table: str) -> bool:
-        return self._tables.count(table) >= _MOST_PUT_OFF
+        return self._tables.count(table) >= _MAX_PUT_OFF
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ _ISO = re.compile(
 )
 
 # A provider's clock is right to the second; ours is AWS's.
-_MOST_AHEAD_SECONDS = 3_600
+_MAX_AHEAD_SECONDS = 3_600
 
 # The tolerance that takes any time, for who asks whether all else is right.
 AGELESS = 10**12
 
 # A list of signatures costs one comparison per entry and secret; nobody rotates more secrets than this.
-MOST_CANDIDATES = 16
+MAX_CANDIDATES = 16
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def check_age(timestamp: str, unit: Unit, now: datetime, tolerance_seconds: int)
     age = now.timestamp() - _seconds(timestamp, unit)
     if age > tolerance_seconds:
         raise InvalidSignature("timestamp_stale")
-    if age < -(tolerance_seconds if tolerance_seconds == AGELESS else min(tolerance_seconds, _MOST_AHEAD_SECONDS)):
+    if age < -(tolerance_seconds if tolerance_seconds == AGELESS else min(tolerance_seconds, _MAX_AHEAD_SECONDS)):
         raise InvalidSignature("timestamp_in_future")
 
 
@@ -169,7 +169,7 @@ def matching(candidates: Sequence[str], expected: Sequence[str]) -> int:
     """The position of the first expected text that a candidate equals."""
     if not candidates:
         raise InvalidSignature("signature_missing")
-    if len(candidates) > MOST_CANDIDATES:
+    if len(candidates) > MAX_CANDIDATES:
         raise InvalidSignature("too_many_signatures")
     for position, right in enumerate(expected):
         for given in candidates:

@@ -38,7 +38,7 @@ from chalicelib.postern.receiving.schemes.base import (
 from chalicelib.postern.receiving.schemes.forms import fields_of, sent_as_form, written_form
 
 # Each costs a signature for every secret; Adyen sends one.
-_MOST_ITEMS = 100
+_MAX_ITEMS = 100
 
 
 def _json(body: bytes) -> Any:
@@ -147,7 +147,7 @@ class Adyen(Scheme):
         items = at(_json(delivery.body), _ADYEN_ITEMS)
         if not isinstance(items, list) or not items:
             raise InvalidSignature("signature_missing")
-        if len(items) > _MOST_ITEMS:
+        if len(items) > _MAX_ITEMS:
             raise InvalidSignature("too_many_signatures")
         positions = []
         for each in items:

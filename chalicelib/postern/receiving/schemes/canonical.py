@@ -16,7 +16,7 @@ from chalicelib.postern.contract.deliveries import Delivery
 from chalicelib.postern.contract.errors import InvalidSignature
 from chalicelib.postern.receiving.naming import HEADER_NAME
 from chalicelib.postern.receiving.schemes.base import (
-    MOST_CANDIDATES,
+    MAX_CANDIDATES,
     Draft,
     Fetch,
     Proof,
@@ -32,7 +32,7 @@ from chalicelib.postern.receiving.schemes.base import (
     written,
 )
 
-_MOST_HEADERS = 64
+_MAX_HEADERS = 64
 
 
 class _Canonical(Scheme):
@@ -48,7 +48,7 @@ def _hmac(message: bytes, secret: str) -> str:
 def _names(listed: str, separator: str) -> list[str]:
     """The names of headers in a list, each once and in lower case."""
     names = listed.split(separator)
-    if len(names) > _MOST_HEADERS or len(set(names)) != len(names):
+    if len(names) > _MAX_HEADERS or len(set(names)) != len(names):
         raise InvalidSignature("headers_malformed")
     if any(not HEADER_NAME.fullmatch(name) or name != name.lower() or "." in name for name in names):
         raise InvalidSignature("headers_malformed")
@@ -125,7 +125,7 @@ class Hook0(_Canonical):
     id_headers: Sequence[str] = ("x-event-id", "x-hook0-id")
 
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
-        entries = required(delivery.headers, self.header).split(",", MOST_CANDIDATES)
+        entries = required(delivery.headers, self.header).split(",", MAX_CANDIDATES)
         timestamp, listed = _entry(entries, "t="), _entry(entries, "h=")
         check_age(timestamp, self.unit, delivery.received_at, self.tolerance_seconds)
         values = {name: required(delivery.headers, name) for name in _names(listed, " ")}

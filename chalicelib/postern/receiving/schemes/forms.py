@@ -18,7 +18,7 @@ from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, SecretUnavailable
 from chalicelib.postern.contract.payloads import FORM_TYPE, form_of
 from chalicelib.postern.receiving.schemes.base import (
-    MOST_CANDIDATES,
+    MAX_CANDIDATES,
     Algorithm,
     Draft,
     Encoding,
@@ -160,7 +160,7 @@ class Braintree(Scheme):
             raise InvalidSignature("payload_malformed")
         # The library has a form that lost its last line break verified, too.
         texts = [payloads[0], payloads[0] + "\n"]
-        pairs = as_wire(signatures[0]).split("&", MOST_CANDIDATES)
+        pairs = as_wire(signatures[0]).split("&", MAX_CANDIDATES)
         position = matching(pairs, [self._pair(text, secret) for secret in secrets for text in texts])
         secret, text = divmod(position, len(texts))
         return Proof(secret, signed_id=f"sha256:{hashlib.sha256(texts[text].encode()).hexdigest()}")

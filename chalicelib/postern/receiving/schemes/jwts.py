@@ -44,9 +44,9 @@ from chalicelib.postern.receiving.schemes.base import (
 # A secret is as long as the provider makes it, and to say so in the log would help nobody.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
-_LONGEST = 8192
+_MAX_TOKEN_LENGTH = 8192
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-_MOST_SEGMENTS = 8
+_MAX_SEGMENTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Jwt(Scheme):
     def verify(self, delivery: Delivery, secrets: Sequence[str], fetch: Fetch = fetch_nothing) -> Proof:
         given = required(delivery.headers, self.header)
         token = given.removeprefix(self.prefix)
-        if not given.startswith(self.prefix) or len(token) > _LONGEST or not _TOKEN.fullmatch(token):
+        if not given.startswith(self.prefix) or len(token) > _MAX_TOKEN_LENGTH or not _TOKEN.fullmatch(token):
             raise InvalidSignature("signature_malformed")
         position, payload = self._opened(token, secrets, delivery.received_at)
         claims = _claims(payload)
@@ -224,7 +224,7 @@ def _request_hashes(method: str, url: str, query: Sequence[tuple[str, str]]) -> 
         )
     )
     segments = parts.path.strip("/").replace("&", "%26").split("/")
-    tails = ["/" + "/".join(segments[at:]) for at in range(len(segments))][-_MOST_SEGMENTS:]
+    tails = ["/" + "/".join(segments[at:]) for at in range(len(segments))][-_MAX_SEGMENTS:]
     return [
         hashlib.sha256(f"{method.upper()}&{tail}&{canonical}".encode("utf-8", "surrogatepass")).hexdigest()
         for tail in tails

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 
 from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
-from chalicelib.postern.receiving.schemes.base import MOST_CANDIDATES, SecretEncoding, bytes_of, decode, encode
+from chalicelib.postern.receiving.schemes.base import MAX_CANDIDATES, SecretEncoding, bytes_of, decode, encode
 from chalicelib.postern.receiving.schemes.templated import Templated
 
 
@@ -34,7 +34,7 @@ class _PublicKey(Templated):
     def _matching(self, message: bytes, candidates: Sequence[str], secrets: Sequence[str]) -> int:
         if not candidates:
             raise InvalidSignature("signature_missing")
-        if len(candidates) > MOST_CANDIDATES:
+        if len(candidates) > MAX_CANDIDATES:
             raise InvalidSignature("too_many_signatures")
         keys = [self._public_key(secret) for secret in secrets]
         for position, key in enumerate(keys):

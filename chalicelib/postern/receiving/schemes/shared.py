@@ -22,7 +22,7 @@ from chalicelib.postern.receiving.schemes.base import (
     required,
 )
 
-_MOST_ITEMS = 10_000
+_MAX_ITEMS = 10_000
 
 
 class _Uncovering(Scheme):
@@ -90,7 +90,7 @@ class BodyToken(_Uncovering):
         items = payload.get(self.each) if isinstance(payload, dict) else None
         if not isinstance(items, list):
             raise InvalidSignature("token_missing")
-        given = [item.get(self.field) if isinstance(item, dict) else None for item in items[:_MOST_ITEMS]]
+        given = [item.get(self.field) if isinstance(item, dict) else None for item in items[:_MAX_ITEMS]]
         token = given[0] if given else None
         if not isinstance(token, str) or given != [token] * len(items):
             raise InvalidSignature("token_missing")

@@ -2,7 +2,7 @@
 
 Senders sign a URL as text, and a query has many spellings: a blank is `%20` or `+`, `@ : / '` stand as they are or
 escaped, escapes have capitals or not, a name stands bare or with a `=`. API Gateway hands on what they mean and not how
-they were written, so a few spellings are tried, never more than `MOST_SPELLINGS`.
+they were written, so a few spellings are tried, never more than `MAX_SPELLINGS`.
 
 Sources: Twilio's "Secure your webhooks" and twilio 9.13.0; HubSpot's "Validating requests", whose list of escapes is
 decoded before the URL is signed.
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import quote, quote_plus, unquote
 
-MOST_SPELLINGS = 16
+MAX_SPELLINGS = 16
 
 # HubSpot's list, and square brackets, which many leave as they are.
 _LEFT_ALONE = ":/?@!$'()*,;[]"
@@ -42,7 +42,7 @@ def spellings(url: str, query: Sequence[tuple[str, str]]) -> list[str]:
         _joined(sorted(pairs), quote_plus),
         _lowered(_joined(pairs, quote_plus)),
     ]
-    return [f"{address}?{way}" for way in dict.fromkeys(ways)][:MOST_SPELLINGS]
+    return [f"{address}?{way}" for way in dict.fromkeys(ways)][:MAX_SPELLINGS]
 
 
 def with_and_without_port(urls: Sequence[str]) -> list[str]:
@@ -55,7 +55,7 @@ def with_and_without_port(urls: Sequence[str]) -> list[str]:
             continue
         scheme, host, port, rest = found.groups("")
         both += [f"{scheme}://{host}{rest}", f"{scheme}://{host}:{port or _DEFAULT_PORTS[scheme]}{rest}"]
-    return list(dict.fromkeys(both))[:MOST_SPELLINGS]
+    return list(dict.fromkeys(both))[:MAX_SPELLINGS]
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
