@@ -32,13 +32,17 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         help="list (the default); redrive: back to the queue; purge: delete, the events stay stored; sweep: delete "
         "those whose events have been processed since",
     )
-    parser.add_argument("--id", type=UUID, metavar="ID", help="redrive only this event's")
-    parser.add_argument("--source", help="redrive only this source's")
-    parser.add_argument("--type", help="redrive only this type's")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many (list: 20; redrive, purge: all)")
-    parser.add_argument("--rate", type=arguments.count, default=50, metavar="N", help="redrive so many a second (50)")
-    parser.add_argument("--resume", type=UUID, metavar="REDRIVE", help="go on with this redrive")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--id", type=UUID, metavar="ID", help="redrive this event's letter only")
+    parser.add_argument("--source", help="redrive this source's letters only")
+    parser.add_argument("--type", help="redrive this type's letters only")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="handle N letters at most (default: list 20; redrive and purge all)"
+    )
+    parser.add_argument(
+        "--rate", type=arguments.count, default=50, metavar="N", help="redrive N letters per second (default 50)"
+    )
+    parser.add_argument("--resume", type=UUID, metavar="REDRIVE", help="resume redrive ID")
+    parser.add_argument("--yes", action="store_true", help="skip the confirmation")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_dead)
 

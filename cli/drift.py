@@ -15,23 +15,23 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "drift", parents=[deployed], help="list how payloads have changed: new, missing and retyped fields"
     )
-    parser.add_argument("--source", help="only of this source")
-    parser.add_argument("--type", help="only of this type")
-    parser.add_argument("--all", action="store_true", help="those that were accepted as well")
+    parser.add_argument("--source", help="show this source only")
+    parser.add_argument("--type", help="show this type only")
+    parser.add_argument("--all", action="store_true", help="include accepted findings")
     parser.add_argument(
-        "--before", type=int, metavar="NUMBER", help="only found before this finding, for the next page"
+        "--before", type=int, metavar="NUMBER", help="show findings older than finding N (the next page)"
     )
     parser.add_argument(
-        "--limit", type=arguments.count, default=20, metavar="N", help="at most so many, up to 1000 (20)"
+        "--limit", type=arguments.count, default=20, metavar="N", help="show N findings (default 20, at most 1000)"
     )
     parser.add_argument(
         "--accept",
         type=int,
         nargs="*",
         metavar="NUMBER",
-        help="accept these findings, or all of the source and type: they are listed no more",
+        help="accept these findings, or all of --source and --type; accepted ones are no longer listed",
     )
-    parser.add_argument("--look", action="store_true", help="look at new events now, and not at the next full hour")
+    parser.add_argument("--look", action="store_true", help="look at new events now instead of at the next full hour")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=drift)
 

@@ -25,7 +25,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "rows that would have changed. What a handler does elsewhere is done: see event.dry_run in docs/handlers.md. "
         "Exit code 0 when it would be processed.",
     )
-    parser.add_argument("id", type=UUID, metavar="ID", help="an event")
+    parser.add_argument("id", type=UUID, metavar="ID", help="the event's id")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_dry_run)
 

@@ -16,7 +16,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "duplicates",
         parents=[deployed],
-        help="list what was taken for a repetition, and why; let it through after all",
+        help="list deliveries taken for repetitions, and why; accept one after all",
         description="Deliveries that were accepted and taken for an event that was there already, newest first. "
         "`postern duplicates accept ID` makes one an event of its own.",
     )
@@ -24,12 +24,12 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "what", nargs="?", choices=["list", "accept"], default="list", help="list (the default), or accept"
     )
     parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="accept: the ids that their senders got")
-    parser.add_argument("--source", help="only of this source")
-    parser.add_argument("--why", choices=[why for why in output.WHY if why], help="only for this reason")
-    parser.add_argument("--event", type=UUID, metavar="ID", help="only those of this event")
-    parser.add_argument("--before", type=UUID, metavar="ID", help="only older than this one, for the next page")
+    parser.add_argument("--source", help="show this source only")
+    parser.add_argument("--why", choices=[why for why in output.WHY if why], help="show this reason only")
+    parser.add_argument("--event", type=UUID, metavar="ID", help="show repetitions of this event only")
+    parser.add_argument("--before", type=UUID, metavar="ID", help="show those older than ID (the next page)")
     parser.add_argument(
-        "--limit", type=arguments.count, default=20, metavar="N", help="at most so many, up to 1000 (20)"
+        "--limit", type=arguments.count, default=20, metavar="N", help="show N deliveries (default 20, at most 1000)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_duplicates)

@@ -23,7 +23,7 @@ _LOWEST = UUID(int=0)
 class Feed:
     """The events of one source, or of all. Measures time by the events' ids, and by no clock.
 
-    `say` gets a sentence when the stage does not answer, and when it does again; `wait` sleeps so many seconds.
+    `say` gets a sentence when the stage does not answer, and when it does again; `wait` sleeps for the seconds given.
     """
 
     def __init__(
@@ -105,5 +105,5 @@ class Feed:
 
 
 def _back(id: UUID, seconds: int) -> UUID:
-    """The smallest id of so many seconds before this one: its first 48 bits are milliseconds (RFC 9562)."""
+    """The smallest id from `seconds` before this one: its first 48 bits are milliseconds (RFC 9562)."""
     return UUID(int=max(0, (id.int >> 80) - 1000 * seconds) << 80)

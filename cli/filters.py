@@ -12,25 +12,23 @@ STATUSES = ("processed", "stale", "failed", "dead")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", help="only of this source")
-    parser.add_argument("--type", help="only of this type")
-    parser.add_argument(
-        "--status", action="append", choices=STATUSES, help="only in this state; may be given several times"
-    )
+    parser.add_argument("--source", help="only events of this source")
+    parser.add_argument("--type", help="only events of this type")
+    parser.add_argument("--status", action="append", choices=STATUSES, help="only events in this state (repeatable)")
     parser.add_argument(
         "--since",
         type=arguments.moment,
         metavar="TIME",
-        help="only received since: 30m, 2h, 7d ago, or 2026-11-24T08:00Z",
+        help="only events received since TIME: 30m, 2h or 7d ago, or 2026-11-24T08:00Z",
     )
-    parser.add_argument("--key", metavar="ID", help="only with this id of the provider's, such as evt_123")
-    parser.add_argument("--until", type=arguments.moment, metavar="TIME", help="only received before")
-    parser.add_argument("--issue", metavar="ID", help="only those that had this issue")
+    parser.add_argument("--key", metavar="ID", help="only events with this id of the provider, such as evt_123")
+    parser.add_argument("--until", type=arguments.moment, metavar="TIME", help="only events received before TIME")
+    parser.add_argument("--issue", metavar="ID", help="only events that had this issue")
     parser.add_argument(
         "--contains",
         type=document,
         metavar="JSON",
-        help="only with this in the payload, such as '{\"livemode\": true}'",
+        help="only events whose payload contains this, such as '{\"livemode\": true}'",
     )
 
 

@@ -17,14 +17,16 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "issues",
         parents=[deployed],
-        help="list what handlers failed with, grouped; show one, acknowledge or resolve it",
+        help="list the failures of handlers, grouped; show, acknowledge or resolve one",
         description="Lists failed attempts, grouped by handler and error. To process all events of an issue again: "
         "postern replay --issue ID --status failed --status dead",
     )
-    parser.add_argument("id", nargs="?", metavar="ID", help="show this issue; the beginning of its id is enough")
-    parser.add_argument("note", nargs="?", choices=list(_NOTED), help="what you think of it")
-    parser.add_argument("--state", choices=["open", "acknowledged", "resolved"], help="only in this state")
-    parser.add_argument("--limit", type=arguments.count, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument(
+        "id", nargs="?", metavar="ID", help="show this issue (the first 4 characters of its id are enough)"
+    )
+    parser.add_argument("note", nargs="?", choices=list(_NOTED), help="set its state")
+    parser.add_argument("--state", choices=["open", "acknowledged", "resolved"], help="show this state only")
+    parser.add_argument("--limit", type=arguments.count, default=20, metavar="N", help="show N issues (default 20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_issues)
 

@@ -21,14 +21,19 @@ _COUNTS = {
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "ledger", parents=[deployed], help="what was accepted and what became of it; the minutes that do not balance"
+        "ledger",
+        parents=[deployed],
+        help="compare what was accepted with what is stored; list the minutes that do not balance",
     )
-    parser.add_argument("--source", help="only of this source")
+    parser.add_argument("--source", help="show this source only")
     parser.add_argument(
-        "--since", type=arguments.moment, metavar="WHEN", help="from then on: 90m, 24h, 7d ago, or a time (24h)"
+        "--since",
+        type=arguments.moment,
+        metavar="WHEN",
+        help="start at TIME: 90m, 24h or 7d ago, or a time (default 24h)",
     )
     parser.add_argument(
-        "--write-off", metavar="NOTE", help="miss what is missing no more, because of NOTE; 14 days back if no --since"
+        "--write-off", metavar="NOTE", help="write off what is missing, with the reason NOTE (default: 14 days back)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_ledger)

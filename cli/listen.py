@@ -23,17 +23,17 @@ _EVERY_SECONDS = 1.0
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "listen", parents=[deployed], help="print what comes in from now on, and send it on to this machine"
+        "listen", parents=[deployed], help="print events as they arrive, and forward them to this machine"
     )
-    parser.add_argument("--source", help="only of this source")
+    parser.add_argument("--source", help="only events of this source")
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
-        "--to", type=url, metavar="URL", help="POST each to this address, such as http://localhost:3000/hook"
+        "--to", type=url, metavar="URL", help="POST each event to URL, such as http://localhost:3000/hook"
     )
     target.add_argument(
-        "--handlers", action="store_true", help="have the local run's handlers process each (with --stage)"
+        "--handlers", action="store_true", help="process each with the local run's handlers (needs --stage)"
     )
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.set_defaults(run=listen)
 
 

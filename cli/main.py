@@ -65,22 +65,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(stage=None, needs_secrets=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     deployed = argparse.ArgumentParser(add_help=False)
-    deployed.add_argument("--stage", metavar="NAME", help="of this deployed stage, and not of the local run")
+    deployed.add_argument("--stage", metavar="NAME", help="use this deployed stage instead of the local run")
 
     send = commands.add_parser("send", help="sign a sample as a provider does and POST it to the local run")
     send.add_argument("source", help="a source of the sources file, such as github")
     send.add_argument("type", nargs="?", help="an event type, such as push; the provider's most common one if left out")
-    send.add_argument("--body", type=Path, metavar="FILE", help="send this file's bytes instead of the sample's")
+    send.add_argument("--body", type=Path, metavar="FILE", help="send the bytes of FILE instead of the sample's")
     send.add_argument(
         "--times", type=arguments.count, default=1, metavar="N", help="send the identical delivery N times"
     )
-    send.add_argument("--no-wait", action="store_true", help="do not wait until the event is stored")
+    send.add_argument("--no-wait", action="store_true", help="return without waiting for the event to be stored")
     send.set_defaults(run=_send)
 
-    providers = commands.add_parser("providers", help="list the providers, or say what one needs and how to set it up")
+    providers = commands.add_parser("providers", help="list providers, or show how to set one up")
     providers.add_argument("name", nargs="?", help="a provider, such as github")
     providers.add_argument(
-        "--source", metavar="NAME", help="the source that it is to send to; else one of its own name"
+        "--source", metavar="NAME", help="the source to send to (default: the one named like the provider)"
     )
     providers.set_defaults(run=_providers)
 
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     completion.set_defaults(run=_completion)
 
-    migrate = commands.add_parser("migrate", parents=[deployed], help="bring the database to this version")
+    migrate = commands.add_parser("migrate", parents=[deployed], help="migrate the database to this version")
     migrate.set_defaults(run=_migrate)
     return parser
 

@@ -47,36 +47,34 @@ _PAGE = 1_000
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "sources", parents=[deployed], help="list the sources, and which of their secrets are in use"
+        "sources", parents=[deployed], help="list sources, and which of their secrets are in use"
     )
-    parser.add_argument("--days", type=arguments.count, default=30, metavar="N", help="look at so many days (30)")
-    parser.add_argument("--json", action="store_true", help="print JSON, of every source")
+    parser.add_argument("--days", type=arguments.count, default=30, metavar="N", help="look back N days (default 30)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for every source")
     parser.set_defaults(run=sources, needs_secrets=True)
 
-    parser = commands.add_parser(
-        "rejected", parents=[deployed], help="list refused deliveries that were kept, newest first"
-    )
-    parser.add_argument("--source", help="only of this source")
-    parser.add_argument("--pending", action="store_true", help="only those that have become no event")
-    parser.add_argument("--before", type=UUID, metavar="ID", help="only older than this one, for the next page")
+    parser = commands.add_parser("rejected", parents=[deployed], help="list refused deliveries, newest first")
+    parser.add_argument("--source", help="only deliveries of this source")
+    parser.add_argument("--pending", action="store_true", help="only deliveries that have not become events")
+    parser.add_argument("--before", type=UUID, metavar="ID", help="only deliveries older than ID (the next page)")
     parser.add_argument(
-        "--limit", type=arguments.count, default=20, metavar="N", help="at most so many, up to 1000 (20)"
+        "--limit", type=arguments.count, default=20, metavar="N", help="show N deliveries (default 20, at most 1000)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=rejected)
 
-    parser = commands.add_parser("explain", parents=[deployed], help="say why a delivery was refused")
+    parser = commands.add_parser("explain", parents=[deployed], help="explain why a delivery was refused")
     parser.add_argument("id", type=UUID, metavar="ID", help="an id that `postern rejected` lists")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=explain, needs_secrets=True)
 
     parser = commands.add_parser(
-        "reverify", parents=[deployed], help="verify kept deliveries again, and let the good ones through, once"
+        "reverify", parents=[deployed], help="verify refused deliveries again, and accept the good ones"
     )
-    parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these; all of them when none is named")
-    parser.add_argument("--source", help="only of this source")
+    parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="the deliveries to verify (default: all)")
+    parser.add_argument("--source", help="only deliveries of this source")
     parser.add_argument(
-        "--accept-stale", action="store_true", help="those as well whose signature is right and whose time is too old"
+        "--accept-stale", action="store_true", help="also accept those with a right signature whose time is too old"
     )
     parser.set_defaults(run=reverify, needs_secrets=True)
 

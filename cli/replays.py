@@ -23,25 +23,29 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "replay",
         parents=[deployed],
-        help="process stored events once more: these, or all that match",
+        help="process stored events again: the ones named, or all that match",
         description="Processes stored events once more, with today's handlers: those that are named, or all that "
         "match. What matches is counted and shown first. Ctrl-C pauses; --resume goes on, --cancel ends it.",
     )
-    parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="these events")
+    parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="the ids of the events")
     add_filters(parser)
-    parser.add_argument("--all", action="store_true", help="every event that is stored, where nothing else is said")
-    parser.add_argument("--plan", action="store_true", help="only count and show what matches")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--rate", type=arguments.count, default=50, metavar="N", help="at most so many a second (50)")
-    parser.add_argument("--limit", type=int, default=100_000, metavar="N", help="at most so many, the oldest (100000)")
-    parser.add_argument("--resume", type=UUID, metavar="REPLAY", help="go on with this replay")
-    parser.add_argument("--cancel", type=UUID, metavar="REPLAY", help="end this replay (or redrive)")
+    parser.add_argument("--all", action="store_true", help="replay every stored event (needed when no filter is given)")
+    parser.add_argument("--plan", action="store_true", help="count and show what matches; replay nothing")
+    parser.add_argument("--yes", action="store_true", help="skip the confirmation")
+    parser.add_argument(
+        "--rate", type=arguments.count, default=50, metavar="N", help="replay N events per second (default 50)"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=100_000, metavar="N", help="replay the oldest N events (default 100000)"
+    )
+    parser.add_argument("--resume", type=UUID, metavar="REPLAY", help="resume replay ID")
+    parser.add_argument("--cancel", type=UUID, metavar="REPLAY", help="cancel replay or redrive ID")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_replay)
 
     parser = commands.add_parser("replays", parents=[deployed], help="list replays and redrives, newest first")
-    parser.add_argument("id", type=UUID, nargs="?", metavar="ID", help="show this one, with what failed")
-    parser.add_argument("--limit", type=arguments.count, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("id", type=UUID, nargs="?", metavar="ID", help="show this replay, with what failed")
+    parser.add_argument("--limit", type=arguments.count, default=20, metavar="N", help="show N replays (default 20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_replays)
 

@@ -1,4 +1,4 @@
-"""`postern status`: how the inbox does, on one screen."""
+"""`postern status`: the health of the inbox on one screen."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cli.local import operator
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "status", parents=[deployed], help="how the inbox does; exit code 1 when something needs a person"
+        "status", parents=[deployed], help="show the health of the inbox; exit code 1 when something needs a person"
     )
-    parser.add_argument("--all", action="store_true", help="sources that nothing ever came from, too")
+    parser.add_argument("--all", action="store_true", help="include sources that nothing ever came from")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_status)
 

@@ -15,7 +15,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "storage",
         parents=[deployed],
-        help="sizes of the tables, their partitions and indexes, and what is kept how long",
+        help="show the sizes of tables, partitions and indexes, and how long rows are kept",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_storage)

@@ -23,18 +23,18 @@ _REMEMBERED = 10_000
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("events", parents=[deployed], help="list stored events, newest first")
     add_filters(parser)
-    parser.add_argument("--error", metavar="TEXT", help="only with this in the error")
-    parser.add_argument("--attempts", type=arguments.count, metavar="N", help="only with at least so many tries")
-    parser.add_argument("--before", type=UUID, metavar="ID", help="only older than this event, for the next page")
+    parser.add_argument("--error", metavar="TEXT", help="only events with TEXT in the error")
+    parser.add_argument("--attempts", type=arguments.count, metavar="N", help="only events with N attempts or more")
+    parser.add_argument("--before", type=UUID, metavar="ID", help="only events older than ID (the next page)")
     parser.add_argument(
-        "--limit", type=arguments.count, default=20, metavar="N", help="at most so many, up to 1000 (20)"
+        "--limit", type=arguments.count, default=20, metavar="N", help="show N events (default 20, at most 1000)"
     )
-    parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C; oldest first")
-    parser.add_argument("--json", action="store_true", help="print JSON; with --follow, an object a line")
+    parser.add_argument("--follow", action="store_true", help="keep printing new events until Ctrl-C, oldest first")
+    parser.add_argument("--json", action="store_true", help="print JSON; with --follow, one object per line")
     parser.set_defaults(run=_events)
 
     parser = commands.add_parser("show", parents=[deployed], help="show one event, with its headers, body and error")
-    parser.add_argument("id", metavar="ID", help="the id that the sender got, an event's, or the provider's")
+    parser.add_argument("id", metavar="ID", help="the id that the sender got, the event's, or the provider's")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON; the body in base64")
     form.add_argument("--body", action="store_true", help="print the body, byte for byte as it came")

@@ -148,7 +148,7 @@ def _parts(handles: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _by_size(messages: Sequence[str]) -> Iterator[list[str]]:
-    """A call takes so many entries, and of all their bytes no more than of one message's."""
+    """In batches: SQS takes 10 entries a call, and no more bytes in all than one message may have."""
     part: list[str] = []
     size = 0
     for message in messages:

@@ -215,7 +215,7 @@ class Consumer:
         return {id: Outcome(Kind.KEPT) for id in refused}
 
     def _work(self, message: Message, event: Accepted, room: int) -> Work:
-        """With its bytes, if they came with the message and there is room for so many. A small message may unpack to
+        """With its bytes, if they came with the message and there is room for them. A small message may unpack to
         many: if there is not, they are unpacked once more when their turn comes.
         """
         work = Work(event, event.body or b"", message.attempts_before, message.receives)

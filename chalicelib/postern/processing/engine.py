@@ -67,7 +67,7 @@ class Store(Protocol):
     def leave_connection(self) -> None: ...
 
 
-# Runs work in a process of its own, for at most so many seconds; adapters.children has its promise.
+# Runs work in a process of its own, for the given seconds at most; adapters.children has its promise.
 Isolate = Callable[[Callable[[], bytes], float], bytes]
 
 

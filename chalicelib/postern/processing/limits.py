@@ -149,6 +149,6 @@ class Clock:
         return self.left() >= self._whole * _WHOLE
 
     def part(self, seconds: float) -> Clock:
-        """A clock that has run out in so many seconds, for a part of this invocation."""
+        """A clock that runs out in `seconds`, for a part of this invocation."""
         ends = time.monotonic() + seconds + _KEPT_SECONDS
         return Clock(lambda: ends - time.monotonic(), self._whole)

@@ -21,7 +21,7 @@ from chalicelib.postern.operating.drift.queries import Shapes
 from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Finding, Place
 from chalicelib.postern.operating.operator import Action, Duty
 
-# What one run takes: of each type so many events and bytes, and of all types so many, for so long.
+# One run looks at 300 events and 20 MB of each type at most, at 1,000 types, and stops after a minute.
 _MAX_EVENTS = 300
 _MAX_BYTES = 20_000_000
 _MAX_KINDS = 1_000
@@ -30,7 +30,7 @@ _MAX_SECONDS = 60.0
 # Ids are of the time of receipt, and rows come later: what is younger may still have an older one before it.
 _SETTLED_AFTER = timedelta(minutes=5)
 
-# A sender that changed everything is told of in so many findings a run.
+# A sender that changed everything makes no more findings than this in one run.
 _MAX_FINDINGS = 50
 
 _SHAPES_DAYS = 90

@@ -15,10 +15,10 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-# An object, or a field, is learned after so many events; and a field is missing after so many without it.
+# An object or a field is learned after this many events, and a field is missing after as many without it.
 LEARNED_AFTER = 20
 MISSING_AFTER = 20
-# "In nearly all": of so many of the events that could have had it.
+# "In nearly all": this share of the events that could have had it.
 _EXPECTED = 0.95
 
 # Payloads are anybody's: what is looked at of one, and kept of all, is bounded.
@@ -30,7 +30,7 @@ _MAX_VALUES = 50_000
 _MAX_NAME_LENGTH = 64
 _MAX_PATH_LENGTH = 200
 
-# An object is a map when so many of its fields hardly ever came again, and they are the greater part.
+# An object is a map when at least this many of its fields, and most of them, hardly ever came again.
 _MAP_FROM = 12
 _HARDLY_EVER = 0.2
 _SETTLED_AFTER = 5

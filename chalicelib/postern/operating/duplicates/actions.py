@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.postern.contract.errors import UnknownAction
-from chalicelib.postern.operating.duplicates.queries import Duplicates
+from chalicelib.postern.operating.duplicates.queries import Duplicates, Repetition
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.claims import Why
 
@@ -25,7 +26,7 @@ class Queue(Protocol):
 def views(duplicates: Duplicates) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         found = duplicates.duplicate(id)
-        return {"duplicate": None if found is None else {**found, "body": None}}
+        return {"duplicate": None if found is None else {**asdict(found), "body": None}}
 
     def find(key: str) -> Mapping[str, Any]:
         return duplicates.known_by(key, _MAX_FOUND)
@@ -43,36 +44,39 @@ def actions(duplicates: Duplicates, queue: Callable[[], Queue]) -> dict[str, Act
         found = duplicates.duplicate(id)
         if found is None:
             raise UnknownAction(f"Nothing that came as {id} was taken for a repetition.")
-        if found["accepted_at"] is not None:
+        if found.accepted_at is not None:
             return {"accepted": False, "event_id": id}
-        message = to_message(_as_event(found))
+        event = _as_event(found)
+        message = to_message(event)
         if len(message) > MAX_MESSAGE_BYTES:
-            raise UnknownAction(f"The {len(found['body']):,} bytes of {id} fit no message: it cannot be let through.")
-        queue().send(message, group=found["source"])
+            raise UnknownAction(
+                f"The {len(event.body or b''):,} bytes of {id} fit no message: it cannot be let through."
+            )
+        queue().send(message, group=found.source)
         return {"accepted": True, "event_id": id}
 
     return {"accept_duplicate": Action(accept, _Id())}
 
 
-def _as_event(found: Mapping[str, Any]) -> Accepted:
+def _as_event(found: Repetition) -> Accepted:
     """Under a claim of its own: whatever holds its key holds it on."""
-    id = found["id"]
-    if found["why"] is None:
+    id = found.id
+    if found.type is None or found.headers is None or found.format is None:
         raise UnknownAction(f"{id} came before such deliveries were kept: nothing is left of it to let through.")
-    if found["body"] is None:
-        raise UnknownAction(f"{id} had the bytes of event {found['event_id']}, which is no longer stored.")
+    if found.body is None:
+        raise UnknownAction(f"{id} had the bytes of event {found.event_id}, which is no longer stored.")
     return Accepted(
         id=id,
-        source=found["source"],
-        type=found["type"],
-        dedup_key=found["dedup_key"],
+        source=found.source,
+        type=found.type,
+        dedup_key=found.dedup_key,
         claim=f"duplicate:{id}",
-        received_at=found["received_at"],
-        headers=found["headers"],
-        body=found["body"],
-        format=found["format"],
-        form_field=found["form_field"],
-        request_id=found["request_id"],
+        received_at=found.received_at,
+        headers=found.headers,
+        body=found.body,
+        format=found.format,
+        form_field=found.form_field,
+        request_id=found.request_id,
     )
 
 

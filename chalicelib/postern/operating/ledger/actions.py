@@ -65,11 +65,11 @@ class Bookkeeper:
         until = now.replace(second=0, microsecond=0) + _MINUTE
         oldest = until - _REACH
         progress = self.book.progress()
-        since = max(progress["ledger_begins"], progress["ledger_to"] - _LATE, oldest)
+        since = max(progress.ledger_begins, progress.ledger_to - _LATE, oldest)
         occurred = self._enter(since, until)
         self.book.recount(oldest, since)
         missing = self.book.missing(oldest, until - _GRACE)
-        total = sum(int(line["missing"]) for line in missing)
+        total = sum(line.missing for line in missing)
         waiting = self._waiting(until, oldest) if missing else 0
         mismatch = max(0, total - waiting)
         self.book.note_check(at=now, missing=total, waiting=waiting)
@@ -77,9 +77,9 @@ class Bookkeeper:
             self.log(
                 "ledger.mismatch",
                 failed=True,
-                source=line["source"],
-                missing=int(line["missing"]),
-                since=line["since"].astimezone(UTC).isoformat(),
+                source=line.source,
+                missing=line.missing,
+                since=line.since.astimezone(UTC).isoformat(),
                 waiting=waiting,
             )
         if occurred or missing:
@@ -115,11 +115,11 @@ def views(book: Ledger, now: Callable[[], datetime]) -> dict[str, Action]:
         since = since or now() - timedelta(days=1)
         progress = book.progress()
         return {
-            "since": max(since, progress["ledger_begins"]),
-            "to": progress["ledger_to"],
-            "checked_at": progress["checked_at"],
-            "missing": progress["missing"],
-            "waiting": progress["waiting"],
+            "since": max(since, progress.ledger_begins),
+            "to": progress.ledger_to,
+            "checked_at": progress.checked_at,
+            "missing": progress.missing,
+            "waiting": progress.waiting,
             "sources": book.totals(since=since, source=source),
             "minutes": book.unbalanced(since=since, source=source, limit=_MAX_MINUTES),
         }

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from chalicelib.postern.adapters.postgres import Database
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the ledger has come, and what its last check found: how many were missing, and how many messages waited
+    that these may be among.
+    """
+
+    ledger_begins: datetime
+    ledger_to: datetime
+    checked_at: datetime | None
+    missing: int
+    waiting: int
+
+    @property
+    def mismatch(self) -> int:
+        return max(0, self.missing - self.waiting)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """How many events of a source were accepted and have no row, from which minute on."""
+
+    source: str
+    missing: int
+    since: datetime
 
 
 class Ledger:
@@ -15,9 +42,9 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def progress(self) -> dict[str, Any]:
-        """How far it has come, and what the last check found."""
-        return self._database.run("bookkeeping")[0]
+    def progress(self) -> Progress:
+        [row] = self._database.run("bookkeeping")
+        return Progress(**row)
 
     def sources_between(self, since: datetime, until: datetime) -> set[str]:
         """Those that have rows of that time."""
@@ -42,9 +69,9 @@ class Ledger:
         """Counts once more the rows of those minutes that lack some."""
         self._database.run("recount_missing", since=since, until=until)
 
-    def missing(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
-        """How many each source lacks, and from which minute on."""
-        return self._database.run("missing_by_source", since=since, until=until)
+    def missing(self, since: datetime, until: datetime) -> list[Missing]:
+        rows = self._database.run("missing_by_source", since=since, until=until)
+        return [Missing(row["source"], int(row["missing"]), row["since"]) for row in rows]
 
     def unfinished(self, since: datetime) -> int:
         """Stored events that have a message in the queue or among the dead letters."""

@@ -1,7 +1,7 @@
 -- The ledger. Ids carry the time of receipt, so that a range of them is a range of minutes and reads few partitions.
 
 -- name: bookkeeping
-SELECT ledger_begins, ledger_to, hours_to, checked_at, missing, waiting FROM postern.bookkeeping
+SELECT ledger_begins, ledger_to, checked_at, missing, waiting FROM postern.bookkeeping
 
 -- name: sources_between
 SELECT source FROM postern.events

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import Any
 
 from chalicelib.postern.operating.ledger.actions import Log
 from chalicelib.postern.operating.operator import Duty
 from chalicelib.postern.operating.quiet.queries import Hours
-from chalicelib.postern.operating.quiet.silence import MIN_SILENCE, WEEKS_KEPT, Hour, Silence, silence
+from chalicelib.postern.operating.quiet.silence import MIN_SILENCE, WEEKS_KEPT, Silence, silence
 
 # Rows are written late after an outage: that long, and their hours are counted once more.
 _LATE = timedelta(hours=6)
@@ -67,10 +66,9 @@ class Watch:
 def quiet_sources(hours: Hours, last_seen: Mapping[str, datetime], now: datetime) -> dict[str, Silence]:
     """Those of them that are quieter than usual."""
     candidates = sorted(source for source, last in last_seen.items() if now - last >= MIN_SILENCE)
-    rows = hours.hours(candidates) if candidates else []
+    known = hours.hours(candidates) if candidates else {}
     quiet: dict[str, Silence] = {}
-    for source, group in groupby(rows, lambda row: str(row["source"])):
-        history = [Hour(row["hour"].astimezone(UTC), row["active_minutes"], row["longest_gap"]) for row in group]
+    for source, history in known.items():
         found = silence(history, last_seen[source].astimezone(UTC), now)
         if found is not None:
             quiet[source] = found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
 
 from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.operating.quiet.silence import Hour
 
 
 class Hours:
@@ -17,7 +17,7 @@ class Hours:
 
     def known_to(self) -> datetime:
         """Up to when they have been counted."""
-        found: datetime = self._database.run("bookkeeping")[0]["hours_to"]
+        found: datetime = self._database.run("hours_known_to")[0]["hours_to"]
         return found
 
     def count_hours(self, since: datetime, until: datetime) -> None:
@@ -34,6 +34,10 @@ class Hours:
         rows = self._database.run("last_minutes", sources=sorted(sources), since=since)
         return {row["source"]: row["last_seen"] for row in rows if row["last_seen"] is not None}
 
-    def hours(self, sources: Sequence[str]) -> list[dict[str, Any]]:
-        """Those that are known of these sources, in order."""
-        return self._database.run("hours_of", sources=list(sources))
+    def hours(self, sources: Sequence[str]) -> dict[str, list[Hour]]:
+        """Those that are known of these sources, in order, by source."""
+        known: dict[str, list[Hour]] = {}
+        for row in self._database.run("hours_of", sources=list(sources)):
+            hour = Hour(row["hour"].astimezone(UTC), row["active_minutes"], row["longest_gap"])
+            known.setdefault(row["source"], []).append(hour)
+        return known

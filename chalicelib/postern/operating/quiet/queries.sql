@@ -32,6 +32,9 @@ SET events = excluded.events, active_minutes = excluded.active_minutes, longest_
     last_minute = excluded.last_minute
 WHERE known.events < excluded.events
 
+-- name: hours_known_to
+SELECT hours_to FROM postern.bookkeeping
+
 -- name: hours_have_come_to
 UPDATE postern.bookkeeping SET hours_to = greatest(hours_to, %(until)s)
 

@@ -11,7 +11,7 @@ from marshmallow import Schema, fields, validate
 from chalicelib.postern.operating.operator import Action, Duty
 from chalicelib.postern.operating.refused.queries import Refused
 
-# They are kept for so long, and of each source no more than so many and so large: of strangers, and of who signed.
+# Kept for 30 days; of each source 1,000 deliveries and 256 MB at most, counted apart for strangers and signers.
 _MAX_DAYS = 30
 _MAX_KEPT = 1_000
 _MAX_BYTES = 256_000_000

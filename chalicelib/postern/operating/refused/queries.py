@@ -35,5 +35,5 @@ class Refused:
         return bool(self._database.run("resolve_rejected", id=id, event_id=event_id, note=note))
 
     def drop_rejected(self, *, days: int, most: int, bytes: int) -> int:
-        """Drops what was refused longer ago, and of each source all but so many and so large; how many that were."""
+        """Drops what is older than `days`, and of each source what exceeds `most` or `bytes`; how many were dropped."""
         return int(self._database.run("drop_rejected", days=days, most=most, bytes=bytes)[0]["dropped"])

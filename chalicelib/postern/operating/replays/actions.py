@@ -27,7 +27,7 @@ _RATE = 50
 # One step puts no more on the queue, however long ago the last one was.
 _MAX_STEP_SECONDS = 5.0
 _MAX_STEP = 500
-# Live events come first: with so many waiting, a replay waits.
+# Live events come first: a replay waits while more messages than this are in the queue.
 _BUSY = 500
 
 GROUP = "postern.replay"

@@ -35,7 +35,7 @@ class ReplayStore:
     def start(
         self, id: UUID, *, kind: str, trigger: str, asked: Mapping[str, Any], rate: int, total: int
     ) -> UUID | None:
-        """Begins a replay of what matches now, the oldest `total` of it, or a redrive of at most so many. When another
+        """Begins a replay of what matches now, the oldest `total` of it, or a redrive of `total` at most. When another
         bulk one runs, nothing is begun, and that one's id is the answer.
         """
         with self._database.transaction() as session:
@@ -123,5 +123,5 @@ class Advance:
         return [Replay(row["id"], row["source"] or "unknown", row["type"] or "unknown", self._id) for row in rows]
 
     def note(self, moved: int, *, finished: bool = False) -> None:
-        """Notes that so many were put on the queue."""
+        """Notes that `moved` of them were put on the queue."""
         self._session.run("advance_replay", {"id": self._id, "moved": moved, "finished": finished})

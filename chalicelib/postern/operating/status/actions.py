@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,28 +26,27 @@ def views(
     def status() -> Mapping[str, Any]:
         at = now()
         seen = state.seen(sources(), at)
-        last_seen = {row["source"]: row["last_seen"] for row in seen if row["last_seen"] is not None}
+        last_seen = {each.source: each.last_seen for each in seen if each.last_seen is not None}
         quiet = quiet_sources(hours, last_seen, at)
         statuses = state.statuses()
         progress = ledger.progress()
-        mismatch = max(0, progress["missing"] - progress["waiting"])
-        stale = at - (progress["checked_at"] or progress["ledger_begins"]) > _STALE
+        stale = at - (progress.checked_at or progress.ledger_begins) > _STALE
         dead = statuses.get("dead", 0)
         return {
-            "sources": [row | {"quiet": _described(quiet.get(row["source"]))} for row in seen],
+            "sources": [asdict(each) | {"quiet": _described(quiet.get(each.source))} for each in seen],
             "failed": statuses.get("failed", 0),
             "dead": dead,
             "oldest_failed": state.oldest_failed(),
             **state.attention(),
             "identity": state.identity_of_late(),
             "ledger": {
-                "balanced": mismatch == 0,
-                "missing": mismatch,
-                "waiting": progress["waiting"],
-                "checked_at": progress["checked_at"],
+                "balanced": progress.mismatch == 0,
+                "missing": progress.mismatch,
+                "waiting": progress.waiting,
+                "checked_at": progress.checked_at,
                 "stale": stale,
             },
-            "well": not (quiet or dead or mismatch or stale),
+            "well": not (quiet or dead or progress.mismatch or stale),
         }
 
     return {"status": Action(status, Schema())}

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from chalicelib.postern.adapters.postgres import Database
+
+
+@dataclass(frozen=True)
+class Seen:
+    """When something of a source last came, and how many events of the last hour and day."""
+
+    source: str
+    last_seen: datetime | None
+    hour: int
+    day: int
 
 
 class Status:
@@ -15,9 +26,8 @@ class Status:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def seen(self, sources: Iterable[str], now: datetime) -> list[dict[str, Any]]:
-        """When something last came, and the events of the last hour and day, by source."""
-        return self._database.run("last_seen", sources=sorted(sources), now=now)
+    def seen(self, sources: Iterable[str], now: datetime) -> list[Seen]:
+        return [Seen(**row) for row in self._database.run("last_seen", sources=sorted(sources), now=now)]
 
     def statuses(self) -> dict[str, int]:
         """How many stored events are in each state but `processed`."""

@@ -20,7 +20,7 @@ from chalicelib.postern.operating.storage.queries import Partition, Storage
 _DAYS_AHEAD = 14
 _FEWEST_DAYS_AHEAD = 3
 
-# Each time that a lock does not come, writers have waited behind it: a run asks for no more than so many in vain.
+# Writers wait behind each lock that does not come: a run gives up on a table after this many.
 _MAX_PUT_OFF = 3
 
 # For all that is deleted in one run; the rest goes in the next.

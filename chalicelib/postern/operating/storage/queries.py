@@ -10,11 +10,11 @@ from uuid import UUID
 
 from chalicelib.postern.adapters.postgres import Database
 
-# A deletion is a transaction of so many rows, or of the keys in so many pages: some hundredths of a second.
+# One transaction deletes 5,000 rows, or the keys in 250 pages: some hundredths of a second.
 _ROWS = 5_000
 _PAGES = 250
 
-# `oldest_key` looks at so many pages at most.
+# `oldest_key` looks at 20,000 pages at most.
 _SAMPLED_PAGES = 20_000
 
 
