@@ -41,7 +41,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=arguments.count, default=50, metavar="N", help="redrive N letters per second (default 50)"
     )
-    parser.add_argument("--resume", type=UUID, metavar="REDRIVE", help="resume redrive ID")
+    parser.add_argument("--resume", type=UUID, metavar="REDRIVE", help="resume this redrive")
     parser.add_argument("--yes", action="store_true", help="skip the confirmation")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_dead)

@@ -30,10 +30,10 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "--since",
         type=arguments.moment,
         metavar="WHEN",
-        help="start at TIME: 90m, 24h or 7d ago, or a time (default 24h)",
+        help="start at WHEN: 90m, 24h or 7d ago, or a time (default 24h)",
     )
     parser.add_argument(
-        "--write-off", metavar="NOTE", help="write off what is missing, with the reason NOTE (default: 14 days back)"
+        "--write-off", metavar="NOTE", help="write off what is missing, because of NOTE (14 days back without --since)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_ledger)

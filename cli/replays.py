@@ -38,8 +38,8 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=100_000, metavar="N", help="replay the oldest N events (default 100000)"
     )
-    parser.add_argument("--resume", type=UUID, metavar="REPLAY", help="resume replay ID")
-    parser.add_argument("--cancel", type=UUID, metavar="REPLAY", help="cancel replay or redrive ID")
+    parser.add_argument("--resume", type=UUID, metavar="REPLAY", help="resume this replay")
+    parser.add_argument("--cancel", type=UUID, metavar="REPLAY", help="cancel this replay or redrive")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_replay)
 
