@@ -21,6 +21,10 @@ help: ## List these targets
 run: $(STAMP) ## Run the whole system here: PostgreSQL, the emulated AWS, the API and the processor
 	@exec $(BIN)/python -m devstack
 
+.PHONY: services
+services: $(STAMP) ## Run everything but the API, for `.venv/bin/chalice local` in another terminal
+	@exec $(BIN)/python -m devstack --services
+
 .PHONY: package
 package: $(STAMP) ## Package a stage for CloudFormation, into dist/: make package STAGE=prod
 	@exec $(DEPLOYMENT) package --stage "$(STAGE)"

@@ -186,7 +186,8 @@ def _configure(stage: Stage, resolver: Resolver, application: Template) -> None:
     for name, ours in functions.items():
         theirs = {key: value for key, value in kept.get(name, {}).items() if key not in of_ours}
         functions[name] = theirs | ours
-    settings["xray_tracing"] = resolver.holds("Traced")
+    settings.pop("xray_tracing", None)  # which Chalice never read
+    settings["xray"] = resolver.holds("Traced")
     settings["lambda_functions"] = kept | functions
     (folder / "config.json").write_text(json.dumps(stage.config, indent=2) + "\n", "utf-8")
 

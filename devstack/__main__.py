@@ -1,10 +1,11 @@
-"""`python -m devstack`: what `make run` runs."""
+"""`python -m devstack`: what `make run` runs; with `--services`, `make services`: all but the API."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from dataclasses import replace
 
 from devstack import screen
 from devstack.errors import StartError
@@ -14,7 +15,8 @@ from devstack.supervisor import Supervisor
 
 def main() -> int:
     try:
-        supervisor = Supervisor(Settings.from_environ(os.environ))
+        settings = replace(Settings.from_environ(os.environ), with_api="--services" not in sys.argv[1:])
+        supervisor = Supervisor(settings)
     except StartError as exc:
         return _give_up(exc)
 
@@ -27,7 +29,10 @@ def main() -> int:
     code = 0
     try:
         supervisor.start()
-        screen.say(f"Postern is ready at {supervisor.url}  (Ctrl-C stops it)")
+        if settings.with_api:
+            screen.say(f"Postern is ready at {supervisor.url}  (Ctrl-C stops it)")
+        else:
+            screen.say("Postern's services are ready for `.venv/bin/chalice local`  (Ctrl-C stops them)")
         supervisor.watch()
     except KeyboardInterrupt:
         screen.say("\nStopping …")

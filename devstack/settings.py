@@ -50,6 +50,7 @@ class Settings:
     partial_batch_response: bool
     max_receives: int
     maintenance_every_seconds: int  # in a deployment it is 300; here somebody is looking
+    with_api: bool = True  # else the API is `chalice local`
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:

@@ -63,6 +63,7 @@ class Supervisor:
         self._metrics: Metrics | None = None
         self._maintenance: Child | None = None
         self._maintenance_environ: dict[str, str] = {}
+        self._api_environ: dict[str, str] = {}
         self._maintained_at = float("-inf")
         self._stopping = False
 
@@ -79,7 +80,8 @@ class Supervisor:
         self._take_lock()
         if leftovers := self._register.end_leftovers():
             screen.say(f"Ended {leftovers} processes that an earlier run had left behind.")
-        self._check_port()
+        if self._settings.with_api:
+            self._check_port()
         self._logs.mkdir(exist_ok=True)
         for old in self._logs.glob("*.log"):
             old.unlink()
@@ -94,7 +96,7 @@ class Supervisor:
         resources = self._make_resources()
         self._aws.put_secrets(resources, read_secrets(secrets_file))
         self._migrate()
-        screen.say("Starting the API and the processor …")
+        screen.say(f"Starting {'the API and ' if self._settings.with_api else ''}the processor …")
         self._metrics = Metrics(self._aws.client("cloudwatch"), self._aws.client("sqs"), resources)
         self._start_app(resources)
         self._wait_until_ready()
@@ -211,7 +213,9 @@ class Supervisor:
         }
         for number in range(1, self._settings.workers + 1):
             self._run_module(f"processor-{number}", "devstack.worker", [], processor)
-        self._run_module("api", "devstack.api_server", [str(self._settings.port)], api)
+        self._api_environ = api
+        if self._settings.with_api:
+            self._run_module("api", "devstack.api_server", [str(self._settings.port)], api)
 
     def _run_module(self, name: str, module: str, arguments: list[str], environ: dict[str, str]) -> None:
         log = self._logs / f"{name}.log"
@@ -229,7 +233,7 @@ class Supervisor:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_WITHIN_SECONDS
-        while not (self._api_answers() and self._workers_poll()):
+        while not ((self._api_answers() or not self._settings.with_api) and self._workers_poll()):
             for part in self._watched:
                 if part.child.exit_code is not None:
                     raise StartError(f"{part.name} does not start; its log ends with:\n{part.child.last_lines()}")
@@ -259,6 +263,7 @@ class Supervisor:
             "sources_file": str(self._settings.sources_file or SHIPPED_SOURCES),
             "secrets_file": str(secrets_file),
             "pid": os.getpid(),
+            "api_environ": self._api_environ,  # for `chalice local`
         }
         write_atomically(self._state / "run.json", json.dumps(run, indent=2) + "\n")
 

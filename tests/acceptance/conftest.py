@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,7 @@ class Run:
 
     project = PROJECT
 
-    def __init__(self, state: Path, project: Path = PROJECT, **environ: str) -> None:
+    def __init__(self, state: Path, project: Path = PROJECT, *arguments: str, **environ: str) -> None:
         self.project = project
         self.state = state
         self.port = int(environ.get("PORT") or free_port(next(_PORTS)))
@@ -42,7 +43,7 @@ class Run:
         self.output = state.with_suffix(".log")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "devstack"],
+                [sys.executable, "-m", "devstack", *arguments],
                 cwd=project,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
@@ -52,7 +53,7 @@ class Run:
             )
 
     def wait_until_ready(self) -> Run:
-        eventually(lambda: "Postern is ready" in self.text or self.process.poll() is not None, timeout=60)
+        eventually(lambda: re.search("Postern.* ready", self.text) or self.process.poll() is not None, timeout=60)
         assert self.process.poll() is None, self.text
         return self
 

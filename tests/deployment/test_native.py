@@ -32,7 +32,7 @@ def native(
     name = f"native_{uuid.uuid4().hex[:12]}"
     administer(postgres_server, f"CREATE DATABASE {name}")
     secret = make_database_secret(cloud, url_of(postgres_server, name))
-    write_parameters(project, "dev", DatabaseSecretArn=secret, MaxAttempts="2", RetryBaseSeconds="1")
+    write_parameters(project, "dev", DatabaseSecretArn=secret, MaxAttempts="2", RetryBaseSeconds="1", Tracing="Active")
     prepared = run(cloud, project, "native", "--stage", "dev")
     assert prepared.returncode == 0, prepared.stdout + prepared.stderr
     deployed = chalice_deploy(cloud, project)
@@ -59,6 +59,18 @@ def chalice_deploy(cloud: Cloud, project: Path) -> Any:
 
 def test_it_is_accepted(native: Installation) -> None:
     accept(native)
+
+
+def test_its_functions_are_traced_where_the_parameters_say_so(native: Installation) -> None:
+    functions = native.cloud.client("lambda").get_paginator("list_functions").paginate()
+    traced = {
+        each["FunctionName"]: each.get("TracingConfig", {}).get("Mode")
+        for page in functions
+        for each in page["Functions"]
+        if each["FunctionName"].startswith(native.name)
+    }
+    assert traced == dict.fromkeys(traced, "Active")
+    assert len(traced) == 5
 
 
 def test_safe_mode_until_the_mapping_reads_partial_responses_and_after_a_deployment(native: Installation) -> None:

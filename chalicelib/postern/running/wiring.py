@@ -55,6 +55,11 @@ def inbox() -> Inbox:
     from chalicelib.postern.receiving.quarantine import MAX_VERIFIED, RateCap
     from chalicelib.postern.receiving.sources import Sources
 
+    if "AWS_CHALICE_CLI_MODE" in os.environ:
+        from chalicelib.postern.running.chalice_local import adopt_local_run
+
+        adopt_local_run(os.environ)
+        config.cache_clear()
     strangers, signers = RateCap(time.monotonic), RateCap(time.monotonic, MAX_VERIFIED)
     return Inbox(
         sources=Sources(config().sources_file),

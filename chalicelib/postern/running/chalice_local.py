@@ -1,0 +1,34 @@
+"""`chalice local`: Chalice's own dev server, beside what `make services` or `make run` has started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from chalicelib.postern.contract.errors import SecretUnavailable
+
+_NOT_RUNNING = "Postern's services do not run here. Start them with `make services` in another terminal."
+
+
+def adopt_local_run(environ: MutableMapping[str, str]) -> None:
+    """Has this process work on the local run, as the API of `make run` does, and never in an account.
+
+    Where the environment names a stage's resources (`chalice local --stage`, after `make native`), it works on those.
+    Raises SecretUnavailable where nothing runs, and says so in the terminal.
+    """
+    if environ.get("SOURCES_SECRET_ID"):
+        return
+    state = Path(environ.get("POSTERN_STATE_DIR") or ".local")
+    try:
+        run: dict[str, Any] = json.loads((state / "run.json").read_text("utf-8"))
+        os.kill(run["pid"], 0)  # one that was killed leaves its file behind
+    except (FileNotFoundError, ProcessLookupError):
+        print(_NOT_RUNNING, file=sys.stderr)
+        raise SecretUnavailable(_NOT_RUNNING) from None
+    for name in [name for name in environ if name.startswith("AWS_") and name != "AWS_CHALICE_CLI_MODE"]:
+        del environ[name]
+    environ.update(run["api_environ"])
