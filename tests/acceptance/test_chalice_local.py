@@ -41,7 +41,7 @@ def chalice_local(state: Path, *arguments: str) -> Iterator[tuple[int, Path]]:
         process = subprocess.Popen(
             [Path(sys.executable).parent / "chalice", "local", "--port", str(port), "--no-autoreload", *arguments],
             cwd=PROJECT,
-            env={**os.environ, **account, "POSTERN_STATE_DIR": str(state)},
+            env={**os.environ, **account, "POSTERN_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
