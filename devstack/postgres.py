@@ -28,6 +28,9 @@ def _binaries() -> Path:
 
 _BINARIES = _binaries()
 _USER = "postern"
+
+# A server that was killed leaves its sessions behind, which end when they next look; no other starts before.
+_SESSIONS_LEFT = "pre-existing shared memory block"
 _DATABASE = "postern"
 _STARTS_WITHIN_SECONDS = 60.0
 # `nobody` on Linux and most others.
@@ -67,15 +70,18 @@ class Server:
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         self._port = self._port or remembered_port(self._directory / "port")
-        self._child = Child(
+        self._child = self._begin()
+        self._wait_until_it_answers()
+        self._ensure_database()
+
+    def _begin(self) -> Child:
+        return Child(
             [*self._prefix, str(_BINARIES / "postgres"), "-D", str(self._data), *self._options()],
             log=self._directory / "postgres.log",
             environ=self._environ(),
             user=self._run_as,
             stop_signal=signal.SIGINT,  # "fast": end the sessions, do not wait for them
         )
-        self._wait_until_it_answers()
-        self._ensure_database()
 
     def stop(self) -> None:
         if self._child is not None:
@@ -167,7 +173,9 @@ class Server:
             except psycopg2.OperationalError:
                 # Not listening yet, or still recovering from a crash.
                 if self.child.exit_code is not None:
-                    break
+                    if _SESSIONS_LEFT not in self.child.last_lines():
+                        break
+                    self._child = self._begin()
                 time.sleep(0.05)
         self.stop()
         raise StartError(f"PostgreSQL does not start; its log ends with:\n{self.child.last_lines()}")
