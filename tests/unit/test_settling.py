@@ -80,6 +80,11 @@ def test_the_last_attempt_is_known_as_such(most: int, answers: list[bool]) -> No
     assert [RetryPolicy(most, 30, 300).is_last(n) for n in (1, 2, 3, 4)] == answers
 
 
+def test_an_event_is_given_up_at_its_last_attempt_or_when_another_would_fail_as_well() -> None:
+    assert [POLICY.gives_up(n, permanent=False) for n in (1, 2, 3, 4)] == [False, False, True, True]
+    assert POLICY.gives_up(1, permanent=True)
+
+
 def test_what_is_done_is_deleted() -> None:
     for kind in set(Kind) - {Kind.RETRY, Kind.DEAD}:
         assert settle(Outcome(kind, 1), 50, POLICY, longest) == Done()

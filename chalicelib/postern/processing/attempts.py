@@ -216,8 +216,8 @@ class Runner:
         """A try that came to nothing, and is charged."""
         # None of the team's own code may run here: it may be what ended the function.
         failure = failure_of(error, whose or ", ".join(handler.name for handler in self.handlers_of(one.work)))
-        gives_up = failure.permanent or self.policy.is_last(one.spent + 1)
-        result = Result(Status.DEAD if gives_up else Status.FAILED, one.number, error=failure.text)
+        dead = self.policy.gives_up(one.spent + 1, permanent=failure.permanent)
+        result = Result(Status.DEAD if dead else Status.FAILED, one.number, error=failure.text)
         return Attempt(one.work.event, one.trigger, self.now(), 0.0, result, failure, one.replay_id)
 
     def handlers_of(self, work: Work) -> list[Handler]:

@@ -33,6 +33,8 @@ Function = Callable[[Event, Any], object]
 _F = TypeVar("_F", bound=Function)
 
 _HANDLERS = "chalicelib.handlers"
+_OLD_NAME = "chalicelib.handling"  # of this module, until 0.1.0
+_IMPORT_FROM = "Handlers import on, PermanentError and Event from chalicelib.postern (docs/upgrade.md)"
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,14 @@ def _instance(schema: Schema | type[Schema]) -> Schema:
 def discover(package: str = _HANDLERS) -> Sequence[Handler]:
     """Imports every module of the package; the handlers that registered themselves, in order.
 
-    Raises ConfigurationError when one cannot be imported.
+    Raises ConfigurationError when one cannot be imported, or imports what was Postern's before.
     """
     root = _import(package)
     for module in pkgutil.iter_modules(root.__path__, prefix=f"{package}."):
         _import(module.name)
+    if _OLD_NAME in sys.modules:
+        # What an upgrade left behind: handlers that import it register where nobody looks, and would be passed over.
+        raise ConfigurationError(f"A handler imports {_OLD_NAME}, which is an earlier version's. {_IMPORT_FROM}")
     return tuple(_registered)
 
 
@@ -145,4 +150,4 @@ def _hint(error: BaseException) -> str:
     missing = (error.name or "") if isinstance(error, ImportError) else ""
     if not missing.startswith("chalicelib.") or missing.startswith(f"{_HANDLERS}."):
         return ""
-    return ". Handlers import on, PermanentError and Event from chalicelib.postern (docs/upgrade.md)"
+    return f". {_IMPORT_FROM}"

@@ -1,8 +1,8 @@
-"""How it goes on with a message, once it is known what became of its event: the whole of the retry policy.
+"""The retry policy: when an event is dead, how long it waits, and how it goes on with its message.
 
 An event is charged an attempt for what is its own fault, and is dead after `max_attempts`. What is nobody's fault, a
 lock that did not come or an invocation that ran out of time, is not charged; but after `max_uncharged` of those it is.
-An absent database alone is never charged, however long it lasts.
+An absent database alone is never charged, however long it lasts. Whose fault a failure is, `engine` finds out.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class RetryPolicy:
 
     def is_last(self, attempts: int) -> bool:
         return attempts >= self.max_attempts
+
+    def gives_up(self, attempts: int, *, permanent: bool) -> bool:
+        """Whether an event is dead that has failed so often. `permanent`: another try would fail as well."""
+        return permanent or self.is_last(attempts)
 
     def is_patient_with(self, receives: int) -> bool:
         """Whether something that is nobody's fault may still go uncharged on this receive."""

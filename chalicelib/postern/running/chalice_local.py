@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from chalicelib.postern.contract.errors import SecretUnavailable
 
 _NOT_RUNNING = "Postern's services do not run here. Start them with `make services` in another terminal."
+
+# Chalice's dev server has a thread for each request, and boto3 takes what the environment says at that moment.
+_adopting = Lock()
 
 
 def adopt_local_run(environ: MutableMapping[str, str]) -> None:
@@ -20,15 +24,22 @@ def adopt_local_run(environ: MutableMapping[str, str]) -> None:
     Where the environment names a stage's resources (`chalice local --stage`, after `make native`), it works on those.
     Raises SecretUnavailable where nothing runs, and says so in the terminal.
     """
-    if environ.get("SOURCES_SECRET_ID"):
-        return
-    state = Path(environ.get("POSTERN_STATE_DIR") or ".local")
+    with _adopting:
+        if environ.get("SOURCES_SECRET_ID"):
+            return
+        run = _local_run(Path(environ.get("POSTERN_STATE_DIR") or ".local"))
+        for name in [name for name in environ if name.startswith("AWS_") and name != "AWS_CHALICE_CLI_MODE"]:
+            del environ[name]
+        environ.update(run)
+
+
+def _local_run(state: Path) -> dict[str, str]:
+    """The environment of the API of what runs here."""
     try:
         run: dict[str, Any] = json.loads((state / "run.json").read_text("utf-8"))
         os.kill(run["pid"], 0)  # one that was killed leaves its file behind
     except (FileNotFoundError, ProcessLookupError):
         print(_NOT_RUNNING, file=sys.stderr)
         raise SecretUnavailable(_NOT_RUNNING) from None
-    for name in [name for name in environ if name.startswith("AWS_") and name != "AWS_CHALICE_CLI_MODE"]:
-        del environ[name]
-    environ.update(run["api_environ"])
+    environ: dict[str, str] = run["api_environ"]
+    return environ
