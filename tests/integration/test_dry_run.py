@@ -14,8 +14,8 @@ from chalicelib.postern.adapters.row_changes import Outcome, RowChanges
 from chalicelib.postern.contract.deliveries import Event
 from chalicelib.postern.contract.errors import DatabaseUnavailable, UnknownAction
 from chalicelib.postern.operating.dry_run import actions as dry_run
+from chalicelib.postern.operating.dry_run.queries import StoredEvents
 from chalicelib.postern.operating.operator import Operator
-from chalicelib.postern.operating.replays.queries import ReplayStore
 from chalicelib.postern.processing.handling import Handler, PermanentError
 from cli.dry_run import change_line
 from tests.integration.world import World, effect, numbered, work
@@ -185,7 +185,7 @@ def test_a_database_that_is_away_is_said_to_be() -> None:
 
 def dry(world: World, id: object, *handlers: Handler) -> dict[str, Any]:
     runner = world.processor(handlers=handlers).runner
-    store = ReplayStore(world.database())
+    store = StoredEvents(world.database())
     operator = Operator(dry_run.actions(store, lambda: runner, RowChanges(lambda fresh: world.url)), {})
     return operator.perform({"action": "dry_run", "id": str(id)})
 

@@ -186,11 +186,14 @@ JOIN postern.replays AS replay ON replay.id = item.replay_id
 WHERE item.replay_id = %(replay_id)s AND item.event_id = %(event_id)s
 FOR UPDATE OF item
 
--- name: lock_stored_event
+-- part: whole_event
 SELECT id, source, type, dedup_key, status, attempts, received_at, processed_at, headers, body, request_id, format,
        form_field
 FROM postern.events
 WHERE id = %(id)s
+
+-- name: lock_stored_event
+/* whole_event */
 FOR UPDATE
 
 -- name: settle_replay_item

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 NAMESPACE = "Postern"
+
+
+class Log(Protocol):
+    """Writes one line, a name with its fields; `metrics` are counted from it. running.logs gives the promise."""
+
+    def __call__(
+        self, name: str, /, *, failed: bool = False, metrics: Mapping[str, float] | None = None, **fields: Any
+    ) -> None: ...
+
 
 # Stands for every source that the installation does not declare: a dimension's values are paid for, each of them.
 UNKNOWN_SOURCE = "unknown"

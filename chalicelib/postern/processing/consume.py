@@ -24,7 +24,7 @@ from chalicelib.postern.contract.errors import (
     QueueUnavailable,
     StatementFailed,
 )
-from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE
+from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE, Log
 from chalicelib.postern.contract.tracing import trace_header, trace_id
 from chalicelib.postern.processing.attempts import Unread, Work
 from chalicelib.postern.processing.engine import Processor
@@ -74,12 +74,6 @@ class Queue(Protocol):
 
 class Bodies(Protocol):
     def get(self, key: str) -> bytes: ...
-
-
-class Log(Protocol):
-    def __call__(
-        self, name: str, /, *, failed: bool = False, metrics: Mapping[str, float] | None = None, **fields: Any
-    ) -> None: ...
 
 
 @dataclass(frozen=True)

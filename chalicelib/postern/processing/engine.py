@@ -195,11 +195,16 @@ class Processor:
         """
         try:
             with self.store.transaction() as tx:
-                return self._run(messages, tx, clock)
+                return self._from_claim_to_commit(messages, tx, clock)
         except (DatabaseUnavailable, StatementFailed, TransactionEnded, LeftBehind) as exc:
             raise GroupFailed(exc) from exc
 
-    def _run(self, messages: Sequence[Job], tx: Transaction, clock: Clock) -> tuple[dict[Key, Outcome], int]:
+    def _from_claim_to_commit(
+        self, messages: Sequence[Job], tx: Transaction, clock: Clock
+    ) -> tuple[dict[Key, Outcome], int]:
+        """Claims the keys, locks the entities, runs the handlers, gives back the keys of what was not begun, and writes
+        what came of the others.
+        """
         opened = open_turns(messages, tx)
         at = {key_of(message): n for n, message in enumerate(messages)}
         turns = [self._prepared(turn, at) for turn in opened.turns]

@@ -225,6 +225,7 @@ def operator() -> Operator:
     from chalicelib.postern.operating.drift import actions as drift
     from chalicelib.postern.operating.drift.queries import Shapes
     from chalicelib.postern.operating.dry_run import actions as dry_run
+    from chalicelib.postern.operating.dry_run.queries import StoredEvents
     from chalicelib.postern.operating.duplicates import actions as duplicates
     from chalicelib.postern.operating.duplicates.queries import Duplicates
     from chalicelib.postern.operating.events.queries import Events
@@ -264,7 +265,7 @@ def operator() -> Operator:
             **_views(database()),
             **storage.actions(lambda: migrate(database_dsn())),
             **issues.actions(Issues(database())),
-            **dry_run.actions(replay_store, runner, RowChanges(database_dsn)),
+            **dry_run.actions(StoredEvents(database()), runner, RowChanges(database_dsn)),
             **replays.actions(replay_store, queue, utc_now),
             **dead_letters.actions(),
             **refused.actions(Refused(database())),

@@ -15,7 +15,7 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed
-from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE
+from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE, Log
 from chalicelib.postern.operating.drift import shapes
 from chalicelib.postern.operating.drift.queries import Shapes
 from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Finding, Place
@@ -45,7 +45,7 @@ class Watch:
     sources: Callable[[], Collection[str]]
     now: Callable[[], datetime]
     clock: Callable[[], float]
-    log: Callable[..., None]
+    log: Log
 
     def look(self, settled_after: timedelta = _SETTLED_AFTER) -> Mapping[str, int]:
         """Takes what came since it last looked, and that long ago. Raises DatabaseUnavailable."""

@@ -11,8 +11,8 @@ from marshmallow import Schema, fields
 
 from chalicelib.postern.adapters.row_changes import RowChanges
 from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.operating.dry_run.queries import StoredEvents
 from chalicelib.postern.operating.operator import Action
-from chalicelib.postern.operating.replays.queries import ReplayStore
 from chalicelib.postern.processing.attempts import Call, Runner, Status, Trigger, Try
 from chalicelib.postern.processing.failures import Failure, failure_of
 from chalicelib.postern.processing.limits import Clock
@@ -22,7 +22,7 @@ from chalicelib.postern.processing.order import Order
 _SECONDS = 120.0
 
 
-def actions(events: ReplayStore, runner: Callable[[], Runner], rows: RowChanges) -> dict[str, Action]:
+def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges) -> dict[str, Action]:
     def dry_run(id: UUID) -> Mapping[str, Any]:
         stored = events.stored(id)
         if stored is None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from marshmallow import Schema, fields, validate
 
+from chalicelib.postern.contract.metrics import Log
 from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Action, Duty
 
@@ -37,12 +38,6 @@ class Counts(Protocol):
     def accepting_sources(self, *, lately: bool) -> set[str]: ...
     def accepted(self, source: str, since: datetime, until: datetime) -> dict[datetime, int]: ...
     def most_waiting(self, queues: Sequence[str], since: datetime, until: datetime) -> int: ...
-
-
-class Log(Protocol):
-    def __call__(
-        self, name: str, /, *, failed: bool = False, metrics: Mapping[str, float] | None = None, **fields: Any
-    ) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib.postern.operating.ledger.actions import Log
+from chalicelib.postern.contract.metrics import Log
 from chalicelib.postern.operating.operator import Duty
 from chalicelib.postern.operating.quiet.queries import Hours
 from chalicelib.postern.operating.quiet.silence import MIN_SILENCE, WEEKS_KEPT, Silence, silence

@@ -41,27 +41,6 @@ UPDATE postern.bookkeeping SET hours_to = greatest(hours_to, %(until)s)
 -- name: drop_hours
 DELETE FROM postern.source_hours WHERE hour < %(before)s
 
--- name: last_seen
--- By the ledger, too: a source is not quiet while its events wait in the queue.
-SELECT wanted.source,
-       greatest(
-         (SELECT max(minute) FROM postern.ledger WHERE ledger.source = wanted.source),
-         (SELECT last_minute FROM postern.source_hours WHERE source_hours.source = wanted.source
-          ORDER BY hour DESC LIMIT 1),
-         recent.last
-       ) AS last_seen,
-       coalesce(recent.hour, 0) AS hour,
-       coalesce(recent.day, 0) AS day
-FROM unnest(%(sources)s::text[]) AS wanted (source)
-LEFT JOIN (
-  SELECT source, max(received_at) AS last, count(*) AS day,
-         count(*) FILTER (WHERE id >= postern.uuid7_floor(%(now)s - interval '1 hour')) AS hour
-  FROM postern.events
-  WHERE id >= postern.uuid7_floor(%(now)s - interval '1 day')
-  GROUP BY source
-) AS recent USING (source)
-ORDER BY wanted.source
-
 -- name: last_minutes
 WITH recent AS (
   SELECT source, max(received_at) AS last FROM postern.events

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from chalicelib.postern.adapters.event_store import EventTransaction, stored_event
 from chalicelib.postern.adapters.postgres import Database, Session
 from chalicelib.postern.contract.envelope import Replay
 from chalicelib.postern.operating.filters import as_values
-from chalicelib.postern.processing.order import Entity
-from chalicelib.postern.processing.turns import Stored
 
 
 class ReplayStore:
@@ -80,17 +76,6 @@ class ReplayStore:
             if cancelled:
                 session.run("cancel_replay_items", {"id": id})
             return cancelled
-
-    def stored(self, id: UUID) -> Stored | None:
-        """An event as it is stored, without locking it."""
-        with self._database.transaction() as session:
-            rows = session.run("stored_event", {"id": id})
-            return stored_event(rows[0]) if rows else None
-
-    def versions(self, entities: Sequence[Entity]) -> dict[Entity, Decimal]:
-        """How far these have come, without locking them."""
-        with self._database.transaction() as session:
-            return EventTransaction(session).versions(entities)
 
     @contextmanager
     def advancing(self, id: UUID) -> Iterator[Advance | None]:

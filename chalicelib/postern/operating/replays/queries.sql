@@ -111,9 +111,3 @@ SET moved = moved + %(moved)s,
     state = CASE WHEN %(finished)s THEN 'done' ELSE state END,
     finished_at = CASE WHEN %(finished)s THEN now() ELSE finished_at END
 WHERE id = %(id)s
-
--- name: stored_event
-SELECT id, source, type, dedup_key, status, attempts, received_at, processed_at, headers, body, request_id, format,
-       form_field
-FROM postern.events
-WHERE id = %(id)s

@@ -1,0 +1,2 @@
+-- name: stored_event
+/* whole_event */
