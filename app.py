@@ -31,7 +31,7 @@ _MAX_LOGGED_NAME_LENGTH = 64
 
 @app.route("/health", methods=["GET"])
 def health() -> Response:
-    return _response(http.Answer(200, {"status": "ok"}))
+    return _response(http.Answer(200, {"status": "ok", **wiring.version()}))
 
 
 # Every method and content type, because the answers to the wrong ones are ours to give.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -20,9 +21,11 @@ from deployment.package import Package, package, with_uploaded_code
 from deployment.project import Stage
 from deployment.session import Session
 from deployment.stacks import Stack
-from deployment.store import migrate
+from deployment.store import ask, migrate
 
 Say = Callable[[str], None]
+
+_PATIENCE_SECONDS = 60.0
 
 
 def deploy(stage: Stage, folder: Path, say: Say) -> str:
@@ -45,7 +48,7 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     say(f"  {', '.join(applied) if applied else 'nothing to migrate'}")
 
     address = _address(outputs)
-    _check_health(address)
+    _check_release(session, address, outputs["StoreFunctionName"], packaged.release)
     announce(session, stage, address, outputs["SourcesSecretArn"], say)
     return address
 
@@ -129,14 +132,28 @@ def _address(outputs: Mapping[str, str]) -> str:
     return outputs["EndpointURL"]
 
 
-def _check_health(address: str) -> None:
+def _check_release(session: Session, address: str, store: str, release: str) -> None:
+    """Raises DeploymentError unless senders and operators are answered by the release that was deployed."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    # API Gateway and the alias turn to what is new a moment after CloudFormation has said so.
+    while (said := _health(address)) != f"200, release {release}":
+        if time.monotonic() > deadline:
+            raise DeploymentError(
+                f"The stack is there, and {address}health answers {said}, not 200, release {release}."
+            )
+        time.sleep(1)
+    if (answers := ask(session, store, {"action": "version"}).get("release")) != release:
+        raise DeploymentError(f"The stack is there, and function {store} is of release {answers}, not {release}.")
+
+
+def _health(address: str) -> str:
     try:
         with urllib.request.urlopen(f"{address}health", timeout=30) as answer:
-            status = answer.status
-    except (urllib.error.URLError, OSError) as exc:
-        raise DeploymentError(f"The stack is there, and {address}health does not answer: {exc}") from None
-    if status != 200:
-        raise DeploymentError(f"The stack is there, and {address}health answers {status}.")
+            return f"{answer.status}, release {json.load(answer).get('release')}"
+    except urllib.error.HTTPError as exc:
+        return str(exc.code)
+    except (OSError, ValueError) as exc:
+        return f"nothing ({exc})"
 
 
 def _tell_missing_secrets(session: Session, stage: Stage, secret_arn: str, say: Say) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.archives import pack, unpack
 from deployment.errors import DeploymentError
@@ -29,6 +31,12 @@ class Package:
     template: Template
 
     @property
+    def release(self) -> str:
+        """What the functions say of themselves: a name of this very code, template and settings."""
+        found: str = self.template["Outputs"]["Release"]["Value"]
+        return found
+
+    @property
     def template_file(self) -> Path:
         return self.folder / "template.yaml"
 
@@ -42,7 +50,9 @@ class Package:
 
 
 def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
-    """Makes `folder` anew. Raises DeploymentError and leaves the old one when something does not fit."""
+    """Makes `folder` anew, for the stage's parameters where it has some already. Raises DeploymentError and leaves the
+    old one when something does not fit.
+    """
     if stage.is_native:
         raise DeploymentError(
             f"Stage '{stage.name}' was prepared for `chalice deploy`: its settings in .chalice/config.json name "
@@ -63,6 +73,8 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
             python=python,
         )
         _place_code(template, f"./{made.function.name}", f"./{made.layer.name}")
+        parameters = parameter_files.read(stage.parameters_file) if stage.parameters_file.exists() else {}
+        templates.name_release(template, _release(made, template, parameters))
         made.template_file.write_text(templates.dump(template), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         made.folder.rename(folder)
@@ -85,6 +97,12 @@ def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int,
         pack(function, made.function, mounted_at="/var/task"),
         pack(layer, made.layer, mounted_at="/opt"),
     )
+
+
+def _release(made: Package, template: Template, parameters: Mapping[str, str]) -> str:
+    parts = [made.function.read_bytes(), made.layer.read_bytes(), templates.dump(template).encode()]
+    parts.append(json.dumps(parameters, sort_keys=True).encode())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
 
 
 def _place_code(template: Template, function: str, layer: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from deployment.project import FUNCTIONS
+
 Template = dict[str, Any]
 
 # What both ways of deploying create, and what the packaged one has besides.
@@ -72,6 +74,18 @@ def set_stage(template: Template, stage: str, processor_timeout: int, python: tu
             "AllowedValues": ["off"],
             "ConstraintDescription": "off: this package is for an older Python than SnapStart takes (3.12)",
         }
+
+
+def name_release(template: Template, release: str) -> None:
+    """Every function knows which release it is of.
+
+    A new version of the API function is published when one of its own properties changes, and not when its layer or a
+    parameter does (serverless-application-model#3610, #3820): the alias would go on with the old code. This is a
+    property that changes with each of them.
+    """
+    for name, _ in FUNCTIONS.values():
+        template["Resources"][name]["Properties"]["Environment"]["Variables"]["RELEASE"] = release
+    template["Outputs"]["Release"] = {"Value": release}
 
 
 def this_python() -> tuple[int, int]:

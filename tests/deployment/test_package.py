@@ -22,6 +22,7 @@ from chalicelib.postern.contract.metrics import METRICS
 from deployment.package import Package, with_uploaded_code
 from devstack.settings import PROJECT
 from tests.deployment.cloud import checkout, package
+from tests.deployment.conftest import write_parameters
 
 # Allow statements for every resource, each with the reason why AWS leaves no narrower one.
 JUSTIFIED = {
@@ -43,13 +44,18 @@ def template(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def translated(folder: Path, template: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def translated(folder: Path, template: dict[str, Any]) -> dict[str, Any]:
+    return translate(folder, template)
+
+
+def translate(folder: Path, template: dict[str, Any]) -> dict[str, Any]:
     """What CloudFormation makes of it; raises for a template that SAM does not accept."""
     uploaded = json.loads(with_uploaded_code(Package(folder, template), "packages", "function.zip", "layer.zip"))
     values = {name: str(about.get("Default", "")) for name, about in template["Parameters"].items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield transform(uploaded, values, NoManagedPolicies())
+        found: dict[str, Any] = transform(uploaded, values, NoManagedPolicies())
+    return found
 
 
 class NoManagedPolicies:
@@ -86,6 +92,28 @@ def test_the_api_calls_the_alias_and_nothing_else(translated: dict[str, Any]) ->
     by_api = [p["FunctionName"] for p in permissions if p["Principal"] == "apigateway.amazonaws.com"]
     assert by_api
     assert all(name == {"Ref": "APIHandlerAliaslive"} for name in by_api)
+
+
+def test_the_alias_moves_with_whatever_a_release_is_made_of(packaged: Path, folder: Path, tmp_path: Path) -> None:
+    """The layer, which the function's own properties do not show, and settings that are given as parameters."""
+    seen = {published(folder)}
+    project = checkout(tmp_path, packaged)
+    version = project / "chalicelib" / "postern" / "running" / "version.py"
+    version.write_text('VERSION = "99.0.0"\n', "utf-8")
+    seen.add(published(package(project)))
+    write_parameters(project, "prod", SnapStart="on")
+    seen.add(published(package(project)))
+    assert len(seen) == 3
+
+
+def published(folder: Path) -> str:
+    """The logical id of the version of the API function that is published with this package."""
+    template = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))
+    return next(
+        name
+        for name, about in translate(folder, template)["Resources"].items()
+        if about["Type"] == "AWS::Lambda::Version"
+    )
 
 
 def test_there_is_no_stray_stage(translated: dict[str, Any]) -> None:

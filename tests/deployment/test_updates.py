@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +20,7 @@ from tests.conftest import administer, url_of
 from tests.deployment.acceptance import probe
 from tests.deployment.cloud import Cloud, checkout, run
 from tests.deployment.conftest import describe, make_database_secret, write_parameters
-from tests.deployment.installation import Answer, Installation
+from tests.deployment.installation import Answer, Installation, fetch
 
 SENDERS = 2
 
@@ -52,32 +55,77 @@ class Traffic:
                 self.failures.append(repr(exc))
 
 
-def test_an_update_under_traffic_answers_nothing_but_202_and_loses_nothing(installation: Installation) -> None:
-    """Other code, in every function, and other settings, in one update and back."""
-    handlers = installation.project / "chalicelib" / "handlers" / "orders.py"
-    file = installation.project / "infra" / "parameters" / "prod.json"
-    code, parameters = handlers.read_text("utf-8"), file.read_text("utf-8")
+@dataclass(frozen=True)
+class Change:
+    """Of one file."""
+
+    file: str
+    change: Callable[[str], str]
+
+
+HANDLER = Change("chalicelib/handlers/orders.py", lambda text: text + "\n\nRELEASE = 2\n")
+POSTERN = Change("chalicelib/postern/running/version.py", lambda text: re.sub(r'"[\d.]+"', '"99.0.0"', text))
+PARAMETER = Change(
+    "infra/parameters/prod.json",
+    lambda text: json.dumps({"Parameters": json.loads(text)["Parameters"] | {"Tracing": "PassThrough"}}),
+)
+
+
+EVERY = (HANDLER, POSTERN, PARAMETER)
+
+
+def test_each_change_takes_effect_in_every_function_and_senders_see_nothing_but_202(installation: Installation) -> None:
+    """Of a handler alone, of Postern alone (the layer), of a parameter alone."""
     traffic = Traffic(installation)
-    version = _version(installation)
+    before = {change.file: (installation.project / change.file).read_text("utf-8") for change in EVERY}
+    released = [_releases(installation)]
     try:
         with traffic.flowing():
-            handlers.write_text(code + "\n\nRELEASE = 2\n", "utf-8")
-            changed = json.loads(parameters)
-            changed["Parameters"] |= {"MaximumConcurrency": "4", "ThrottlingRate": "400"}
-            file.write_text(json.dumps(changed), "utf-8")
-            updated = run(installation.cloud, installation.project, "deploy", "--stage", "prod")
-            assert updated.returncode == 0, updated.stdout + updated.stderr
-            assert _version(installation) != version
+            for change in EVERY:
+                (installation.project / change.file).write_text(change.change(before[change.file]), "utf-8")
+                _deploy(installation)
+                released.append(_releases(installation))
+            assert _health(installation)["version"] == "99.0.0"
+            assert _tracing(installation) == {"PassThrough"}
     finally:
-        handlers.write_text(code, "utf-8")
-        file.write_text(parameters, "utf-8")
+        for file, text in before.items():
+            (installation.project / file).write_text(text, "utf-8")
 
+    assert [len(releases) for releases in released] == [1, 1, 1, 1]
+    assert len({*released}) == 4
     assert traffic.failures == []
     assert {answer.status for answer in traffic.answers} == {202}
     assert len(traffic.answers) > 20
     ids = [answer.body["id"] for answer in traffic.answers]
     installation.processed(ids, timeout=60)
     assert installation.orders(ids) == len(ids)
+
+
+def _deploy(installation: Installation) -> None:
+    done = run(installation.cloud, installation.project, "deploy", "--stage", "prod")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _health(installation: Installation) -> dict[str, Any]:
+    return fetch(f"{installation.address}health", None, {}, installation.cloud.trust()).body
+
+
+def _releases(installation: Installation) -> frozenset[str]:
+    """Of what answers senders, of what answers operators, and of the others as they are configured."""
+    client = installation.cloud.client("lambda")
+    names = [installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader")]
+    configured = [client.get_function_configuration(FunctionName=name)["Environment"]["Variables"] for name in names]
+    asked = installation.invoke(installation.lambda_name("store"), {"action": "version"})["result"]
+    return frozenset({_health(installation)["release"], asked["release"], *(each["RELEASE"] for each in configured)})
+
+
+def _tracing(installation: Installation) -> set[str]:
+    """Of the version of the API function that answers, and of the others."""
+    client = installation.cloud.client("lambda")
+    names = [installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader")]
+    found = [client.get_function_configuration(FunctionName=name) for name in names]
+    found.append(client.get_function_configuration(FunctionName=installation.name, Qualifier="live"))
+    return {each["TracingConfig"]["Mode"] for each in found}
 
 
 def test_deploying_what_is_deployed_changes_nothing(installation: Installation) -> None:

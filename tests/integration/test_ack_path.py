@@ -21,6 +21,7 @@ from chalicelib.postern.adapters.secrets import SourceSecrets
 from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import SecretUnavailable
 from chalicelib.postern.running import wiring
+from chalicelib.postern.running.version import VERSION
 from devstack.aws import EmulatedAws, Resources
 
 SECRETS: dict[str, Any] = {
@@ -302,5 +303,5 @@ def test_other_methods_and_paths_have_their_answers(inbox: Resources) -> None:
         assert got.headers["Allow"] == "POST"
         posted = client.http.post("/health")
         assert (posted.status_code, json.loads(posted.body)["error"]) == (405, "method_not_allowed")
-        assert client.http.get("/health").json_body == {"status": "ok"}
+        assert client.http.get("/health").json_body == {"status": "ok", "version": VERSION, "release": None}
     assert post("/webhooks/Nobody", b"{}", {})[1]["error"] == "unknown_source"

@@ -48,6 +48,7 @@ VIEWS = frozenset(
         "show_issue",
         "status",
         "storage",
+        "version",
     }
 )
 

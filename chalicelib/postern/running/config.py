@@ -23,6 +23,7 @@ class Config:
     """
 
     stage: str
+    release: str | None  # which package it is of, as `make package` named it; a native deployment's has no name
     sources_file: Path
     queue_url: str | None
     dead_letter_queue_url: str | None
@@ -49,6 +50,7 @@ class Config:
         """Raises ConfigurationError when a value does not fit, or does not fit the others."""
         found = cls(
             stage=environ.get("STAGE") or "local",
+            release=environ.get("RELEASE") or None,
             sources_file=Path(environ.get("SOURCES_FILE") or SHIPPED_SOURCES),
             queue_url=environ.get("QUEUE_URL"),
             dead_letter_queue_url=environ.get("DEAD_LETTER_QUEUE_URL"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from chalicelib.postern.running import logs
 from chalicelib.postern.running.config import Config
+from chalicelib.postern.running.version import VERSION
 
 if TYPE_CHECKING:
     from chalicelib.postern.adapters.postgres import Database
@@ -39,6 +40,11 @@ def utc_now() -> datetime:
 @cache
 def config() -> Config:
     return Config.from_environ(os.environ)
+
+
+def version() -> dict[str, str | None]:
+    """Which Postern this is, and of which release of the team's."""
+    return {"version": VERSION, "release": config().release}
 
 
 def queue_name() -> str:
@@ -198,6 +204,7 @@ def _views(database: Database) -> dict[str, Action]:
         **drift.views(Shapes(database)),
         **ledger.views(book, utc_now),
         **status.views(Status(database), book, Hours(database), _sources, utc_now),
+        **status.about(version),
     }
 
 

@@ -52,5 +52,10 @@ def views(
     return {"status": Action(status, Schema())}
 
 
+def about(version: Callable[[], Mapping[str, str | None]]) -> dict[str, Action]:
+    """Which code answers; it asks no database."""
+    return {"version": Action(version, Schema())}
+
+
 def _described(found: Silence | None) -> Mapping[str, Any] | None:
     return None if found is None else {"minutes": found.minutes, "expected": round(found.expected, 1)}
