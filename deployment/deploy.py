@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.postern.receiving.sources import load_sources
 from deployment import parameters as parameter_files
 from deployment import template as templates
+from deployment.checks import check
 from deployment.errors import DeploymentError
 from deployment.package import Package, package, with_uploaded_code
 from deployment.project import Stage
@@ -35,7 +36,7 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     templates.set_stage(declared, stage.name, stage.timeout_of("processor"), templates.this_python())
     parameter_files.check(values, declared)
     session = Session()
-    check_database_secret(session, values, say)
+    values = check(session, stage.project, values, say)
     packaged = package(stage, folder, say)
     say(f"Deploying into account {session.account}, region {session.region} …")
     bucket = _bootstrapped(session, stage.project, say)
@@ -59,35 +60,6 @@ def announce(session: Session, stage: Stage, address: str, secret_arn: str, say:
     for source in load_sources(stage.project / "chalicelib" / "sources.toml"):
         say(f"  {source:<20} {address}webhooks/{source}")
     _tell_missing_secrets(session, stage, secret_arn, say)
-
-
-def check_database_secret(session: Session, parameters: Mapping[str, str], say: Say) -> None:
-    """Raises DeploymentError for a secret that the functions could do nothing with."""
-    arn = parameters["DatabaseSecretArn"]
-    if arn.split(":")[3] != session.region:
-        raise DeploymentError(f"The database's secret is in {arn.split(':')[3]}, the deployment in {session.region}.")
-    try:
-        answer = session.client("secretsmanager").get_secret_value(SecretId=arn)
-    except ClientError as exc:
-        code = exc.response["Error"]["Code"]
-        if code == "ResourceNotFoundException":
-            raise DeploymentError(f"There is no secret {arn}.") from None
-        say(f"The database's secret could not be read and is not checked ({code}).")
-        return
-    except BotoCoreError as exc:
-        raise DeploymentError(f"Secrets Manager cannot be reached: {exc}") from None
-    try:
-        secret = json.loads(answer.get("SecretString", ""))
-    except ValueError:
-        secret = None
-    if not isinstance(secret, dict):
-        raise DeploymentError("The database's secret is not a JSON object.")
-    missing = [key for key in ("host", "username", "password") if not secret.get(key)]
-    if parameters.get("DatabaseHost") and "host" in missing:
-        missing.remove("host")
-    if missing:
-        hint = " The parameter DatabaseHost can say it." if "host" in missing else ""
-        raise DeploymentError(f"The database's secret has no {', no '.join(missing)}.{hint}")
 
 
 def _bootstrapped(session: Session, project: Path, say: Say) -> str:

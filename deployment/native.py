@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from deployment import parameters as parameter_files
 from deployment import template as templates
-from deployment.deploy import announce, check_database_secret
+from deployment.checks import check
+from deployment.deploy import announce
 from deployment.errors import DeploymentError
 from deployment.intrinsics import Resolver
 from deployment.parameters import Parameters
@@ -59,7 +60,7 @@ def prepare(stage: Stage, say: Say) -> None:
     values = parameter_files.read(stage.parameters_file)
     _check(values, resources, application)
     session = Session()
-    check_database_secret(session, values, say)
+    check(session, stage.project, values, say)
     cloudformation = session.client("cloudformation")
     if Stack(cloudformation, stage.stack, say).outputs() is not None:
         raise DeploymentError(

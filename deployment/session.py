@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, TokenRetrievalError, UnauthorizedSSOTokenError
 
 from deployment.errors import DeploymentError
 
@@ -27,7 +27,13 @@ class Session:
         self.partition: str = self._session.get_partition_for_region(self.region)
         try:
             self.account: str = self.client("sts").get_caller_identity()["Account"]
-        except (BotoCoreError, ClientError) as exc:
+        except ClientError as exc:
+            if "Expired" in exc.response["Error"]["Code"]:
+                raise DeploymentError("Your AWS credentials have expired: sign in again (`aws sso login`).") from None
+            raise DeploymentError(f"AWS does not take your credentials: {exc}") from None
+        except (TokenRetrievalError, UnauthorizedSSOTokenError):
+            raise DeploymentError("Your AWS sign-in has expired: sign in again (`aws sso login`).") from None
+        except BotoCoreError as exc:
             raise DeploymentError(f"AWS does not take your credentials: {exc}") from None
 
     def client(self, service: str, *, read_timeout: int = 60) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
+from deployment.checks import check, room_for_processors
+from deployment.errors import DeploymentError
+from deployment.session import Session
 from tests.deployment.cloud import Cloud, checkout, run
 from tests.deployment.conftest import write_parameters
 
@@ -38,7 +43,7 @@ def stacks(cloud: Cloud) -> set[str]:
 def secret_of(cloud: Cloud, content: object) -> str:
     client = cloud.client("secretsmanager")
     text = content if isinstance(content, str) else json.dumps(content)
-    arn: str = client.create_secret(Name=f"misfit-{hash(text)}", SecretString=text)["ARN"]
+    arn: str = client.create_secret(Name=f"misfit-{uuid.uuid4()}", SecretString=text)["ARN"]
     return arn
 
 
@@ -119,6 +124,91 @@ def test_a_database_secret_that_nothing_can_be_done_with(cloud: Cloud, clone: Pa
 
     assert sentence in said
     assert "hunter2" not in said
+
+
+def test_a_database_secret_of_another_account(cloud: Cloud, clone: Path) -> None:
+    write_parameters(clone, "prod", DatabaseSecretArn=ARN.replace("000000000000", "111122223333"))
+
+    said = refused(cloud, clone, "deploy", "--stage", "prod")
+
+    assert "The database's secret is in account 111122223333, your credentials are for 000000000000." in said
+
+
+# No proxy is there, so nothing on the internet is reached, whatever the network of this machine.
+OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+
+
+@pytest.mark.parametrize("command", ["deploy", "native"])
+def test_a_database_on_rds_whose_authorities_are_not_in_the_package(cloud: Cloud, clone: Path, command: str) -> None:
+    secret = {"username": "u", "password": "p", "host": "inbox.abc123.us-east-1.rds.amazonaws.com"}
+    write_parameters(clone, "prod", DatabaseSecretArn=secret_of(cloud, secret))
+
+    said = refused(cloud, clone, command, "--stage", "prod", **OFFLINE)
+
+    assert "certificate of RDS's own authorities, which chalicelib/certificates/database-ca.pem is to hold" in said
+    assert "curl -fsS -o chalicelib/certificates/database-ca.pem https://truststore.pki.rds.amazonaws.com/" in said
+    assert not (clone / "chalicelib" / "certificates").exists()
+
+
+@pytest.fixture
+def vpc(cloud: Cloud) -> Iterator[dict[str, str]]:
+    ec2 = cloud.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.1.1.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(VpcId=vpc, GroupName="functions", Description="functions")["GroupId"]
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+    yield {"vpc": vpc, "subnet": subnet, "group": group, "table": table}
+    ec2.delete_route_table(RouteTableId=table)
+    ec2.delete_subnet(SubnetId=subnet)
+
+
+def test_subnets_without_a_way_to_aws(cloud: Cloud, clone: Path, vpc: dict[str, str]) -> None:
+    ec2 = cloud.client("ec2")
+    secret = secret_of(cloud, {"username": "u", "password": "p", "host": "db.example.com"})
+    inside = {"SubnetIds": vpc["subnet"], "SecurityGroupIds": vpc["group"]}
+    write_parameters(clone, "prod", DatabaseSecretArn=secret, **inside)
+
+    def ways() -> str | None:
+        """What is said of them, if anything is."""
+        spoken: list[str] = []
+        values = {"DatabaseSecretArn": secret, **inside}
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in cloud.environ().items():
+                    patch.setenv(name, value)
+                check(Session(), clone, values, spoken.append)
+        except DeploymentError as exc:
+            return str(exc)
+        return "".join(spoken) or None
+
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.create_route(RouteTableId=vpc["table"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    no_way = f"From {vpc['subnet']} there is no way to secretsmanager, sqs, monitoring, s3: no default route to a NAT"
+    assert no_way in refused(cloud, clone, "deploy", "--stage", "prod")
+    assert no_way in str(ways())
+
+    for service in ("secretsmanager", "sqs"):
+        ec2.create_vpc_endpoint(VpcId=vpc["vpc"], ServiceName=f"com.amazonaws.us-east-1.{service}")
+    assert f"From {vpc['subnet']} there is no way to monitoring, s3" in str(ways())
+
+    ec2.delete_route(RouteTableId=vpc["table"], DestinationCidrBlock="0.0.0.0/0")
+    ec2.create_route(RouteTableId=vpc["table"], DestinationCidrBlock="0.0.0.0/0", NatGatewayId="nat-0123456789abcdef0")
+    assert ways() is None
+
+
+def test_subnets_that_are_not_there(cloud: Cloud, clone: Path) -> None:
+    secret = secret_of(cloud, {"username": "u", "password": "p", "host": "db.example.com"})
+    write_parameters(
+        clone, "prod", DatabaseSecretArn=secret, SubnetIds="subnet-0123456789abcdef0", SecurityGroupIds="sg-1"
+    )
+    assert "subnet-0123456789abcdef0" in refused(cloud, clone, "deploy", "--stage", "prod")
+
+
+@pytest.mark.parametrize(("limit", "room"), [(10, 5), (3, 2), (1, 2), (1000, 500)])
+def test_processors_get_half_of_what_the_account_may_run_at_once(limit: int, room: int) -> None:
+    """Two at least: SQS cannot be told of fewer."""
+    assert room_for_processors(limit) == room
 
 
 def test_a_region_that_is_none(cloud: Cloud, clone: Path) -> None:

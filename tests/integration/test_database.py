@@ -279,8 +279,9 @@ ATTACHED |= {"dbInstanceIdentifier": "postern"}
 
 
 def test_a_database_secret_asks_for_a_checked_certificate_unless_it_says_otherwise(
-    secret_of: Callable[[Any], str], tmp_path: Path
+    secret_of: Callable[[Any], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(secrets_adapter, "_SYSTEMS_AUTHORITIES", ())
     secret_id = secret_of({"host": "db.example.com", "username": "u", "password": "p"})
     assert psycopg2.extensions.parse_dsn(
         secrets_adapter.database_dsn(secret_id, authorities=tmp_path / "none.pem")

@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
+from chalicelib.postern.adapters import secrets
 from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.adapters.secrets import database_dsn
 from chalicelib.postern.contract.errors import DatabaseUnavailable
@@ -132,6 +133,15 @@ def test_a_private_authority_is_unknown_to_the_system(
 ) -> None:
     with pytest.raises(psycopg2.OperationalError, match="certificate verify failed"):
         connect(certified.secret, tmp_path / "none.pem")
+
+
+def test_a_public_authority_is_known_by_the_systems_bundle_wherever_that_lies(
+    certified: Certified, connect: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the psycopg2-binary wheel's own OpenSSL does not find."""
+    places = (str(tmp_path / "of_another_system.pem"), str(certified.authority))
+    monkeypatch.setattr(secrets, "_SYSTEMS_AUTHORITIES", places)
+    assert connect(certified.secret, tmp_path / "none.pem").startswith("TLSv1.")
 
 
 def test_a_certificate_for_another_host_is_refused(certified: Certified, connect: Callable[..., str]) -> None:

@@ -15,6 +15,13 @@ from chalicelib.postern.contract.errors import ConfigurationError, DatabaseUnava
 # A new secret takes effect within this time, and no traffic, forged or real, asks more often.
 _FRESH_SECONDS = 45.0
 
+# Amazon Linux, which Lambda runs; Debian; macOS and Alpine.
+_SYSTEMS_AUTHORITIES = (
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/cert.pem",
+)
+
 
 class SourceSecrets:
     """The valid secrets of each source, from one secret that holds a JSON object: name -> secret or list of them.
@@ -110,8 +117,10 @@ def _trusted(sslmode: str, authorities: Path) -> str | None:
     """Who may sign the server's certificate, for a mode that checks it: libpq would check in weaker ones too."""
     if sslmode in ("verify-ca", "verify-full") and authorities.is_file():
         return str(authorities)
-    # libpq refuses this for anything weaker.
-    return "system" if sslmode == "verify-full" else None
+    if sslmode != "verify-full":
+        return None  # libpq takes no system's authorities for anything weaker
+    # `system` alone finds none: psycopg2-binary's OpenSSL looks where it was built.
+    return next((bundle for bundle in _SYSTEMS_AUTHORITIES if Path(bundle).is_file()), "system")
 
 
 def _quoted(value: str) -> str:
