@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -235,4 +236,4 @@ def _response(answer: http.Answer) -> Response:
     return Response(body, {"Content-Type": "application/json", **answer.headers}, answer.status)
 
 
-wiring.warm_up(os.environ)
+wiring.begin(sys.argv, os.environ)

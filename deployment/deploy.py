@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -43,6 +44,9 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     template_url = _upload(session, bucket, packaged, say)
     stack = Stack(session.client("cloudformation"), stage.stack, say)
     outputs = stack.deploy({"TemplateURL": template_url}, values)
+
+    if not int(values.get("ProvisionedConcurrency", 0)):
+        end_provisioned_concurrency(session, stage.function_name("api_handler"), say)
 
     say("Migrating the database …")
     applied = migrate(session, outputs["StoreFunctionName"])
@@ -94,6 +98,21 @@ def _upload(session: Session, bucket: str, packaged: Package, say: Say) -> str:
         return f"{s3.meta.endpoint_url}/{bucket}/{put(text.encode(), 'template.json')}"
     except (BotoCoreError, ClientError) as exc:
         raise DeploymentError(f"The package cannot be uploaded to bucket {bucket}: {exc}") from None
+
+
+def end_provisioned_concurrency(session: Session, function: str, say: Say) -> None:
+    """What the schedule had started goes on, and is paid for, after the schedule has gone (aws-cdk#31507)."""
+    client = session.client("lambda")
+    alias: dict[str, Any] = {"FunctionName": function, "Qualifier": "live"}
+    try:
+        client.get_provisioned_concurrency_config(**alias)
+        client.delete_provisioned_concurrency_config(**alias)
+    except client.exceptions.ProvisionedConcurrencyConfigNotFoundException:
+        return
+    except ClientError as exc:
+        say(f"Whether API functions are kept warm could not be seen to ({exc.response['Error']['Code']}).")
+    else:
+        say("API functions are no longer kept warm.")
 
 
 def _address(outputs: Mapping[str, str]) -> str:

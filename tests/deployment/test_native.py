@@ -45,9 +45,9 @@ def native(
     return replace(found, outputs={**found.outputs, "RestAPIId": api})
 
 
-def chalice_deploy(cloud: Cloud, project: Path) -> Any:
+def chalice_deploy(cloud: Cloud, project: Path, stage: str = "dev") -> Any:
     return subprocess.run(
-        [Path(sys.executable).parent / "chalice", "deploy", "--stage", "dev"],
+        [Path(sys.executable).parent / "chalice", "deploy", "--stage", stage],
         cwd=project,
         env=cloud.environ(),
         capture_output=True,
@@ -55,6 +55,19 @@ def chalice_deploy(cloud: Cloud, project: Path) -> Any:
         timeout=300,
         check=False,
     )
+
+
+def test_a_stage_that_is_not_prepared_is_refused_before_anything_is_made(
+    cloud: Cloud, packaged: Path, tmp_path: Path
+) -> None:
+    def layers() -> list[str]:
+        return [layer["LayerName"] for layer in cloud.client("lambda").list_layers()["Layers"]]
+
+    before = layers()
+    refused = chalice_deploy(cloud, checkout(tmp_path, packaged), "prod")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("This stage is not prepared for `chalice deploy`: run `make native STAGE=…`")
+    assert layers() == before
 
 
 def test_it_is_accepted(native: Installation) -> None:

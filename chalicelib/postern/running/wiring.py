@@ -62,7 +62,7 @@ def inbox() -> Inbox:
     from chalicelib.postern.receiving.sources import Sources
 
     if "AWS_CHALICE_CLI_MODE" in os.environ:
-        from chalicelib.postern.running.chalice_local import adopt_local_run
+        from chalicelib.postern.running.chalice_cli import adopt_local_run
 
         adopt_local_run(os.environ)
         config.cache_clear()
@@ -81,6 +81,15 @@ def fetch(url: str) -> bytes:
     from chalicelib.postern.adapters import web
 
     return web.fetch(url)
+
+
+def begin(command: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Once, when the app has been loaded, by whatever loads it."""
+    if "AWS_CHALICE_CLI_MODE" in environ:
+        from chalicelib.postern.running.chalice_cli import refuse_unprepared
+
+        refuse_unprepared(command, environ)
+    warm_up(environ)
 
 
 def warm_up(environ: Mapping[str, str]) -> None:

@@ -1,11 +1,11 @@
-"""`chalice local`: Chalice's own dev server, beside what `make services` or `make run` has started."""
+"""Chalice's own commands: `chalice local` works on what runs here, `chalice deploy` on a stage that is prepared."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -43,3 +43,14 @@ def _local_run(state: Path) -> dict[str, str]:
         raise SecretUnavailable(_NOT_RUNNING) from None
     environ: dict[str, str] = run["api_environ"]
     return environ
+
+
+def refuse_unprepared(command: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Ends `chalice deploy` in a sentence where `make native` has not configured the stage: its policies would still
+    be templates, which AWS refuses after Chalice has made half of its resources.
+    """
+    if "deploy" in command and not environ.get("QUEUE_URL"):
+        sys.exit(
+            "This stage is not prepared for `chalice deploy`: run `make native STAGE=…` first, or deploy it as one "
+            "stack with `make deploy STAGE=…` (docs/deploy.md). Nothing was made."
+        )

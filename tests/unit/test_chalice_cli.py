@@ -1,4 +1,4 @@
-"""What `chalice local` works on, without starting it (tests/acceptance/test_chalice_local.py does)."""
+"""What Chalice's commands work on, without AWS; tests/acceptance and tests/deployment run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chalicelib.postern.contract.errors import SecretUnavailable
-from chalicelib.postern.running.chalice_local import adopt_local_run
+from chalicelib.postern.running.chalice_cli import adopt_local_run
 
 
 class Environ(dict[str, str]):
