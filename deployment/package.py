@@ -19,6 +19,7 @@ from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.archives import pack, unpack
 from deployment.errors import DeploymentError
+from deployment.parameters import Parameters
 from deployment.project import FUNCTIONS, Stage
 from deployment.template import Template
 
@@ -39,6 +40,11 @@ class Package:
     @property
     def template_file(self) -> Path:
         return self.folder / "template.yaml"
+
+    @property
+    def parameters_file(self) -> Path:
+        """For `xargs -0 aws cloudformation deploy … --parameter-overrides`."""
+        return self.folder / "parameters"
 
     @property
     def function(self) -> Path:
@@ -73,14 +79,20 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
             python=python,
         )
         _place_code(template, f"./{made.function.name}", f"./{made.layer.name}")
-        parameters = parameter_files.read(stage.parameters_file) if stage.parameters_file.exists() else {}
+        parameters: Parameters = {}
+        if stage.parameters_file.exists():
+            parameters = parameter_files.read(stage.parameters_file)
+            parameter_files.check(parameters, template)
+            made.parameters_file.write_text(parameter_files.as_arguments(parameters, template), "utf-8")
         templates.name_release(template, _release(made, template, parameters))
         made.template_file.write_text(templates.dump(template), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         made.folder.rename(folder)
     say(f"  function.zip   {function_bytes / 1000:8.1f} KB   your code, with bytecode")
     say(f"  layer.zip      {layer_bytes / 1000:8.1f} KB   what it stands on, with bytecode")
-    say("  template.yaml")
+    say(f"  template.yaml              release {template['Outputs']['Release']['Value']}")
+    if parameters:
+        say("  parameters                 of infra/parameters, for the AWS CLI")
     return Package(folder, template)
 
 

@@ -54,6 +54,14 @@ def check(parameters: Mapping[str, str], template: Template) -> None:
         raise DeploymentError("\n".join(["The parameters do not fit:", *(f"  {problem}" for problem in problems)]))
 
 
+def as_arguments(parameters: Mapping[str, str], template: Template) -> str:
+    """NAME=VALUE of every parameter, a NUL after each. Of those that are left out, too: `aws cloudformation deploy`
+    gives a stack the value that it had, and not the template's.
+    """
+    values = {name: str(about.get("Default", "")) for name, about in template["Parameters"].items()} | dict(parameters)
+    return "".join(f"{name}={value}\0" for name, value in values.items())
+
+
 def _text(file: Path, name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DeploymentError(f"{name} in {file} is neither a text nor a whole number.")

@@ -101,7 +101,8 @@ def test_the_alias_moves_with_whatever_a_release_is_made_of(packaged: Path, fold
     version = project / "chalicelib" / "postern" / "running" / "version.py"
     version.write_text('VERSION = "99.0.0"\n', "utf-8")
     seen.add(published(package(project)))
-    write_parameters(project, "prod", SnapStart="on")
+    arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:database-AbCdEf"
+    write_parameters(project, "prod", DatabaseSecretArn=arn, Tracing="PassThrough")
     seen.add(published(package(project)))
     assert len(seen) == 3
 
