@@ -32,22 +32,17 @@ ACTION_OF = {
 # no dataset.
 ELSEWHERE = {("cloudwatch:ListMetrics", "dataset")}
 
-_EC2 = "arn:${AWS::Partition}:ec2:${AWS::Region}"
 # Lambda makes and removes a function's network interfaces in the name of its role; its guide ("Giving Lambda functions
-# access to resources in an Amazon VPC") lists the actions, and asks for every resource ID of the account. The subnet
-# and the security group of a shared VPC are another account's.
-NETWORK_INTERFACES = {
-    "ec2:DescribeNetworkInterfaces": ["*"],
-    "ec2:DescribeSubnets": ["*"],
-    "ec2:AssignPrivateIpAddresses": [f"{_EC2}:${{AWS::AccountId}}:*/*"],
-    "ec2:CreateNetworkInterface": [
-        f"{_EC2}:${{AWS::AccountId}}:*/*",
-        f"{_EC2}:*:subnet/*",
-        f"{_EC2}:*:security-group/*",
-    ],
-    "ec2:DeleteNetworkInterface": [f"{_EC2}:${{AWS::AccountId}}:*/*"],
-    "ec2:UnassignPrivateIpAddresses": [f"{_EC2}:${{AWS::AccountId}}:*/*"],
-}
+# access to resources in an Amazon VPC") lists the actions. It refuses a role that has them for some resources only
+# (terraform-provider-aws#20698), and AWS's own policy has them for all.
+NETWORK_INTERFACES = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -212,9 +207,8 @@ def needed_by_aws(function: str, infrastructure: Infrastructure) -> Needs:
     if "VpcConfig" in properties:
         arn = f"arn:${{AWS::Partition}}:lambda:{account}:function:{name}"
         by_code = json.dumps({"ArnEquals": {"lambda:SourceFunctionArn": arn}})
-        for action, resources in NETWORK_INTERFACES.items():
-            for resource in resources:
-                needs[Grant(action, resource, "InVpc")] = "Lambda connects the function to its VPC"
+        for action in NETWORK_INTERFACES:
+            needs[Grant(action, "*", "InVpc")] = "Lambda connects the function to its VPC"
             # Requests of the function's code carry its ARN; those that Lambda makes by itself do not.
             needs[Grant(action, "*", "InVpc", by_code, "Deny")] = "that is Lambda's business, not the code's"
     return needs
