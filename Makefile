@@ -10,6 +10,8 @@ STAMP  := $(VENV)/.installed
 
 # Settings of `make run` may stand on its command line: make run PORT=8001
 export PORT DATABASE_URL SOURCES_FILE SECRETS_FILE PROCESSORS
+# What answers the question of `make destroy`: CONFIRM=prod
+export CONFIRM
 
 DEPLOYMENT = $(BIN)/python -m deployment
 
@@ -32,6 +34,14 @@ package: $(STAMP) ## Package a stage for CloudFormation, into dist/: make packag
 .PHONY: deploy
 deploy: $(STAMP) ## Package a stage, deploy it as one stack, migrate the database: make deploy STAGE=prod
 	@exec $(DEPLOYMENT) deploy --stage "$(STAGE)"
+
+.PHONY: rollback
+rollback: $(STAMP) ## Bring back the release before a stage's last one: make rollback STAGE=prod
+	@exec $(DEPLOYMENT) rollback --stage "$(STAGE)"
+
+.PHONY: destroy
+destroy: $(STAMP) ## Delete a stage's stack, and say what is kept: make destroy STAGE=dev
+	@exec $(DEPLOYMENT) destroy --stage "$(STAGE)"
 
 .PHONY: native
 native: $(STAMP) ## Create what Chalice does not, and configure a stage for `chalice deploy`: make native STAGE=dev

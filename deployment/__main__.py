@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
-from deployment.deploy import deploy
+from deployment.deploy import deploy, roll_back
+from deployment.destroy import destroy
 from deployment.errors import DeploymentError
 from deployment.native import migrate_stage, prepare, set_partial_responses
 from deployment.package import package
@@ -16,6 +18,8 @@ _COMMANDS: dict[str, Callable[[Stage], object]] = {
     "package": lambda stage: package(stage, stage.package_folder, say),
     "deploy": lambda stage: deploy(stage, stage.package_folder, say),
     "native": lambda stage: prepare(stage, say),
+    "rollback": lambda stage: roll_back(stage, say),
+    "destroy": lambda stage: destroy(stage, say, _confirm),
     "migrate": lambda stage: migrate_stage(stage, say),
     "partial-responses": lambda stage: set_partial_responses(stage, say),
 }
@@ -23,6 +27,17 @@ _COMMANDS: dict[str, Callable[[Stage], object]] = {
 
 def say(line: str) -> None:
     print(line, flush=True)
+
+
+def _confirm(question: str, answer: str) -> bool:
+    """Whether a person types the answer, or CONFIRM in the environment is it."""
+    if confirmed := os.environ.get("CONFIRM"):
+        return confirmed == answer
+    if not sys.stdin.isatty():
+        print(f"{question}: nobody is here to ask; say CONFIRM={answer}.", file=sys.stderr)
+        return False
+    print(f"{question}: ", end="", flush=True)
+    return sys.stdin.readline().strip() == answer
 
 
 def main(arguments: list[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -15,9 +14,11 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.postern.receiving.sources import load_sources
+from deployment import deployed, releases, source_secrets
 from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.checks import check
+from deployment.deployed import address_of
 from deployment.errors import DeploymentError
 from deployment.package import Package, package, with_uploaded_code
 from deployment.project import Stage
@@ -28,6 +29,7 @@ from deployment.store import ask, migrate
 Say = Callable[[str], None]
 
 _PATIENCE_SECONDS = 60.0
+_BOOTSTRAP = "postern-bootstrap"
 
 
 def deploy(stage: Stage, folder: Path, say: Say) -> str:
@@ -41,21 +43,47 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     packaged = package(stage, folder, say)
     say(f"Deploying into account {session.account}, region {session.region} …")
     bucket = _bootstrapped(session, stage.project, say)
-    template_url = _upload(session, bucket, packaged, say)
-    stack = Stack(session.client("cloudformation"), stage.stack, say)
-    outputs = stack.deploy({"TemplateURL": template_url}, values)
-
-    if not int(values.get("ProvisionedConcurrency", 0)):
-        end_provisioned_concurrency(session, stage.function_name("api_handler"), say)
+    template = _upload(session, bucket, packaged, say)
+    outputs = _bring(session, stage, bucket, template, values, say)
+    releases.note(session.client("s3"), bucket, stage.name, packaged.release, template, values)
 
     say("Migrating the database …")
     applied = migrate(session, outputs["StoreFunctionName"])
     say(f"  {', '.join(applied) if applied else 'nothing to migrate'}")
 
-    address = _address(outputs)
+    address = address_of(outputs)
     _check_release(session, address, outputs["StoreFunctionName"], packaged.release)
     announce(session, stage, address, outputs["SourcesSecretArn"], say)
     return address
+
+
+def roll_back(stage: Stage, say: Say) -> None:
+    """Has the stack be what it was before its last release: code, template and parameters. No migration is undone."""
+    session = Session()
+    s3 = session.client("s3")
+    current = deployed.outputs(session, stage)
+    bucket = Stack(session.client("cloudformation"), _BOOTSTRAP, say).outputs()
+    if stage.is_native or "Release" not in current or bucket is None:
+        raise DeploymentError(f"Stage '{stage.name}' was not deployed by `make deploy`: deploy an older checkout.")
+    release = releases.before(releases.released(s3, bucket["PackagesBucket"], stage.name), current["Release"])
+    say(f"From release {current['Release']} back to {release.name}, deployed at {release.at} …")
+    outputs = _bring(session, stage, bucket["PackagesBucket"], release.template, release.parameters, say)
+    _check_release(session, address_of(outputs), outputs["StoreFunctionName"], release.name)
+    say(
+        f"Release {release.name} answers. The database stays as it is migrated, and your files as they are: the next "
+        "`make deploy` brings what is in them."
+    )
+
+
+def _bring(
+    session: Session, stage: Stage, bucket: str, template: str, values: Mapping[str, str], say: Say
+) -> Mapping[str, str]:
+    """The stack's outputs, once it is of this template, whose key it is."""
+    url = f"{session.client('s3').meta.endpoint_url}/{bucket}/{template}"
+    outputs = Stack(session.client("cloudformation"), stage.stack, say).deploy({"TemplateURL": url}, values)
+    if not int(values.get("ProvisionedConcurrency", 0)):
+        end_provisioned_concurrency(session, stage.function_name("api_handler"), say)
+    return outputs
 
 
 def announce(session: Session, stage: Stage, address: str, secret_arn: str, say: Say) -> None:
@@ -68,7 +96,7 @@ def announce(session: Session, stage: Stage, address: str, secret_arn: str, say:
 
 def _bootstrapped(session: Session, project: Path, say: Say) -> str:
     """The name of the bucket for packages, whose stack is made when the region has none."""
-    stack = Stack(session.client("cloudformation"), "postern-bootstrap", say)
+    stack = Stack(session.client("cloudformation"), _BOOTSTRAP, say)
     outputs = stack.outputs()
     if outputs is None:
         has_log_role = bool(session.client("apigateway").get_account().get("cloudwatchRoleArn"))
@@ -80,7 +108,7 @@ def _bootstrapped(session: Session, project: Path, say: Say) -> str:
 
 
 def _upload(session: Session, bucket: str, packaged: Package, say: Say) -> str:
-    """The URL of the uploaded template. What has the same content has the same key, and is uploaded once."""
+    """The key of the uploaded template. What has the same content has the same key, and is uploaded once."""
     s3 = session.client("s3")
 
     def put(content: bytes, name: str) -> str:
@@ -95,7 +123,7 @@ def _upload(session: Session, bucket: str, packaged: Package, say: Say) -> str:
     try:
         function, layer = (put(file.read_bytes(), file.name) for file in (packaged.function, packaged.layer))
         text = with_uploaded_code(packaged, bucket, function, layer)
-        return f"{s3.meta.endpoint_url}/{bucket}/{put(text.encode(), 'template.json')}"
+        return put(text.encode(), "template.json")
     except (BotoCoreError, ClientError) as exc:
         raise DeploymentError(f"The package cannot be uploaded to bucket {bucket}: {exc}") from None
 
@@ -113,14 +141,6 @@ def end_provisioned_concurrency(session: Session, function: str, say: Say) -> No
         say(f"Whether API functions are kept warm could not be seen to ({exc.response['Error']['Code']}).")
     else:
         say("API functions are no longer kept warm.")
-
-
-def _address(outputs: Mapping[str, str]) -> str:
-    """As AWS has it; an emulator answers for every API at its own address."""
-    if emulator := os.environ.get("AWS_ENDPOINT_URL"):
-        stage = outputs["EndpointURL"].rstrip("/").rsplit("/", 1)[1]
-        return f"{emulator}/restapis/{outputs['RestAPIId']}/{stage}/_user_request_/"
-    return outputs["EndpointURL"]
 
 
 def _check_release(session: Session, address: str, store: str, release: str) -> None:
@@ -149,16 +169,14 @@ def _health(address: str) -> str:
 
 def _tell_missing_secrets(session: Session, stage: Stage, secret_arn: str, say: Say) -> None:
     try:
-        secrets = json.loads(session.client("secretsmanager").get_secret_value(SecretId=secret_arn)["SecretString"])
-        known = set(secrets)
-    except (BotoCoreError, ClientError, ValueError, TypeError, KeyError):
-        say(f"\nWhich sources have a secret could not be read from {secret_arn}; a source without one answers 503.")
+        known, _ = source_secrets.read(session, secret_arn)
+    except DeploymentError as exc:
+        say(f"\n{exc}\nA source without a secret answers 503.")
         return
     sources = load_sources(stage.project / "chalicelib" / "sources.toml").values()
     missing = [source.name for source in sources if source.needs_secret and source.name not in known]
     if missing:
         say(
-            f"\nWithout a secret yet, and so answering 503: {', '.join(missing)}. To set secrets, all in one object:\n"
-            f"  aws secretsmanager put-secret-value --secret-id {secret_arn} \\\n"
-            '    --secret-string \'{"github": "…", "stripe": "whsec_…"}\''
+            f"\nWithout a secret yet, and so answering 503: {', '.join(missing)}. To set one:\n"
+            f"  postern secrets set {missing[0]} --stage {stage.name}"
         )

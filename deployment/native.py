@@ -13,6 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from deployment import deployed
 from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.checks import check
@@ -87,8 +88,8 @@ def migrate_stage(stage: Stage, say: Say) -> None:
     say("Migrating the database …")
     applied = migrate(session, stage.function_name("store"))
     say(f"  {', '.join(applied) if applied else 'nothing to migrate'}")
-    address, secret_arn = _deployed(stage, session, say)
-    announce(session, stage, address, secret_arn, say)
+    found = deployed.outputs(session, stage)
+    announce(session, stage, deployed.address(stage, found), found["SourcesSecretArn"], say)
 
 
 def set_partial_responses(stage: Stage, say: Say) -> None:
@@ -191,26 +192,6 @@ def _configure(stage: Stage, resolver: Resolver, application: Template) -> None:
     settings["xray"] = resolver.holds("Traced")
     settings["lambda_functions"] = kept | functions
     (folder / "config.json").write_text(json.dumps(stage.config, indent=2) + "\n", "utf-8")
-
-
-def _deployed(stage: Stage, session: Session, say: Say) -> tuple[str, str]:
-    """The API's address and the ARN of the sources' secret."""
-    cloudformation = session.client("cloudformation")
-    if not stage.is_native:
-        outputs = Stack(cloudformation, stage.stack, say).outputs()
-        if outputs is None:
-            raise DeploymentError(f"There is no stack {stage.stack}: deploy stage '{stage.name}' first.")
-        return outputs["EndpointURL"], outputs["SourcesSecretArn"]
-    file = stage.project / ".chalice" / "deployed" / f"{stage.name}.json"
-    try:
-        deployed = json.loads(file.read_text("utf-8"))["resources"]
-        address = next(r["rest_api_url"] for r in deployed if r["resource_type"] == "rest_api")
-    except (OSError, ValueError, KeyError, StopIteration):
-        raise DeploymentError(f"{file} names no API: run 'chalice deploy --stage {stage.name}' first.") from None
-    outputs = Stack(cloudformation, stage.resources_stack, say).outputs()
-    if outputs is None:
-        raise DeploymentError(f"There is no stack {stage.resources_stack}: run 'make native STAGE={stage.name}' first.")
-    return address, outputs["SourcesSecretArn"]
 
 
 def _listens(mapping: Mapping[str, Any]) -> bool:

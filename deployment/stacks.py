@@ -82,14 +82,31 @@ class Stack:
                     break
         return stack
 
+    def delete(self) -> None:
+        """Returns once it is gone. What it is to keep stays. Raises DeploymentError with what stood in the way."""
+        stack = self._settled()
+        if stack is not None:
+            self._remove()
+
     def _remove(self) -> None:
+        stack = self._describe()
+        assert stack is not None
+        # By its id a stack is found when it is gone, too.
+        id = stack["StackId"]
+        seen = {event["EventId"] for event in self._events(id)}
+        failures: list[str] = []
         self._client.delete_stack(StackName=self._name)
         for _ in _pauses():
+            for event in self._events(id):
+                if event["EventId"] not in seen:
+                    seen.add(event["EventId"])
+                    self._report(event, failures)
             stack = self._describe()
             if stack is None or stack["StackStatus"] == "DELETE_COMPLETE":
                 return
             if stack["StackStatus"] == "DELETE_FAILED":
-                raise DeploymentError(f"Stack {self._name} cannot be removed: {stack.get('StackStatusReason', '')}")
+                causes = "".join(f"\n  {failure}" for failure in failures)
+                raise DeploymentError(f"Stack {self._name} cannot be removed.{causes}")
 
     def _change_set(self, kind: Any, template: Mapping[str, str], parameters: Mapping[str, str]) -> str | None:
         """The id of a change set that is ready, or None when there is nothing to change."""
@@ -151,9 +168,9 @@ class Stack:
             return True
         return status in ("EXECUTE_COMPLETE", "EXECUTE_FAILED", "OBSOLETE")
 
-    def _events(self) -> list[StackEventTypeDef]:
+    def _events(self, id: str | None = None) -> list[StackEventTypeDef]:
         """The newest events, oldest first."""
-        return list(reversed(self._client.describe_stack_events(StackName=self._name)["StackEvents"]))
+        return list(reversed(self._client.describe_stack_events(StackName=id or self._name)["StackEvents"]))
 
     def _report(self, event: StackEventTypeDef, failures: list[str]) -> None:
         status, resource = event["ResourceStatus"], event["LogicalResourceId"]

@@ -44,13 +44,13 @@ def ensure_development_secrets(file: Path, sources: Mapping[str, Source]) -> Non
     made: dict[str, str] = {}
     for source in sources.values():
         if source.needs_secret and source.name not in known:
-            made |= {source.name + suffix: value for suffix, value in _development_secrets(source).items()}
+            made |= {source.name + suffix: value for suffix, value in development_secrets(source).items()}
     if made:
         write_atomically(file, json.dumps({**known, **made}, indent=2) + "\n")
 
 
-def _development_secrets(source: Source) -> dict[str, str]:
-    """By what follows the source's name: "" for the secret itself, SIGNING_KEY for what only a sender has."""
+def development_secrets(source: Source) -> dict[str, str]:
+    """Of the form that the source takes, by what follows its name: "" for the secret, SIGNING_KEY for the sender's."""
     scheme = source.scheme
     found = {"": secrets.token_urlsafe(32)}
     match scheme:

@@ -102,7 +102,7 @@ def test_each_change_takes_effect_in_every_function_and_senders_see_nothing_but_
 
 
 def _deploy(installation: Installation) -> None:
-    done = run(installation.cloud, installation.project, "deploy", "--stage", "prod")
+    done = run(installation.cloud, installation.project, "deploy", "--stage", installation.stage)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -172,9 +172,10 @@ def second(cloud: Cloud, packaged: Path, tmp_path: Path, postgres_server: Server
     return project, url_of(postgres_server, name)
 
 
-def test_a_deployment_that_fails_half_way_leaves_nothing_and_the_next_one_works(
-    cloud: Cloud, second: tuple[Path, str]
-) -> None:
+def test_a_stages_life(cloud: Cloud, second: tuple[Path, str]) -> None:
+    """A first deployment that fails half-way leaves nothing, the next one works; a release is rolled back; in the end
+    the stage is destroyed, and what may hold events stays.
+    """
     project, database_url = second
     client = cloud.client("cloudformation")
     template = project / "infra" / "monitoring.yaml"
@@ -194,7 +195,59 @@ def test_a_deployment_that_fails_half_way_leaves_nothing_and_the_next_one_works(
 
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     assert "Removing what a deployment left behind that failed (ROLLBACK_COMPLETE) …" in deployed.stdout
-    probe(describe(cloud, project, "second", "postern-second", database_url), "processor")
+    installation = describe(cloud, project, "second", "postern-second", database_url)
+    probe(installation, "processor")
+    _check_rolling_back(installation)
+    _check_destroying(installation)
+
+
+def _check_rolling_back(installation: Installation) -> None:
+    first = _releases(installation)
+    cloud, project, stage = installation.cloud, installation.project, installation.stage
+    nothing = run(cloud, project, "rollback", "--stage", stage)
+    assert nothing.returncode == 1
+    assert "No release before" in nothing.stderr
+    for change in (POSTERN, PARAMETER):
+        file = project / change.file.replace("prod", stage)
+        file.write_text(change.change(file.read_text("utf-8")), "utf-8")
+    _deploy(installation)
+    assert _releases(installation) != first
+
+    back = run(cloud, project, "rollback", "--stage", stage)
+
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert f"back to {next(iter(first))}, deployed at " in back.stdout
+    assert _releases(installation) == first
+    assert _health(installation)["version"] != "99.0.0"
+    assert _tracing(installation) == {"Active"}
+    probe(installation, "processor")
+
+
+def _check_destroying(installation: Installation) -> None:
+    cloud, project, stage = installation.cloud, installation.project, installation.stage
+    sqs, queue = cloud.client("sqs"), installation.outputs["QueueUrl"]
+    unconfirmed = run(cloud, project, "destroy", "--stage", stage, environ={"CONFIRM": "prod"})
+    assert unconfirmed.returncode == 1
+    assert "Nothing was deleted." in unconfirmed.stderr
+    assert _health(installation)["status"] == "ok"
+    (mapping,) = cloud.client("lambda").list_event_source_mappings(FunctionName=f"{installation.name}-processor")[
+        "EventSourceMappings"
+    ]
+    cloud.client("lambda").update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    assert installation.post("hmac").status == 202
+
+    destroyed = run(cloud, project, "destroy", "--stage", stage, environ={"CONFIRM": stage})
+
+    assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
+    assert f"{queue}, about 1 messages" in destroyed.stdout
+    assert "accepted events that are not in the database yet" in destroyed.stdout
+    assert f"aws sqs delete-queue --queue-url {queue}" in destroyed.stdout
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
+    assert attributes["Attributes"]["ApproximateNumberOfMessages"] == "1"
+    functions = cloud.client("lambda").list_functions()["Functions"]
+    assert [f["FunctionName"] for f in functions if f["FunctionName"].startswith(installation.name)] == []
+    gone = run(cloud, project, "destroy", "--stage", stage, environ={"CONFIRM": stage})
+    assert "There is no stack postern-second or postern-second-resources" in gone.stderr
 
 
 def test_an_update_that_fails_leaves_the_installation_as_it_was(installation: Installation) -> None:
