@@ -19,6 +19,7 @@ from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.archives import pack, unpack
 from deployment.errors import DeploymentError
+from deployment.materials import bill
 from deployment.parameters import Parameters
 from deployment.project import FUNCTIONS, Stage
 from deployment.template import Template
@@ -45,6 +46,10 @@ class Package:
     def parameters_file(self) -> Path:
         """For `xargs -0 aws cloudformation deploy … --parameter-overrides`."""
         return self.folder / "parameters"
+
+    @property
+    def bill(self) -> Path:
+        return self.folder / "bom.json"
 
     @property
     def function(self) -> Path:
@@ -84,13 +89,17 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
             parameters = parameter_files.read(stage.parameters_file)
             parameter_files.check(parameters, template)
             made.parameters_file.write_text(parameter_files.as_arguments(parameters, template), "utf-8")
-        templates.name_release(template, _release(made, template, parameters))
+        release = _release(made, template, parameters)
+        templates.name_release(template, release)
+        wheels = by_chalice / "layer-deployment.zip"
+        made.bill.write_text(bill(stage.name, release, wheels, (made.function, made.layer)) + "\n", "utf-8")
         made.template_file.write_text(templates.dump(template), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         made.folder.rename(folder)
     say(f"  function.zip   {function_bytes / 1000:8.1f} KB   your code, with bytecode")
     say(f"  layer.zip      {layer_bytes / 1000:8.1f} KB   what it stands on, with bytecode")
     say(f"  template.yaml              release {template['Outputs']['Release']['Value']}")
+    say("  bom.json                   what is in it (CycloneDX)")
     if parameters:
         say("  parameters                 of infra/parameters, for the AWS CLI")
     return Package(folder, template)

@@ -187,12 +187,12 @@ def checkout(directory: Path, like: Path | None = None) -> Path:
     return directory
 
 
-def package(project: Path) -> Path:
+def package(project: Path, **environ: str) -> Path:
     """`make package STAGE=prod`, which needs no account; the folder that it made."""
     done = subprocess.run(
         [sys.executable, "-m", "deployment", "package", "--stage", "prod"],
         cwd=project,
-        env=base_environ(os.environ),
+        env=base_environ(os.environ) | environ,
         capture_output=True,
         text=True,
         timeout=120,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -270,10 +271,28 @@ def test_every_module_has_bytecode_that_is_never_checked(folder: Path, archive: 
     assert (missing, checked) == ([], [])
 
 
-def test_the_same_input_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    again = package(checkout(tmp_path))
-    for name in ("function.zip", "layer.zip", "template.yaml"):
+def test_the_same_input_gives_the_same_bytes_anywhere(folder: Path, tmp_path: Path) -> None:
+    """In another folder, with another hash seed, in another time zone, with other rights for new files."""
+    before = os.umask(0o077)
+    try:
+        again = package(checkout(tmp_path), PYTHONHASHSEED="4711", TZ="Pacific/Auckland")
+    finally:
+        os.umask(before)
+    for name in ("function.zip", "layer.zip", "template.yaml", "bom.json"):
         assert digest(again / name) == digest(folder / name), name
+
+
+def test_a_bill_of_materials_lies_beside_the_archives(folder: Path) -> None:
+    found = json.loads((folder / "bom.json").read_text("utf-8"))
+    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
+    pinned = re.findall(r"^([\w.-]+)==([\w.]+)", (PROJECT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
+    libraries = {each["name"]: each["version"] for each in found["components"] if each["type"] == "library"}
+    assert dict(pinned).items() <= libraries.items()
+    assert {"chalice", "postern"} <= libraries.keys()
+    files = {each["name"]: each["hashes"][0]["content"] for each in found["components"] if each["type"] == "file"}
+    assert files == {name: digest(folder / name) for name in ("function.zip", "layer.zip")}
+    release = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))["Outputs"]["Release"]["Value"]
+    assert found["metadata"]["component"]["version"] == release
 
 
 def test_archives_and_the_runtimes_boto3_are_all_that_it_needs(folder: Path, tmp_path: Path) -> None:
