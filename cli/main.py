@@ -12,6 +12,7 @@ from chalicelib.postern.running.version import VERSION
 from cli import (
     catalogue,
     dead,
+    doctor,
     drift,
     dry_run,
     duplicates,
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for module in (
         status,
+        doctor,
         stored,
         issues,
         duplicates,

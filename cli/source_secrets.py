@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from chalicelib.postern.contract.deliveries import Delivery, Headers
@@ -128,6 +129,13 @@ def _rotate(options: argparse.Namespace) -> int:
         f"  postern secrets rotate {source.name} --done --stage {options.stage or 'NAME'}"
     )
     return 0
+
+
+def problem(project: Path, known: Mapping[str, Any]) -> dict[str, str | None]:
+    """What is wrong with which sources' secrets; None for those that have none."""
+    sources = load_sources(project / "chalicelib" / "sources.toml").values()
+    rows = [(_row(source, known.get(source.name)), source.name) for source in sources if source.needs_secret]
+    return {name: row["state"] if known.get(name) else None for row, name in rows if row["state"] != "ok"}
 
 
 def check(source: Source, secret: str) -> None:

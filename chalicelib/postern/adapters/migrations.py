@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,15 @@ def migrate(dsn: str, folders: dict[str, Path] | None = None) -> list[str]:
         return [m.name for m in _pending(known, applied) if _apply(connection, m)]
 
 
-def _pending(known: list[Migration], applied: dict[tuple[str, str], str]) -> Iterator[Migration]:
+def pending(applied: Mapping[tuple[str, str], str], folders: dict[str, Path] | None = None) -> list[str]:
+    """The names of the migrations that are still to come, where these were applied, by owner and name with their
+    checksums. Raises MigrationError as migrate does.
+    """
+    known = [m for owner, folder in (folders or FOLDERS).items() for m in _read(owner, folder)]
+    return [m.name for m in _pending(known, applied)]
+
+
+def _pending(known: list[Migration], applied: Mapping[tuple[str, str], str]) -> Iterator[Migration]:
     present = {(m.owner, m.name) for m in known}
     for owner, name in applied:
         # The team may drop a handler and its migration, such as the example's; Postern's own are never dropped.

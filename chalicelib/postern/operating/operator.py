@@ -37,6 +37,7 @@ VIEWS = frozenset(
         "find",
         "issues",
         "ledger",
+        "migrations",
         "plan_replay",
         "rejected",
         "replays",

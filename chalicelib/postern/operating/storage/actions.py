@@ -12,8 +12,9 @@ from typing import Any
 
 from marshmallow import Schema
 
+from chalicelib.postern.adapters.migrations import pending
 from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
-from chalicelib.postern.contract.errors import StatementFailed
+from chalicelib.postern.contract.errors import MigrationError, StatementFailed
 from chalicelib.postern.operating.operator import Action, Duty
 from chalicelib.postern.operating.storage.queries import Partition, Storage
 
@@ -219,7 +220,13 @@ class Upkeep:
 
 
 def views(upkeep: Upkeep) -> dict[str, Action]:
-    return {"storage": Action(upkeep.report, Schema())}
+    def migrations() -> Mapping[str, Any]:
+        try:
+            return {"pending": pending(upkeep.store.applied_migrations()), "problem": None}
+        except MigrationError as exc:
+            return {"pending": [], "problem": str(exc)}
+
+    return {"storage": Action(upkeep.report, Schema()), "migrations": Action(migrations, Schema())}
 
 
 def actions(migrate: Callable[[], list[str]]) -> dict[str, Action]:

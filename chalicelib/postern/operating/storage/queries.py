@@ -37,6 +37,12 @@ class Storage:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def applied_migrations(self) -> dict[tuple[str, str], str]:
+        """The checksum of each, by its owner and name."""
+        if not self._database.run("knows_migrations")[0]["known"]:
+            return {}
+        return {(row["owner"], row["name"]): row["checksum"] for row in self._database.run("applied_migrations")}
+
     def tables(self) -> list[str]:
         """The partitioned tables, the events first."""
         return [row["parent"] for row in self._database.run("partitioned_tables")]

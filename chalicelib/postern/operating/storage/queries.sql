@@ -213,3 +213,9 @@ WITH gone AS (
   RETURNING event_id
 )
 SELECT count(*) AS deleted FROM gone
+
+-- name: knows_migrations
+SELECT to_regclass('postern.migrations') IS NOT NULL AS known
+
+-- name: applied_migrations
+SELECT owner, name, checksum FROM postern.migrations
