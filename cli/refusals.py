@@ -34,6 +34,7 @@ from chalicelib.postern.receiving.sources import Source, load_sources
 from chalicelib.postern.running import wiring
 from chalicelib.postern.running.config import Config
 from cli import arguments, output
+from cli import sources as adding
 from cli.arguments import Commands
 from cli.explain import Finding, Known, ageless
 from cli.explain import explain as causes_of
@@ -47,8 +48,9 @@ _PAGE = 1_000
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "sources", parents=[deployed], help="list sources, and which of their secrets are in use"
+        "sources", parents=[deployed], help="list sources, and which of their secrets are in use; or add one"
     )
+    adding.add_commands(parser.add_subparsers(title="commands", metavar="COMMAND"), deployed)
     parser.add_argument("--days", type=arguments.count, default=30, metavar="N", help="look back N days (default 30)")
     parser.add_argument("--json", action="store_true", help="print JSON, for every source")
     parser.set_defaults(run=sources, needs_secrets=True)

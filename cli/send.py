@@ -23,6 +23,7 @@ from chalicelib.postern.running.config import Config
 from cli import arguments, samples
 from cli.arguments import Commands
 from cli.local import LocalRun, Operator, operator
+from cli.sources import hint
 
 # A deployed stage's functions may have to be started first.
 _STORED_WITHIN_SECONDS = {"local": 10.0, "stage": 60.0}
@@ -112,7 +113,7 @@ def _of_stage(name: str) -> _Place:
 
 def _declared(sources: Mapping[str, Source], name: str) -> Source:
     if name not in sources:
-        raise PosternError(f"There is no source '{name}'; there are {', '.join(sources)}.")
+        raise PosternError(f"There is no source '{name}'; there are {', '.join(sources)}.{hint(name)}")
     return sources[name]
 
 

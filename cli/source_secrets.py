@@ -44,7 +44,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     )
     setting.add_argument("source", help=f"a source, such as github; or what else it needs, such as meta{VERIFY_TOKEN}")
     setting.add_argument("--replace", action="store_true", help="replace the secrets that it has")
-    setting.set_defaults(run=_set, needs_secrets=True)
+    setting.set_defaults(run=_set, needs_secrets=True, needs_address=True)
 
     rotating = actions.add_parser(
         "rotate",
@@ -87,21 +87,36 @@ def _row(source: Source, found: Any) -> dict[str, Any]:
 
 def _set(options: argparse.Namespace) -> int:
     source = _named(options.source)
-    what = options.source.removeprefix(source.name)
-    if not options.replace and _read().get(options.source):
-        other = "" if what else f" `postern secrets rotate {source.name}` adds one beside it;"
-        raise PosternError(f"{options.source} has a secret already:{other} --replace puts this one in its place.")
+    return _put(source, options.source.removeprefix(source.name), replace=options.replace)
+
+
+def ask_for(source: Source, stage: str) -> int:
+    """The secret of a source that was added just now; an exit code."""
+    if not sys.stdin.isatty():
+        print(f"Then: postern secrets set {source.name} --stage {stage}")
+        return 0
+    return _put(source, "", replace=False)
+
+
+def _put(source: Source, what: str, *, replace: bool) -> int:
+    """`what` follows the source's name where it is not the secret itself."""
+    name = source.name + what
+    if not replace and _read().get(name):
+        other = "" if what else f" `postern secrets rotate {name}` adds one beside it;"
+        raise PosternError(f"{name} has a secret already:{other} --replace puts this one in its place.")
     secret = _asked_for(source, what)
     if not what:
         check(source, secret)
 
     def edit(known: dict[str, Any]) -> dict[str, Any]:
-        if not options.replace and known.get(options.source):
-            raise PosternError(f"{options.source} has got a secret meanwhile; nothing was changed.")
-        return known | {options.source: secret}
+        if not replace and known.get(name):
+            raise PosternError(f"{name} has got a secret meanwhile; nothing was changed.")
+        return known | {name: secret}
 
     _change(edit)
-    print(f"{options.source} has the secret {naming.fingerprint(source.name, secret)}, within a minute.")
+    print(f"{name} has the secret {naming.fingerprint(source.name, secret)}, within a minute.")
+    if not what and (address := os.environ.get("POSTERN_ADDRESS")):
+        print(f"Its webhook URL: {address}webhooks/{source.name}")
     return 0
 
 

@@ -53,7 +53,9 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
 
     address = address_of(outputs)
     _check_release(session, address, outputs["StoreFunctionName"], packaged.release)
-    announce(session, stage, address, outputs["SourcesSecretArn"], say)
+    if target := outputs.get("DomainTarget"):
+        say(f"The DNS name of {outputs['DomainURL']} has to point to {target}.")
+    announce(session, stage, outputs.get("DomainURL") or address, outputs["SourcesSecretArn"], say)
     return address
 
 
@@ -87,11 +89,23 @@ def _bring(
 
 
 def announce(session: Session, stage: Stage, address: str, secret_arn: str, say: Say) -> None:
-    """Where to POST to, and what has no secret yet."""
-    say(f"\nPostern '{stage.name}' is deployed. Webhook URLs:")
-    for source in load_sources(stage.project / "chalicelib" / "sources.toml"):
-        say(f"  {source:<20} {address}webhooks/{source}")
-    _tell_missing_secrets(session, stage, secret_arn, say)
+    """Where to POST to, and which sources have no secret yet: their senders would hear 503."""
+    sources = load_sources(stage.project / "chalicelib" / "sources.toml").values()
+    say(f"\nPostern '{stage.name}' is deployed at {address}.")
+    try:
+        known, _ = source_secrets.read(session, secret_arn)
+    except DeploymentError as exc:
+        say(f"{exc} A source without a secret answers 503.")
+        known = {source.name: "perhaps" for source in sources}
+    ready = [source.name for source in sources if not source.needs_secret or known.get(source.name)]
+    missing = [source.name for source in sources if source.name not in ready]
+    if ready:
+        say("Webhook URLs:")
+    for name in ready:
+        say(f"  {name:<20} {address}webhooks/{name}")
+    if missing:
+        say(f"Without a secret yet, and so answering 503: {', '.join(missing)}. To set one:")
+        say(f"  .venv/bin/postern secrets set {missing[0]} --stage {stage.name}")
 
 
 def _bootstrapped(session: Session, project: Path, say: Say) -> str:
@@ -165,18 +179,3 @@ def _health(address: str) -> str:
         return str(exc.code)
     except (OSError, ValueError) as exc:
         return f"nothing ({exc})"
-
-
-def _tell_missing_secrets(session: Session, stage: Stage, secret_arn: str, say: Say) -> None:
-    try:
-        known, _ = source_secrets.read(session, secret_arn)
-    except DeploymentError as exc:
-        say(f"\n{exc}\nA source without a secret answers 503.")
-        return
-    sources = load_sources(stage.project / "chalicelib" / "sources.toml").values()
-    missing = [source.name for source in sources if source.needs_secret and source.name not in known]
-    if missing:
-        say(
-            f"\nWithout a secret yet, and so answering 503: {', '.join(missing)}. To set one:\n"
-            f"  postern secrets set {missing[0]} --stage {stage.name}"
-        )

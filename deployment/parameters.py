@@ -87,6 +87,8 @@ def _disagreements(values: Mapping[str, Any]) -> list[str]:
     problems = []
     if bool(values.get("SubnetIds")) != bool(values.get("SecurityGroupIds")):
         problems.append("SubnetIds and SecurityGroupIds need each other.")
+    if bool(values.get("DomainName")) != bool(values.get("CertificateArn")):
+        problems.append("DomainName and CertificateArn need each other.")
     if int(values.get("BatchSize", 1)) > 10 and int(values.get("BatchingWindowSeconds", 1)) < 1:
         problems.append("A BatchSize over 10 needs a BatchingWindowSeconds of 1 or more.")
     if values.get("SnapStart") == "on" and int(values.get("ProvisionedConcurrency", 0)):

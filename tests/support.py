@@ -6,10 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg2
 import psycopg2.extensions
+
+# One for each provider, where the shipped file has a few.
+EVERY_SOURCE = Path(__file__).parent / "sources.toml"
 
 _Value = TypeVar("_Value")
 

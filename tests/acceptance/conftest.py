@@ -22,7 +22,7 @@ import pytest
 from devstack.processes import free_port
 from devstack.settings import PROJECT
 from tests import commands
-from tests.support import ask, eventually
+from tests.support import EVERY_SOURCE, ask, eventually
 
 # Its port is taken seconds after it was chosen. Nobody else chooses from these, and no two test processes the same.
 _PORTS = count(12_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
@@ -39,7 +39,9 @@ class Run:
         self.port = int(environ.get("PORT") or free_port(next(_PORTS)))
         # Nobody wants to wait for a retry, nor a minute for the ledger, which maintenance keeps.
         often = {"MAINTENANCE_EVERY_SECONDS": "5", "RETRY_BASE_SECONDS": "1", "RETRY_MAX_SECONDS": "4"}
-        self.environ = {**os.environ, **often, **environ, "POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
+        every = {"SOURCES_FILE": str(EVERY_SOURCE)}
+        self.environ = {**os.environ, **often, **every, **environ}
+        self.environ |= {"POSTERN_STATE_DIR": str(state), "PORT": str(self.port)}
         self.output = state.with_suffix(".log")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

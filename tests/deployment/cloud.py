@@ -26,7 +26,7 @@ from botocore.config import Config
 
 from devstack.processes import Child, remembered_port
 from devstack.settings import PROJECT, base_environ
-from tests.support import eventually
+from tests.support import EVERY_SOURCE, eventually
 
 _SERVICES = (
     "apigateway,application-autoscaling,cloudformation,ec2,events,iam,kms,lambda,logs,monitoring,s3,secretsmanager,"
@@ -181,6 +181,7 @@ def checkout(directory: Path, like: Path | None = None) -> Path:
         kept.mkdir()
         for layer in (like / ".chalice" / "deployments").glob("managed-layer-*.zip"):
             shutil.copy(layer, kept)
+    shutil.copy(EVERY_SOURCE, directory / "chalicelib" / "sources.toml")
     handlers = directory / "chalicelib" / "handlers"
     (handlers / "orders.py").write_text(_HANDLERS, "utf-8")
     (handlers / "migrations" / "0002_orders.sql").write_text(_MIGRATION, "utf-8")

@@ -10,13 +10,13 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.receiving.sources import load_sources
 from devstack.postgres import Server
 from devstack.secrets import ensure_development_secrets, read_secrets
 from tests.conftest import administer, url_of
 from tests.deployment.cloud import Cloud, checkout, package, run
 from tests.deployment.installation import Installation
+from tests.support import EVERY_SOURCE
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,7 @@ def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_
     (stack,) = cloud.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     secrets_file = project / "secrets.json"
-    ensure_development_secrets(secrets_file, load_sources(SHIPPED_SOURCES))
+    ensure_development_secrets(secrets_file, load_sources(EVERY_SOURCE))
     secrets = {source: secret for source, secret in read_secrets(secrets_file).items() if isinstance(secret, str)}
     cloud.client("secretsmanager").put_secret_value(
         SecretId=outputs["SourcesSecretArn"], SecretString=json.dumps(secrets)

@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.receiving.sources import SIGNING_KEY, load_sources
 from cli.samples import default_type, sample
 from tests.deployment.cloud import Cloud
-from tests.support import ask, ask_by_name, eventually
+from tests.support import EVERY_SOURCE, ask, ask_by_name, eventually
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Installation:
         self, source: str, body: bytes | None = None, *, type: str | None = "order.created", secret: str | None = None
     ) -> Answer:
         """Sends a signed sample of this source."""
-        declared = load_sources(SHIPPED_SOURCES)[source]
+        declared = load_sources(EVERY_SOURCE)[source]
         signs_with = secret or self.secrets.get(source + SIGNING_KEY, self.secrets[source])
         made = sample(declared, type or default_type(source), signs_with, datetime.now(UTC), body)
         query = "?" + urllib.parse.urlencode(made.query) if made.query else ""

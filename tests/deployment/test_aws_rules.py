@@ -55,6 +55,21 @@ def test_a_layer_that_is_no_longer_used_is_deleted(template: dict[str, Any]) -> 
     assert template["Resources"]["ManagedLayer"]["Properties"]["RetentionPolicy"] == "Delete"
 
 
+def test_webhooks_are_taken_from_the_allowed_addresses_and_health_from_everywhere(template: dict[str, Any]) -> None:
+    """ "API Gateway resource policy examples": what is denied by address is denied whatever else is allowed."""
+    policy = template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]["x-amazon-apigateway-policy"]["Fn::If"]
+    assert (policy[0], policy[2]) == ("IpRangesAllowed", {"Ref": "AWS::NoValue"})
+    allowed, denied = policy[1]["Statement"]
+    assert (allowed["Effect"], allowed["Resource"]) == ("Allow", "execute-api:/*")
+    assert (denied["Effect"], denied["Resource"]) == ("Deny", "execute-api:/*/*/webhooks/*")
+    assert denied["Condition"] == {"NotIpAddress": {"aws:SourceIp": {"Ref": "AllowedIpRanges"}}}
+
+
+def test_a_name_of_ones_own_and_a_web_acl_are_made_only_where_they_are_asked_for(template: dict[str, Any]) -> None:
+    conditions = {name: template["Resources"][name]["Condition"] for name in ("WebAclOfApi", "Domain", "DomainOfApi")}
+    assert conditions == {"WebAclOfApi": "BehindWebAcl", "Domain": "Named", "DomainOfApi": "Named"}
+
+
 def test_dead_letters_are_kept_for_longer_than_what_may_become_one() -> None:
     """A message keeps its first time in a standard queue's dead letters ("Using dead-letter queues", SQS's manual)."""
     resources = yaml.safe_load((PROJECT / "infra" / "resources.yaml").read_text("utf-8"))["Resources"]

@@ -17,6 +17,7 @@ from deployment.session import Session
 from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
+from tests.support import EVERY_SOURCE
 
 Examine = Callable[[], dict[Weight, str]]
 
@@ -134,7 +135,7 @@ def test_the_command_says_it_in_order_of_weight(installation: Installation) -> N
         return subprocess.run(
             [sys.executable, "-m", "cli", "doctor", *arguments],
             cwd=PROJECT,
-            env=installation.cloud.environ(),
+            env=installation.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
             capture_output=True,
             text=True,
             timeout=60,

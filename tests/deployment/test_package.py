@@ -105,17 +105,18 @@ def test_the_alias_moves_with_whatever_a_release_is_made_of(packaged: Path, fold
     arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:database-AbCdEf"
     write_parameters(project, "prod", DatabaseSecretArn=arn, Tracing="PassThrough")
     seen.add(published(package(project)))
-    assert len(seen) == 3
+    assert [len({*kind}) for kind in zip(*seen, strict=True)] == [3, 3]
 
 
-def published(folder: Path) -> str:
-    """The logical id of the version of the API function that is published with this package."""
+def published(folder: Path) -> tuple[str, str]:
+    """The logical ids of the version of the API function, and of the deployment of the API, that are made with this
+    package.
+    """
     template = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))
-    return next(
-        name
-        for name, about in translate(folder, template)["Resources"].items()
-        if about["Type"] == "AWS::Lambda::Version"
-    )
+    translated = translate(folder, template)
+    (version,) = of_type(translated, "AWS::Lambda::Version")
+    (deployment,) = of_type(translated, "AWS::ApiGateway::Deployment")
+    return version, deployment
 
 
 def test_there_is_no_stray_stage(translated: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from chalicelib.postern.receiving.http import EVENT_ID
 from chalicelib.postern.receiving.providers import provider
 from devstack.settings import PROJECT
 from tests.deployment.installation import Installation, fetch
-from tests.support import eventually
+from tests.support import EVERY_SOURCE, eventually
 
 # One at least of each scheme whose samples an account can take that is not the provider's own.
 SOURCES = ["github", "stripe", "standard-webhooks", "hmac", "token", "basic", "discord", "sendgrid", "plaid", "adyen"]
@@ -104,7 +104,7 @@ def ask(installation: Installation, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments, "--stage", installation.stage],
         cwd=PROJECT,
-        env=installation.cloud.environ(),
+        env=installation.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -67,7 +67,7 @@ def test_the_pipelines_commands_deploy_and_update_a_stage(
         (stack,) = cloud.client("cloudformation").describe_stacks(StackName="postern-piped")["Stacks"]
         return {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
 
-    assert "Postern 'piped' is deployed. Webhook URLs:" in run()
+    assert "Postern 'piped' is deployed at https://" in run()
     assert parameters()["BusinessHoursStart"] == "cron(0 7 ? * MON-FRI *)"
     assert parameters()["BatchSize"] == "5"
     probe(describe(cloud, project, "piped", "postern-piped", url_of(postgres_server, database)), "processor")

@@ -71,6 +71,7 @@ def test_no_parameters(cloud: Cloud, clone: Path) -> None:
         ({"DatabaseSecretArn": ARN, "BatchSize": "0"}, "BatchSize is '0', not a whole number from 1 to 10000."),
         ({"DatabaseSecretArn": ARN, "BatchSize": "11"}, "A BatchSize over 10 needs a BatchingWindowSeconds of 1"),
         ({"DatabaseSecretArn": ARN, "SubnetIds": "subnet-1"}, "SubnetIds and SecurityGroupIds need each other."),
+        ({"DatabaseSecretArn": ARN, "DomainName": "a.b"}, "DomainName and CertificateArn need each other."),
         ({"DatabaseSecretArn": ARN, "LogRetentionDays": "31"}, "LogRetentionDays is '31', not one of 1, 3, 5"),
         (
             {"DatabaseSecretArn": ARN, "RetryBaseSeconds": "3600"},

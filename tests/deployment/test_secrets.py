@@ -16,6 +16,7 @@ from deployment.source_secrets import Secrets, change, read
 from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
+from tests.support import EVERY_SOURCE
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def postern(stage: Installation, *arguments: str, given: str = "") -> subprocess
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments, "--stage", stage.stage],
         cwd=PROJECT,
-        env=stage.cloud.environ(),
+        env=stage.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
         input=given,
         capture_output=True,
         text=True,

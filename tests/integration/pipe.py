@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.envelope import Accepted, from_message
 from chalicelib.postern.contract.errors import QueueUnavailable
@@ -19,6 +18,7 @@ from chalicelib.postern.processing.settling import Kind
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.sources import Sources
 from tests.integration.world import World, effect, now
+from tests.support import EVERY_SOURCE
 
 SECRET = "s3cret"
 
@@ -39,7 +39,7 @@ class Pipe:
     def with_sources(cls, world: World, folder: Path, text: str) -> Pipe:
         """With these sources beside the shipped ones."""
         file = folder / "sources.toml"
-        file.write_text(SHIPPED_SOURCES.read_text("utf-8") + text, "utf-8")
+        file.write_text(EVERY_SOURCE.read_text("utf-8") + text, "utf-8")
         made = cls(world, inbox=None)  # type: ignore[arg-type]
         made.inbox = Inbox(Sources(file), lambda source: [SECRET], made, made)
         return made

@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 import pytest
 
 import chalicelib.postern.receiving.providers as providers
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import InvalidSignature, Refusal, SecretUnavailable
@@ -29,10 +28,11 @@ from cli.guides import guide
 from cli.samples import Sample, sample
 from devstack.secrets import ensure_development_secrets, read_secrets
 from tests.schemes import URL
+from tests.support import EVERY_SOURCE
 
 PROJECT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-SOURCES = load_sources(SHIPPED_SOURCES)
+SOURCES = load_sources(EVERY_SOURCE)
 SENT = [name for name in provider_names() if provider(name).needs_secret]
 SAMPLES = [(name, type) for name in SENT for type in guide(name).samples]
 
@@ -255,7 +255,7 @@ from pathlib import Path
 import app
 from chalicelib.postern.receiving.providers import provider
 from chalicelib.postern.receiving.sources import Sources
-sources = Sources(Path({str(SHIPPED_SOURCES)!r}))
+sources = Sources(Path({str(EVERY_SOURCE)!r}))
 sources["github"]
 print(json.dumps([sorted(m for m in sys.modules if "schemes." in m or m in ("cryptography", "jwt")),
                   provider.cache_info().misses]))

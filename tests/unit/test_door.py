@@ -18,7 +18,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, Reply
 from chalicelib.postern.contract.envelope import Accepted, Rejected, from_message
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
@@ -31,11 +30,12 @@ from chalicelib.postern.receiving.providers import provider, provider_names
 from chalicelib.postern.receiving.schemes.urls import MAX_SPELLINGS, spellings, with_and_without_port
 from chalicelib.postern.receiving.sources import Source, load_sources
 from tests.schemes import scheme_of, signature
+from tests.support import EVERY_SOURCE
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SECRET = "s3cret"
 URL = "https://hooks.example.com/webhooks/shop"
-SHIPPED = load_sources(SHIPPED_SOURCES)
+SHIPPED = load_sources(EVERY_SOURCE)
 
 
 @dataclass
@@ -444,7 +444,7 @@ def test_equal_bytes_under_another_id_are_another_event_and_known_by_their_bytes
 
 @pytest.mark.parametrize("name", [n for n in provider_names() if provider(n).dedup is None])
 def test_without_an_id_bytes_are_an_echo_for_a_window_alone(name: str) -> None:
-    rule = SHIPPED[name].identity if name in SHIPPED else load_sources(SHIPPED_SOURCES)["hmac"].identity
+    rule = SHIPPED[name].identity if name in SHIPPED else load_sources(EVERY_SOURCE)["hmac"].identity
     made = [rule.of(new_id(), Headers([]), {}, b"{}", signed_id=None, topic=None) for _ in range(2)]
     assert made[0] == made[1]
     assert made[0].window is not None

@@ -14,16 +14,16 @@ from itertools import product
 
 import pytest
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Headers
 from chalicelib.postern.receiving.schemes.hmacs import Hmac
 from chalicelib.postern.receiving.sources import Sources
 from cli.explain import Known, explain
 from tests.certificates import certificate, fetching
 from tests.schemes import URL, signed
+from tests.support import EVERY_SOURCE
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-SOURCES = Sources(SHIPPED_SOURCES)
+SOURCES = Sources(EVERY_SOURCE)
 SECRET = "s3cret-canary"
 WHSEC = "whsec_" + base64.b64encode(b"canary-" * 5).decode()
 BODY = b'{"id": "a", "name": "Zo\xc3\xab", "path": "a/b"}'

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.errors import (
     InvalidPayload,
@@ -27,9 +26,10 @@ from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.sources import AWAITED_UNTIL, VERIFY_TOKEN, Sources
 from tests.schemes import URL, signature, signed
+from tests.support import EVERY_SOURCE
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-SOURCES = Sources(SHIPPED_SOURCES)
+SOURCES = Sources(EVERY_SOURCE)
 SECRET = "s3cret"
 
 

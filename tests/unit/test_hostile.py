@@ -22,7 +22,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.errors import Refusal
 from chalicelib.postern.receiving.ingest import Inbox, accept
@@ -32,10 +31,11 @@ from cli.guides import guide
 from cli.samples import sample
 from devstack.secrets import ensure_development_secrets, read_secrets
 from devstack.settings import PROJECT
+from tests.support import EVERY_SOURCE
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 URL = "https://hooks.example.com/webhooks/shop"
-SOURCES = load_sources(SHIPPED_SOURCES)
+SOURCES = load_sources(EVERY_SOURCE)
 EACH = int(os.environ.get("POSTERN_HOSTILE", "100000")) // len(SOURCES) + 1
 SEED = int(os.environ.get("POSTERN_SEED", "1"))
 

@@ -33,6 +33,7 @@ from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.sources import load_sources
 from tests.schemes import signature, verify
+from tests.support import EVERY_SOURCE
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 SECRETS = {
@@ -82,7 +83,7 @@ def durable() -> Durable:
 @pytest.fixture
 def inbox(durable: Durable, tmp_path: Path) -> Inbox:
     file = tmp_path / "sources.toml"
-    shipped = (Path(__file__).parents[2] / "chalicelib" / "sources.toml").read_text("utf-8")
+    shipped = EVERY_SOURCE.read_text("utf-8")
     file.write_text(shipped + '\n[open]\nprovider = "none"\n', "utf-8")
 
     def secrets_of(source: str) -> list[str]:

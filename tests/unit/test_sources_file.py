@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from marshmallow import Schema, ValidationError
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.errors import SourcesFileError
 from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names
@@ -22,6 +21,7 @@ from chalicelib.postern.receiving.schemes.shared import Basic, Unverified
 from chalicelib.postern.receiving.sources import Source, _source_schema, load_sources, source_names
 from devstack.settings import PROJECT
 from tests.schemes import hmac_body, scheme_of, token
+from tests.support import EVERY_SOURCE
 
 
 def load(tmp_path: Path, text: str) -> dict[str, Source]:
@@ -31,7 +31,7 @@ def load(tmp_path: Path, text: str) -> dict[str, Source]:
 
 
 def test_the_shipped_file_has_a_source_for_each_provider_that_verifies() -> None:
-    sources = load_sources(SHIPPED_SOURCES)
+    sources = load_sources(EVERY_SOURCE)
     assert set(sources) == {name for name in provider_names() if provider(name).needs_secret}
     assert sources["hmac"].scheme == replace(hmac_body("X-Signature", "sha256", "hex"), any_case=True)
 
@@ -274,7 +274,7 @@ def test_a_source_that_names_only_its_provider_has_all_it_needs(
 
 def test_no_source_goes_unverified_that_does_not_spell_it_out(tmp_path: Path) -> None:
     assert [name for name in provider_names() if not provider(name).needs_secret] == ["none"]
-    assert not any(isinstance(s.scheme, Unverified) for s in load_sources(SHIPPED_SOURCES).values())
+    assert not any(isinstance(s.scheme, Unverified) for s in load_sources(EVERY_SOURCE).values())
     with pytest.raises(SourcesFileError, match="key 'provider': is missing"):
         load(tmp_path, "[shop]")
 

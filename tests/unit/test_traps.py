@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.envelope import Accepted, from_message
 from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
@@ -22,6 +21,7 @@ from chalicelib.postern.receiving.schemes.base import MAX_CANDIDATES
 from chalicelib.postern.receiving.sources import Sources
 from cli.explain import Known, explain
 from tests.schemes import URL, scheme_of, signature, signed, verify
+from tests.support import EVERY_SOURCE
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 SECRET = "s3cret"
@@ -43,7 +43,7 @@ def by(provider: str, body: bytes, secret: str = SECRET, now: datetime = NOW) ->
 class Queued:
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.inbox = Inbox(Sources(SHIPPED_SOURCES), lambda source: [SECRET], self, self)
+        self.inbox = Inbox(Sources(EVERY_SOURCE), lambda source: [SECRET], self, self)
 
     def send(self, message: str, **kwargs: Any) -> None:
         self.messages.append(message)
@@ -231,6 +231,6 @@ def test_trap_17_a_batch_is_several_events_each_with_its_own_key() -> None:
 
 def test_a_trap_that_was_fallen_into_is_explained() -> None:
     sent = Delivery("github", Headers(by("github", b'{"a":1}').items()), b'{"a": 1}', NOW)
-    assert [finding.cause for finding in explain(sent, Sources(SHIPPED_SOURCES)["github"], Known([SECRET]))] == [
+    assert [finding.cause for finding in explain(sent, Sources(EVERY_SOURCE)["github"], Known([SECRET]))] == [
         "reserialised"
     ]
