@@ -229,7 +229,7 @@ def test_two_ways_to_start_warm(cloud: Cloud, clone: Path) -> None:
 
 def test_the_template_itself_refuses_two_ways_to_start_warm(cloud: Cloud, clone: Path) -> None:
     application = yaml.safe_load((clone / "infra" / "application.yaml").read_text("utf-8"))
-    names = ("ProvisionedConcurrency", "SnapStart")
+    names = ("ProvisionedConcurrency", "SnapStart", "DomainName", "CertificateArn")
     template = {
         "Parameters": {name: application["Parameters"][name] for name in names},
         "Rules": application["Rules"],

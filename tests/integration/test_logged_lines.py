@@ -14,6 +14,7 @@ import pytest
 
 from devstack.aws import EmulatedAws, Resources
 from devstack.settings import PROJECT
+from tests.support import EVERY_SOURCE
 
 SECRETS: dict[str, Any] = {
     "github": "canary-github",
@@ -87,6 +88,7 @@ def environ(aws: EmulatedAws, resources: Resources) -> dict[str, str]:
     aws.put_secrets(resources, SECRETS)
     return {
         **aws.environ(),
+        "SOURCES_FILE": str(EVERY_SOURCE),
         "QUEUE_URL": resources.queue_url,
         "SOURCES_SECRET_ID": resources.sources_secret_id,
         "BODIES_BUCKET": resources.bodies_bucket,

@@ -19,6 +19,7 @@ from devstack.event_source import event_of
 from devstack.settings import PROJECT
 from tests.emf import metrics_in, names_in
 from tests.integration.world import World, work
+from tests.support import EVERY_SOURCE
 
 Line = dict[str, Any]
 
@@ -61,6 +62,7 @@ def environ(aws: EmulatedAws, resources: Resources, world: World) -> dict[str, s
     aws.put_secrets(resources, {"token": "canary"})
     return {
         **aws.environ(),
+        "SOURCES_FILE": str(EVERY_SOURCE),
         "STAGE": "prod",
         "QUEUE_URL": resources.queue_url,
         "DEAD_LETTER_QUEUE_URL": resources.dead_letter_queue_url,
