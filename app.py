@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -236,4 +235,4 @@ def _response(answer: http.Answer) -> Response:
     return Response(body, {"Content-Type": "application/json", **answer.headers}, answer.status)
 
 
-wiring.begin(sys.argv, os.environ)
+wiring.begin(os.environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -52,7 +53,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         parents=[deployed],
         help="check a deployed stage, and say what is wrong; exit code 1 when anything is",
         description="Checks a deployed stage from the outside, with your own rights, and says what is wrong in order "
-        "of weight. It changes nothing. Exit code 1 when anything is wrong or to be looked at.",
+        "of weight. It changes nothing. Exit code 1 when anything is wrong, to be looked at, or could not be seen.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_doctor)
@@ -76,7 +77,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{patient.stage.stack}, account {patient.session.account}, region {patient.session.region}\n")
         for finding in findings:
             print(f"{finding.weight:<7} {output.plain(finding.sentence)}")
-    return 1 if any(finding.weight in (Weight.WRONG, Weight.LOOK) for finding in findings) else 0
+    return 1 if any(finding.weight in (Weight.WRONG, Weight.LOOK, Weight.UNSEEN) for finding in findings) else 0
 
 
 @dataclass
@@ -145,10 +146,12 @@ def _api(patient: Patient) -> Findings:
     try:
         with urllib.request.urlopen(f"{address}health", timeout=30) as answer:
             said, date = json.load(answer), answer.headers.get("Date")
+        if not isinstance(said, dict):
+            raise ValueError("it is no answer of Postern's")
     except urllib.error.HTTPError as exc:
         yield Finding(Weight.WRONG, f"{address}health answers {exc.code}: senders are answered so, too.")
         return
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         yield Finding(Weight.WRONG, f"{address}health does not answer: {exc}.")
         return
     if patient.release and said.get("release") != patient.release:
@@ -158,7 +161,8 @@ def _api(patient: Patient) -> Findings:
             "`live` is behind. `make deploy` again.",
         )
     else:
-        yield Finding(Weight.OK, f"{address}health answers, Postern {said.get('version')}, release {patient.release}.")
+        named = f", release {patient.release}" if patient.release else ""
+        yield Finding(Weight.OK, f"{address}health answers, Postern {said.get('version')}{named}.")
     if not patient.release:
         yield Finding(Weight.NATIVE, "A native stage's releases have no names: which code answers is not compared.")
     if date:

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         if options.stage:
-            enter(options.stage, with_secrets=options.needs_secrets, with_address=options.needs_address)
+            enter(options.stage, with_secrets=options.needs_secrets)
         return int(options.run(options))
     except (PosternError, NotRunning) as exc:
         print(f"postern: {exc}", file=sys.stderr)
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="postern", description="POST in, Postgres out: a webhook inbox.")
     parser.add_argument("--version", action="version", version=f"postern {VERSION}")
-    parser.set_defaults(stage=None, needs_secrets=False, needs_address=False)
+    parser.set_defaults(stage=None, needs_secrets=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     deployed = argparse.ArgumentParser(add_help=False)
     deployed.add_argument("--stage", metavar="NAME", help="use this deployed stage instead of the local run")

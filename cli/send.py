@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
 import sys
 import time
@@ -45,7 +46,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-wait", action="store_true", help="return without waiting for the event to be stored")
     parser.add_argument("--yes", action="store_true", help="do not ask before sending to a stage")
-    parser.set_defaults(run=_send, needs_secrets=True, needs_address=True)
+    parser.set_defaults(run=_send, needs_secrets=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def _of_stage(name: str) -> _Place:
             secret = SourceSecrets(config.need("sources_secret_id"), time.monotonic).of(name)[0]
         except SecretUnavailable as exc:
             raise PosternError(f"The stage has no secret of '{name}' to sign with ({exc.reason}).") from None
-    return _Place(os.environ["POSTERN_ADDRESS"], source, secret, "stage")
+    address = os.environ.get("POSTERN_ADDRESS")
+    if not address:
+        raise PosternError("The stage has no API yet, or .chalice/deployed/, which names it, is not here.")
+    return _Place(address, source, secret, "stage")
 
 
 def _declared(sources: Mapping[str, Source], name: str) -> Source:
@@ -165,7 +169,7 @@ def _post(url: str, sample: samples.Sample) -> tuple[int, str, str | None]:
             return answer.status, answer.read().decode("utf-8", "replace"), answer.headers.get(EVENT_ID)
     except urllib.error.HTTPError as exc:
         return exc.code, exc.read().decode("utf-8", "replace"), None
-    except OSError as exc:
+    except (OSError, http.client.HTTPException) as exc:
         raise PosternError(f"{url} does not answer: {exc}.") from exc
 
 

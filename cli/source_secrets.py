@@ -44,7 +44,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     )
     setting.add_argument("source", help=f"a source, such as github; or what else it needs, such as meta{VERIFY_TOKEN}")
     setting.add_argument("--replace", action="store_true", help="replace the secrets that it has")
-    setting.set_defaults(run=_set, needs_secrets=True, needs_address=True)
+    setting.set_defaults(run=_set, needs_secrets=True)
 
     rotating = actions.add_parser(
         "rotate",

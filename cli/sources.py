@@ -41,7 +41,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("provider", help="a provider, such as shopify; `postern providers` lists them")
     parser.add_argument("--as", dest="name", metavar="NAME", help="the source's name (default: the provider's)")
-    parser.set_defaults(run=_add, needs_secrets=True, needs_address=True)
+    parser.set_defaults(run=_add, needs_secrets=True)
 
 
 def table(provider: str, name: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from chalicelib.postern.contract.errors import PosternError
 
 
-def enter(name: str, *, with_secrets: bool, with_address: bool) -> None:
+def enter(name: str, *, with_secrets: bool) -> None:
     """Names the stage's `store` and `reader` functions, and, for commands that need them, its secrets, its queue
-    and its address.
+    and, where it is known here, its address.
 
     The latter are read from its stack. Raises PosternError with a sentence.
     """
@@ -25,7 +26,8 @@ def enter(name: str, *, with_secrets: bool, with_address: bool) -> None:
         if with_secrets:
             found = deployed.outputs(Session(), stage)
             os.environ |= {"SOURCES_SECRET_ID": found["SourcesSecretArn"], "QUEUE_URL": found["QueueUrl"]}
-            if with_address:
+            # Chalice alone knows a native stage's, and not everybody has what it wrote down.
+            with suppress(DeploymentError):
                 os.environ["POSTERN_ADDRESS"] = deployed.address(stage, found)
     except DeploymentError as exc:
         raise PosternError(str(exc)) from None

@@ -18,7 +18,7 @@ _COMMANDS: dict[str, Callable[[Stage], object]] = {
     "package": lambda stage: package(stage, stage.package_folder, say),
     "deploy": lambda stage: deploy(stage, stage.package_folder, say),
     "native": lambda stage: prepare(stage, say),
-    "rollback": lambda stage: roll_back(stage, say),
+    "rollback": lambda stage: roll_back(stage, say, _confirm),
     "destroy": lambda stage: destroy(stage, say, _confirm),
     "migrate": lambda stage: migrate_stage(stage, say),
     "partial-responses": lambda stage: set_partial_responses(stage, say),

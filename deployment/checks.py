@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import ssl
@@ -31,13 +32,13 @@ _PROCESSORS = 10  # application.yaml's MaximumConcurrency, and app.py's
 _FEWEST_PROCESSORS = 2  # that SQS can be told
 
 
-def check(session: Session, project: Path, values: Parameters, say: Say) -> Parameters:
+def check(session: Session, project: Path, values: Parameters, say: Say, *, native: bool = False) -> Parameters:
     """The parameters to deploy with. Raises DeploymentError before anything has been made."""
     secret = _database_secret(session, values, say)
     if secret is not None:
         _bring_authorities(session, project, secret, values, say)
     _check_way_out(session, values, say)
-    return values | _fitting_concurrency(session, values, say)
+    return values | _fitting_concurrency(session, values, say, native=native)
 
 
 def _database_secret(session: Session, values: Parameters, say: Say) -> Mapping[str, Any] | None:
@@ -58,10 +59,17 @@ def _database_secret(session: Session, values: Parameters, say: Say) -> Mapping[
         code = exc.response["Error"]["Code"]
         if code == "ResourceNotFoundException":
             raise DeploymentError(f"There is no secret {arn}.") from None
+        if code == "InvalidRequestException":
+            raise DeploymentError(
+                f"The database's secret cannot be used: {exc.response['Error'].get('Message')}"
+            ) from None
         say(f"The database's secret could not be read and is not checked ({code}).")
         return None
     except BotoCoreError as exc:
         raise DeploymentError(f"Secrets Manager cannot be reached: {exc}") from None
+    if answer["ARN"] != arn:
+        # Roles grant the one that is named, to the letter.
+        raise DeploymentError(f"DatabaseSecretArn is {arn}; the secret's own is {answer['ARN']}.")
     try:
         secret = json.loads(answer.get("SecretString", ""))
     except ValueError:
@@ -95,7 +103,7 @@ def _bring_authorities(
         with urllib.request.urlopen(_RDS_AUTHORITIES, timeout=30) as answer:
             bundle = answer.read()
         ssl.create_default_context(cadata=bundle.decode("ascii"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         raise DeploymentError(
             f"{host} has a certificate of RDS's own authorities, which {AUTHORITIES} is to hold. They could not be "
             f"fetched ({exc}). Put them there, and deploy again:\n{by_hand}"
@@ -108,35 +116,47 @@ def _bring_authorities(
 
 
 def _check_way_out(session: Session, values: Parameters, say: Say) -> None:
-    """From the functions' subnets to AWS's services: a default route that leads somewhere, or endpoints in the VPC.
+    """From the functions' subnets to AWS's services: by a route that leads out of the VPC, wherever to, or endpoints.
 
     A function in a public subnet has no public address, so an internet gateway is no way out for it.
     """
-    subnets = [subnet for subnet in values.get("SubnetIds", "").split(",") if subnet]
+    subnets = [subnet.strip() for subnet in values.get("SubnetIds", "").split(",") if subnet.strip()]
     if not subnets:
         return
     ec2 = session.client("ec2")
     try:
         found = ec2.describe_subnets(SubnetIds=subnets)["Subnets"]
-        (vpc,) = {subnet["VpcId"] for subnet in found}
-        of_vpc = [{"Name": "vpc-id", "Values": [vpc]}]
+        vpcs = {subnet["VpcId"] for subnet in found}
+        of_vpc = [{"Name": "vpc-id", "Values": [*vpcs]}]
         tables = ec2.describe_route_tables(Filters=of_vpc)["RouteTables"]
         endpoints = ec2.describe_vpc_endpoints(Filters=of_vpc)["VpcEndpoints"]
-    except ValueError:
-        raise DeploymentError("SubnetIds are of several VPCs; take those of the database's.") from None
     except ClientError as exc:
         if "NotFound" in exc.response["Error"]["Code"]:
             raise DeploymentError(f"SubnetIds: {exc.response['Error'].get('Message')}") from None
         say(f"The way from the subnets to AWS is not checked ({exc.response['Error']['Code']}).")
         return
-    reached = {endpoint["ServiceName"].rsplit(".", 1)[1] for endpoint in endpoints}
+    except BotoCoreError as exc:
+        say(f"The way from the subnets to AWS is not checked: {exc}")
+        return
+    if len(vpcs) > 1:
+        raise DeploymentError("SubnetIds are of several VPCs; take those of the database's.")
+    if any(subnet.get("OwnerId", session.account) != session.account for subnet in found):
+        say(
+            "The way from the subnets to AWS is not checked: they are another account's, which alone sees their routes."
+        )
+        return
+    reached = {
+        endpoint.get("ServiceName", "").rpartition(".")[2]
+        for endpoint in endpoints
+        if endpoint.get("State", "").lower() == "available"
+    }
     missing = [service for service in _SERVICES if service not in reached]
     closed = [subnet for subnet in subnets if not _leads_out(tables, subnet)]
     if not closed or not missing:
         return
     sentence = (
-        f"From {', '.join(closed)} there is no way to {', '.join(missing)}: no default route to a NAT, and no VPC "
-        "endpoint. docs/database.md, 'A path to it, and to AWS', says what needs them."
+        f"From {', '.join(closed)} there is no way to {', '.join(missing)}: no route out of the VPC but to an internet "
+        "gateway, and no VPC endpoint. docs/database.md, 'A path to it, and to AWS', says what needs them."
     )
     if _NEEDED & {*missing}:
         raise DeploymentError(sentence)
@@ -144,39 +164,41 @@ def _check_way_out(session: Session, values: Parameters, say: Say) -> None:
 
 
 def _leads_out(tables: Iterable[Mapping[str, Any]], subnet: str) -> bool:
+    """To a NAT, a transit gateway, another VPC: what is behind it is not looked into."""
     tables = list(tables)
     own = [t for t in tables if any(a.get("SubnetId") == subnet for a in t.get("Associations", []))]
     main = [t for t in tables if any(a.get("Main") for a in t.get("Associations", []))]
     routes = [route for table in own or main for route in table.get("Routes", [])]
     return any(
-        route.get("DestinationCidrBlock") == "0.0.0.0/0"
-        and route.get("State") != "blackhole"
-        and not str(route.get("GatewayId", "")).startswith("igw-")
+        route.get("State") != "blackhole" and not str(route.get("GatewayId", "")).startswith(("igw-", "local", "vpce-"))
         for route in routes
     )
 
 
-def _fitting_concurrency(session: Session, values: Parameters, say: Say) -> Parameters:
+def _fitting_concurrency(session: Session, values: Parameters, say: Say, *, native: bool) -> Parameters:
     """Processors get half of what the account may run at once, at most: senders are answered by the same account."""
     try:
         limits = session.client("lambda").get_account_settings()["AccountLimit"]
-    except ClientError as exc:
-        say(f"How many functions this account may run at once is not checked ({exc.response['Error']['Code']}).")
+    except (BotoCoreError, ClientError) as exc:
+        say(f"How many functions this account may run at once is not checked: {exc}")
         return {}
     limit = int(limits["UnreservedConcurrentExecutions"])
     fits = room_for_processors(limit)
     wanted = int(values.get("MaximumConcurrency", _PROCESSORS))
     if wanted <= fits:
         return {}
-    if "MaximumConcurrency" in values:
-        said = f"MaximumConcurrency lets processors take {wanted} of them; {fits} leave room for the API function"
+    if native:
+        said = f"processors may take {wanted} of them, and `chalice deploy` cannot give them fewer; {fits} would"
+    elif "MaximumConcurrency" in values:
+        said = f"MaximumConcurrency lets processors take {wanted} of them; {fits} would"
     else:
-        said = f"MaximumConcurrency is {fits} here instead of {wanted}, to leave room for the API function"
+        said = f"MaximumConcurrency is {fits} here instead of {wanted}, to"
     say(
-        f"This account runs {limit} functions at once in {session.region}. {said}, which answers 503 when there is "
-        "none. To ask for more: Service Quotas, AWS Lambda, Concurrent executions (L-B99A9384)."
+        f"This account runs {limit} functions at once in {session.region}: {said} leave room for the API function, "
+        "which answers 503 when there is none. To ask for more: Service Quotas, AWS Lambda, Concurrent executions "
+        "(L-B99A9384)."
     )
-    return {} if "MaximumConcurrency" in values else {"MaximumConcurrency": str(fits)}
+    return {} if native or "MaximumConcurrency" in values else {"MaximumConcurrency": str(fits)}
 
 
 def room_for_processors(limit: int) -> int:

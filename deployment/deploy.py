@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import time
 import urllib.error
@@ -14,14 +15,15 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.postern.receiving.sources import load_sources
-from deployment import deployed, releases, source_secrets
 from deployment import parameters as parameter_files
+from deployment import source_secrets
 from deployment import template as templates
 from deployment.checks import check
 from deployment.deployed import address_of
 from deployment.errors import DeploymentError
 from deployment.package import Package, package, with_uploaded_code
 from deployment.project import Stage
+from deployment.releases import Notes
 from deployment.session import Session
 from deployment.stacks import Stack
 from deployment.store import ask, migrate
@@ -44,8 +46,14 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     say(f"Deploying into account {session.account}, region {session.region} …")
     bucket = _bootstrapped(session, stage.project, say)
     template = _upload(session, bucket, packaged, say)
+    stack = Stack(session.client("cloudformation"), stage.stack, say)
+    stack.settle()
+    before = (stack.outputs() or {}).get("Release")
     outputs = _bring(session, stage, bucket, template, values, say)
-    releases.note(session.client("s3"), bucket, stage.name, packaged.release, template, values)
+    try:
+        Notes(session.client("s3"), bucket, stage.name).add(packaged.release, template, values, before)
+    except DeploymentError as exc:
+        say(f"{exc} `make rollback` will not know it.")
 
     say("Migrating the database …")
     applied = migrate(session, outputs["StoreFunctionName"])
@@ -59,17 +67,22 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     return address
 
 
-def roll_back(stage: Stage, say: Say) -> None:
+def roll_back(stage: Stage, say: Say, confirm: Callable[[str, str], bool]) -> None:
     """Has the stack be what it was before its last release: code, template and parameters. No migration is undone."""
     session = Session()
-    s3 = session.client("s3")
-    current = deployed.outputs(session, stage)
-    bucket = Stack(session.client("cloudformation"), _BOOTSTRAP, say).outputs()
-    if stage.is_native or "Release" not in current or bucket is None:
+    stack = Stack(session.client("cloudformation"), stage.stack, say)
+    status = stack.settle()
+    current = (stack.outputs() or {}).get("Release")
+    bucket = (Stack(session.client("cloudformation"), _BOOTSTRAP, say).outputs() or {}).get("PackagesBucket")
+    if current is None or bucket is None:
         raise DeploymentError(f"Stage '{stage.name}' was not deployed by `make deploy`: deploy an older checkout.")
-    release = releases.before(releases.released(s3, bucket["PackagesBucket"], stage.name), current["Release"])
-    say(f"From release {current['Release']} back to {release.name}, deployed at {release.at} …")
-    outputs = _bring(session, stage, bucket["PackagesBucket"], release.template, release.parameters, say)
+    release = Notes(session.client("s3"), bucket, stage.name).before(current)
+    if status == "UPDATE_ROLLBACK_COMPLETE":
+        say(f"The last deployment failed, and was rolled back by itself: release {current} is what was before it.")
+        if not confirm(f"To go back further, to {release.name} of {release.at}, type the stage's name", stage.name):
+            raise DeploymentError("Nothing was changed.")
+    say(f"From release {current} back to {release.name}, deployed at {release.at} …")
+    outputs = _bring(session, stage, bucket, release.template, release.parameters, say)
     _check_release(session, address_of(outputs), outputs["StoreFunctionName"], release.name)
     say(
         f"Release {release.name} answers. The database stays as it is migrated, and your files as they are: the next "
@@ -151,8 +164,8 @@ def end_provisioned_concurrency(session: Session, function: str, say: Say) -> No
         client.delete_provisioned_concurrency_config(**alias)
     except client.exceptions.ProvisionedConcurrencyConfigNotFoundException:
         return
-    except ClientError as exc:
-        say(f"Whether API functions are kept warm could not be seen to ({exc.response['Error']['Code']}).")
+    except (BotoCoreError, ClientError) as exc:
+        say(f"Whether API functions are kept warm could not be seen to: {exc}")
     else:
         say("API functions are no longer kept warm.")
 
@@ -174,8 +187,9 @@ def _check_release(session: Session, address: str, store: str, release: str) -> 
 def _health(address: str) -> str:
     try:
         with urllib.request.urlopen(f"{address}health", timeout=30) as answer:
-            return f"{answer.status}, release {json.load(answer).get('release')}"
+            said = json.load(answer)
+            return f"{answer.status}, release {said.get('release') if isinstance(said, dict) else None}"
     except urllib.error.HTTPError as exc:
         return str(exc.code)
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         return f"nothing ({exc})"

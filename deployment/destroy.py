@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from deployment import deployed
 from deployment.errors import DeploymentError
 from deployment.project import Stage
 from deployment.session import Session
@@ -23,60 +22,68 @@ _COUNTS = (
 
 
 def destroy(stage: Stage, say: Say, confirm: Callable[[str, str], bool]) -> None:
-    """Deletes the stage's stack once `confirm` says so. Raises DeploymentError."""
+    """Deletes the stage's stack, whatever state it is in, once `confirm` says so. Raises DeploymentError."""
     session = Session()
-    outputs = deployed.outputs(session, stage)
-    packaged = "EndpointURL" in outputs
-    name = stage.stack if packaged else stage.resources_stack
-    if not packaged and _exists(session, stage.function_name("processor")):
+    name, outputs = _stack(session, stage, say)
+    if name == stage.resources_stack and _exists(session, stage.function_name("processor")):
         raise DeploymentError(
             f"The functions of stage '{stage.name}' are Chalice's: remove them first with "
             f"`.venv/bin/chalice delete --stage {stage.name}`, and say this again."
         )
-    waiting, dead = (_messages(session, outputs[queue]) for queue in ("QueueUrl", "DeadLetterQueueUrl"))
     say(
         f"Stage '{stage.name}', account {session.account}, region {session.region}. This deletes stack {name}: its "
-        "functions, API, alarms and logs. A new deployment has another address.\n\n"
-        "These stay, for there may be events in them:"
+        "functions, API, alarms and logs. A new deployment has another address. The database is not touched."
     )
-    for line in _kept(outputs, waiting, dead):
-        say(f"  {line}")
-    say("The database is not touched.\n")
-    if waiting:
-        say(
-            f"{waiting} messages are accepted events that are not in the database yet. Once the stage is gone nobody "
-            "takes them from the queue, and SQS deletes them after ten days."
-        )
-    if not confirm(f"To delete it, type the stage's name, {stage.name}", stage.name):
+    removals = []
+    if "QueueUrl" in outputs:
+        waiting, dead = (_messages(session, outputs[queue]) for queue in ("QueueUrl", "DeadLetterQueueUrl"))
+        removals = _removals(outputs)
+        say(f"\nThese stay, for there may be events in them; about {waiting} in the queue, {dead} in the dead letters:")
+        for kept, _ in removals:
+            say(f"  {kept}")
+        if waiting:
+            say(
+                "What is in the queue are accepted events that are not in the database yet. Once the stage is gone "
+                "nobody takes them from there, and SQS deletes them after ten days."
+            )
+    if not confirm(f"\nTo delete it, type the stage's name, {stage.name}", stage.name):
         raise DeploymentError("Nothing was deleted.")
     Stack(session.client("cloudformation"), name, say).delete()
-    say(f"\nStage '{stage.name}' is deleted. To remove what stayed, once it is empty or not wanted:")
-    for command in _removals(outputs):
+    say(f"\nStage '{stage.name}' is deleted.")
+    if stage.is_native:
+        say("Its settings are still in .chalice/config.json: take them out before you package a stage of this name.")
+    if removals:
+        say("To remove what stayed, once it is empty or not wanted:")
+    for _, command in removals:
         say(f"  {command}")
 
 
-def _kept(outputs: Mapping[str, str], waiting: int, dead: int) -> list[str]:
-    return [
-        f"queue         {outputs['QueueUrl']}, about {waiting} messages",
-        f"dead letters  {outputs['DeadLetterQueueUrl']}, about {dead} messages",
-        f"large bodies  s3://{outputs['BodiesBucket']}",
-        f"secrets       {outputs['SourcesSecretArn']}",
-    ]
+def _stack(session: Session, stage: Stage, say: Say) -> tuple[str, Mapping[str, str]]:
+    """The name of the stack that there is of the stage, or what is left of one, and its outputs."""
+    names = (stage.stack, stage.resources_stack)
+    for name in names:
+        outputs = Stack(session.client("cloudformation"), name, say).outputs(of_any=True)
+        if outputs is not None:
+            return name, outputs
+    raise DeploymentError(f"There is no stack {' or '.join(names)}: there is nothing to delete.")
 
 
-def _removals(outputs: Mapping[str, str]) -> list[str]:
+def _removals(outputs: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What stays, each with the command that removes it."""
+    queue, letters = outputs["QueueUrl"], outputs["DeadLetterQueueUrl"]
+    bucket, secret = outputs["BodiesBucket"], outputs["SourcesSecretArn"]
     return [
-        f"aws sqs delete-queue --queue-url {outputs['QueueUrl']}",
-        f"aws sqs delete-queue --queue-url {outputs['DeadLetterQueueUrl']}",
-        f"aws s3 rb --force s3://{outputs['BodiesBucket']}",
-        f"aws secretsmanager delete-secret --secret-id {outputs['SourcesSecretArn']}",
+        (f"queue         {queue}", f"aws sqs delete-queue --queue-url {queue}"),
+        (f"dead letters  {letters}", f"aws sqs delete-queue --queue-url {letters}"),
+        (f"large bodies  s3://{bucket}", f"aws s3 rb --force s3://{bucket}"),
+        (f"secrets       {secret}", f"aws secretsmanager delete-secret --secret-id {secret}"),
     ]
 
 
 def _messages(session: Session, url: str) -> int:
     try:
         found: dict[str, Any] = session.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[*_COUNTS])
-    except ClientError as exc:
+    except (BotoCoreError, ClientError) as exc:
         raise DeploymentError(f"How many events wait in {url} cannot be seen: {exc}") from None
     return sum(int(found["Attributes"][name]) for name in _COUNTS)
 
@@ -87,4 +94,6 @@ def _exists(session: Session, function: str) -> bool:
         client.get_function_configuration(FunctionName=function)
     except client.exceptions.ResourceNotFoundException:
         return False
+    except (BotoCoreError, ClientError) as exc:
+        raise DeploymentError(f"Whether function {function} is there cannot be seen: {exc}") from None
     return True

@@ -61,7 +61,7 @@ def prepare(stage: Stage, say: Say) -> None:
     values = parameter_files.read(stage.parameters_file)
     _check(values, resources, application)
     session = Session()
-    check(session, stage.project, values, say)
+    check(session, stage.project, values, say, native=True)
     cloudformation = session.client("cloudformation")
     if Stack(cloudformation, stage.stack, say).outputs() is not None:
         raise DeploymentError(

@@ -89,6 +89,7 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
             parameters = parameter_files.read(stage.parameters_file)
             parameter_files.check(parameters, template)
             made.parameters_file.write_text(parameter_files.as_arguments(parameters, template), "utf-8")
+        templates.say_who_may_send(template, parameters.get("AllowedIpRanges", ""))
         release = _release(made, template, parameters)
         templates.name_release(template, release)
         wheels = by_chalice / "layer-deployment.zip"

@@ -42,27 +42,36 @@ def change(session: Session, arn: str, edit: Callable[[Secrets], Secrets]) -> No
     was made of the current one, or else it is made anew. The one before stays as AWSPREVIOUS. Raises DeploymentError.
     """
     client = session.client("secretsmanager")
+    made = ""
     for _ in range(_TRIES):
         before, version = read(session, arn)
+        if version == made:
+            return  # it was done, and the answer was lost
         made = str(uuid.uuid4())
         label = f"POSTERN-{made[:8]}"
+        text = json.dumps(edit(before))
         try:
-            client.put_secret_value(
-                SecretId=arn, ClientRequestToken=made, SecretString=json.dumps(edit(before)), VersionStages=[label]
+            client.put_secret_value(SecretId=arn, ClientRequestToken=made, SecretString=text, VersionStages=[label])
+        except (BotoCoreError, ClientError) as exc:
+            raise DeploymentError(f"The sources' secrets cannot be written ({_said(exc)}).") from None
+        try:
+            # Refused where the label is no longer with the version that it is to be taken from.
+            client.update_secret_version_stage(
+                SecretId=arn, VersionStage=_CURRENT, MoveToVersionId=made, RemoveFromVersionId=version
             )
-            try:
-                # Refused where the label is no longer with the version that it is to be taken from.
-                client.update_secret_version_stage(
-                    SecretId=arn, VersionStage=_CURRENT, MoveToVersionId=made, RemoveFromVersionId=version
-                )
-            finally:
-                with suppress(ClientError):
-                    client.update_secret_version_stage(SecretId=arn, VersionStage=label, RemoveFromVersionId=made)
         except ClientError as exc:
-            if exc.response["Error"]["Code"] in ("InvalidParameterException", "InvalidRequestException"):
-                continue
-            raise DeploymentError(f"The sources' secrets cannot be written: {exc}") from None
+            if exc.response["Error"]["Code"] not in ("InvalidParameterException", "InvalidRequestException"):
+                raise DeploymentError(f"The sources' secrets cannot be changed ({_said(exc)}).") from None
         except BotoCoreError as exc:
-            raise DeploymentError(f"Secrets Manager cannot be reached: {exc}") from None
-        return
+            raise DeploymentError(f"Whether the secrets were changed is not known ({_said(exc)}): list them.") from None
+        else:
+            return
+        finally:
+            with suppress(BotoCoreError, ClientError):
+                client.update_secret_version_stage(SecretId=arn, VersionStage=label, RemoveFromVersionId=made)
     raise DeploymentError("Somebody else changes the sources' secrets all the time; nothing was changed. Try again.")
+
+
+def _said(error: BotoCoreError | ClientError) -> str:
+    """Without what was sent."""
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

@@ -30,10 +30,15 @@ class Stack:
         self._name = name
         self._say = say
 
-    def outputs(self) -> dict[str, str] | None:
-        """The outputs of a stack that is there, or None."""
+    def settle(self) -> str | None:
+        """Its status, once nobody else is at work on it; None where there is none."""
+        stack = self._settled()
+        return stack and stack["StackStatus"]
+
+    def outputs(self, *, of_any: bool = False) -> dict[str, str] | None:
+        """The outputs of a stack that is there, or None; `of_any`: of what is left of one, too."""
         stack = self._describe()
-        if stack is None or stack["StackStatus"] in _NEVER_CREATED:
+        if stack is None or (stack["StackStatus"] in _NEVER_CREATED and not of_any):
             return None
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
@@ -95,7 +100,10 @@ class Stack:
         id = stack["StackId"]
         seen = {event["EventId"] for event in self._events(id)}
         failures: list[str] = []
-        self._client.delete_stack(StackName=self._name)
+        try:
+            self._client.delete_stack(StackName=self._name)
+        except ClientError as exc:
+            raise DeploymentError(f"Stack {self._name} cannot be removed: {_reason(exc)}") from None
         for _ in _pauses():
             for event in self._events(id):
                 if event["EventId"] not in seen:

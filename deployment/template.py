@@ -81,13 +81,17 @@ def name_release(template: Template, release: str) -> None:
 
     A new version of the API function is published when one of its own properties changes, and not when its layer or a
     parameter does (serverless-application-model#3610, #3820): the alias would go on with the old code. This is a
-    property that changes with each of them. The API is deployed anew when its definition changes, and not when a
-    parameter in it does, as the addresses that may send.
+    property that changes with each of them.
     """
     for name, _ in FUNCTIONS.values():
         template["Resources"][name]["Properties"]["Environment"]["Variables"]["RELEASE"] = release
-    template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]["info"]["description"] = f"Release {release}"
     template["Outputs"]["Release"] = {"Value": release}
+
+
+def say_who_may_send(template: Template, ranges: str) -> None:
+    """In the API's definition: it is deployed anew when that changes, and not when a parameter in it does."""
+    definition = template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    definition["info"]["description"] = f"Webhooks are taken from {ranges or 'everywhere'}."
 
 
 def this_python() -> tuple[int, int]:

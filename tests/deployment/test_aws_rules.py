@@ -70,6 +70,14 @@ def test_a_name_of_ones_own_and_a_web_acl_are_made_only_where_they_are_asked_for
     assert conditions == {"WebAclOfApi": "BehindWebAcl", "Domain": "Named", "DomainOfApi": "Named"}
 
 
+def test_a_version_that_an_update_made_goes_with_it(template: dict[str, Any]) -> None:
+    """SAM keeps versions by default (AWS::Serverless::Function, VersionDeletionPolicy). One that is left of an update
+    that was rolled back is what Lambda answers the same release's next try with: it publishes no version without a
+    change ("Manage Lambda function versions").
+    """
+    assert template["Resources"]["APIHandler"]["Properties"]["VersionDeletionPolicy"] == "Delete"
+
+
 def test_dead_letters_are_kept_for_longer_than_what_may_become_one() -> None:
     """A message keeps its first time in a standard queue's dead letters ("Using dead-letter queues", SQS's manual)."""
     resources = yaml.safe_load((PROJECT / "infra" / "resources.yaml").read_text("utf-8"))["Resources"]

@@ -127,6 +127,14 @@ def test_a_database_secret_that_nothing_can_be_done_with(cloud: Cloud, clone: Pa
     assert "hunter2" not in said
 
 
+def test_a_database_secret_that_is_named_by_half(cloud: Cloud, clone: Path) -> None:
+    """Secrets Manager finds it without its last six characters; a role that grants so much grants nothing."""
+    whole = secret_of(cloud, {"username": "u", "password": "p", "host": "db.example.com"})
+    write_parameters(clone, "prod", DatabaseSecretArn=whole[:-7])
+
+    assert f"the secret's own is {whole}." in refused(cloud, clone, "deploy", "--stage", "prod")
+
+
 def test_a_database_secret_of_another_account(cloud: Cloud, clone: Path) -> None:
     write_parameters(clone, "prod", DatabaseSecretArn=ARN.replace("000000000000", "111122223333"))
 
@@ -185,7 +193,7 @@ def test_subnets_without_a_way_to_aws(cloud: Cloud, clone: Path, vpc: dict[str, 
 
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.create_route(RouteTableId=vpc["table"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
-    no_way = f"From {vpc['subnet']} there is no way to secretsmanager, sqs, monitoring, s3: no default route to a NAT"
+    no_way = f"From {vpc['subnet']} there is no way to secretsmanager, sqs, monitoring, s3: no route out of the VPC but"
     assert no_way in refused(cloud, clone, "deploy", "--stage", "prod")
     assert no_way in str(ways())
 

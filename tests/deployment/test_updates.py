@@ -21,6 +21,7 @@ from tests.deployment.acceptance import probe
 from tests.deployment.cloud import Cloud, checkout, run
 from tests.deployment.conftest import describe, make_database_secret, write_parameters
 from tests.deployment.installation import Answer, Installation, fetch
+from tests.support import eventually
 
 SENDERS = 2
 
@@ -206,7 +207,7 @@ def _check_rolling_back(installation: Installation) -> None:
     cloud, project, stage = installation.cloud, installation.project, installation.stage
     nothing = run(cloud, project, "rollback", "--stage", stage)
     assert nothing.returncode == 1
-    assert "No release before" in nothing.stderr
+    assert "is the stage's first: there is none before it." in nothing.stderr
     for change in (POSTERN, PARAMETER):
         file = project / change.file.replace("prod", stage)
         file.write_text(change.change(file.read_text("utf-8")), "utf-8")
@@ -221,6 +222,8 @@ def _check_rolling_back(installation: Installation) -> None:
     assert _health(installation)["version"] != "99.0.0"
     assert _tracing(installation) == {"Active"}
     probe(installation, "processor")
+    further = run(cloud, project, "rollback", "--stage", stage)
+    assert "is the stage's first" in further.stderr
 
 
 def _check_destroying(installation: Installation) -> None:
@@ -234,16 +237,24 @@ def _check_destroying(installation: Installation) -> None:
         "EventSourceMappings"
     ]
     cloud.client("lambda").update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
-    assert installation.post("hmac").status == 202
+
+    def waiting() -> int:
+        """What was being taken when the mapping was paused may still be."""
+        assert installation.post("hmac").status == 202
+        asked = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
+        return int(asked["Attributes"]["ApproximateNumberOfMessages"])
+
+    before = eventually(waiting, timeout=30)
 
     destroyed = run(cloud, project, "destroy", "--stage", stage, environ={"CONFIRM": stage})
 
     assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
-    assert f"{queue}, about 1 messages" in destroyed.stdout
+    assert f"queue         {queue}\n" in destroyed.stdout
+    assert f"about {before} in the queue, 0 in the dead letters" in destroyed.stdout
     assert "accepted events that are not in the database yet" in destroyed.stdout
     assert f"aws sqs delete-queue --queue-url {queue}" in destroyed.stdout
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
-    assert attributes["Attributes"]["ApproximateNumberOfMessages"] == "1"
+    assert int(attributes["Attributes"]["ApproximateNumberOfMessages"]) == before
     functions = cloud.client("lambda").list_functions()["Functions"]
     assert [f["FunctionName"] for f in functions if f["FunctionName"].startswith(installation.name)] == []
     gone = run(cloud, project, "destroy", "--stage", stage, environ={"CONFIRM": stage})

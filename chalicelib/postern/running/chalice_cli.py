@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -45,11 +45,14 @@ def _local_run(state: Path) -> dict[str, str]:
     return environ
 
 
-def refuse_unprepared(command: Sequence[str], environ: Mapping[str, str]) -> None:
+def refuse_unprepared(environ: Mapping[str, str]) -> None:
     """Ends `chalice deploy` in a sentence where `make native` has not configured the stage: its policies would still
     be templates, which AWS refuses after Chalice has made half of its resources.
     """
-    if "deploy" in command and not environ.get("QUEUE_URL"):
+    import click  # with which Chalice reads its command line; no function has it
+
+    command = click.get_current_context(silent=True)
+    if command is not None and command.info_name == "deploy" and not environ.get("QUEUE_URL"):
         sys.exit(
             "This stage is not prepared for `chalice deploy`: run `make native STAGE=…` first, or deploy it as one "
             "stack with `make deploy STAGE=…` (docs/deploy.md). Nothing was made."

@@ -83,12 +83,12 @@ def fetch(url: str) -> bytes:
     return web.fetch(url)
 
 
-def begin(command: Sequence[str], environ: Mapping[str, str]) -> None:
+def begin(environ: Mapping[str, str]) -> None:
     """Once, when the app has been loaded, by whatever loads it."""
     if "AWS_CHALICE_CLI_MODE" in environ:
         from chalicelib.postern.running.chalice_cli import refuse_unprepared
 
-        refuse_unprepared(command, environ)
+        refuse_unprepared(environ)
     warm_up(environ)
 
 
