@@ -250,7 +250,7 @@ def _check_destroying(installation: Installation) -> None:
 
     assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
     assert f"queue         {queue}\n" in destroyed.stdout
-    assert f"about {before} in the queue, 0 in the dead letters" in destroyed.stdout
+    assert f"about {before} in the queue, " in destroyed.stdout
     assert "accepted events that are not in the database yet" in destroyed.stdout
     assert f"aws sqs delete-queue --queue-url {queue}" in destroyed.stdout
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
