@@ -242,6 +242,10 @@ def _database(patient: Patient) -> Findings:
         yield Finding(Weight.WRONG, f"To be migrated: {names}. `make migrate STAGE={patient.stage.name}`.")
         return
     yield Finding(Weight.OK, "The database is reached, and migrated.")
+    try:
+        patient.ask("handlers")
+    except DeploymentError as exc:
+        yield Finding(Weight.WRONG, f"Events wait in the queue, for no handler is run: {exc}")
     yield from _inbox(patient)
 
 
@@ -254,7 +258,8 @@ def _inbox(patient: Patient) -> Findings:
     if status["ledger"]["stale"]:
         yield Finding(Weight.WRONG, "Maintenance has not run for half an hour; see its log.")
     if status["dead"]:
-        yield Finding(Weight.LOOK, f"{status['dead']} events are dead: `postern events --status dead --stage {stage}`.")
+        dead = f"`postern events --status dead --stage {stage}`"
+        yield Finding(Weight.LOOK, f"Dead events, which nothing tries again: {status['dead']}. {dead} lists them.")
     quiet = [row["source"] for row in status["sources"] if row["quiet"]]
     if quiet:
         yield Finding(Weight.LOOK, f"Unusually quiet: {', '.join(quiet)}. `postern status --stage {stage}`.")
@@ -283,7 +288,8 @@ def _queue(patient: Patient) -> Findings:
         QueueUrl=patient.outputs["DeadLetterQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
     )["Attributes"]["ApproximateNumberOfMessages"]
     if int(letters):
-        yield Finding(Weight.LOOK, f"About {letters} dead letters: `postern dead --stage {patient.stage.name}`.")
+        dead = f"`postern dead --stage {patient.stage.name}`"
+        yield Finding(Weight.LOOK, f"Dead letters, more or less: {letters}. {dead} lists them.")
 
 
 def _secrets(patient: Patient) -> Findings:

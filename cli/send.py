@@ -24,7 +24,7 @@ from chalicelib.postern.running.config import Config
 from cli import arguments, samples
 from cli.arguments import Commands
 from cli.local import LocalRun, Operator, operator
-from cli.sources import hint
+from cli.sources import unknown
 
 # A deployed stage's functions may have to be started first.
 _STORED_WITHIN_SECONDS = {"local": 10.0, "stage": 60.0}
@@ -70,7 +70,7 @@ def _send(options: argparse.Namespace) -> int:
     body = _read(options.body) if options.body else None
     sample = _signed(place, type, body)
     if not run and not options.yes:
-        question = f"This sends {place.source.name} {type} to stage {options.stage}, whose handlers run. Go on?"
+        question = f"Send {place.source.name} {type} to stage {options.stage}, whose handlers will run?"
         if not arguments.confirmed(question):
             return 1
 
@@ -117,7 +117,7 @@ def _of_stage(name: str) -> _Place:
 
 def _declared(sources: Mapping[str, Source], name: str) -> Source:
     if name not in sources:
-        raise PosternError(f"There is no source '{name}'; there are {', '.join(sources)}.{hint(name)}")
+        raise unknown(name, sources)
     return sources[name]
 
 
@@ -147,7 +147,7 @@ def _report_stored(id: str, on: Operator, kind: str, stage: str | None) -> int:
         event = on.perform({"action": "show", "id": id})["event"]
         if event is not None:
             print(f"{event['status']}: {_command()} show {event['id']}" + (f" --stage {stage}" if stage else ""))
-            return 0
+            return 0 if event["status"] in ("processed", "stale") else 1
         time.sleep(1.0 if stage else 0.05)
     hint = f"`postern status --stage {stage}`" if stage else "`make run`"
     print(f"Accepted, but not stored within {seconds:.0f} s; {hint} shows why.", file=sys.stderr)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -50,9 +51,13 @@ def table(provider: str, name: str) -> str:
     return f'[{key}]\nprovider = "{provider}"\n{_SETTINGS.get(provider, "")}'
 
 
-def hint(name: str) -> str:
-    """What to say besides of a source that is not declared."""
-    return f" `postern sources add {name}` adds it." if name in provider_names() else ""
+def unknown(name: str, sources: Mapping[str, Source]) -> PosternError:
+    """Of a source that is not declared: what may have been meant."""
+    said = f"There is no source '{name}'; there are {', '.join(sources)}."
+    if name in provider_names():
+        return PosternError(f"{said} `postern sources add {name}` adds it.")
+    near = get_close_matches(name, sources, 1)
+    return PosternError(said + (f" Did you mean '{near[0]}'?" if near else ""))
 
 
 def _add(options: argparse.Namespace) -> int:

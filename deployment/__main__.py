@@ -34,7 +34,7 @@ def _confirm(question: str, answer: str) -> bool:
     if confirmed := os.environ.get("CONFIRM"):
         return confirmed == answer
     if not sys.stdin.isatty():
-        print(f"{question}: nobody is here to ask; say CONFIRM={answer}.", file=sys.stderr)
+        print(f"Nobody is here to ask: say CONFIRM={answer}.", file=sys.stderr)
         return False
     print(f"{question}: ", end="", flush=True)
     return sys.stdin.readline().strip() == answer

@@ -62,7 +62,8 @@ def _compile(root: Path, modules: Sequence[Path], mounted_at: str) -> None:
         check=False,
     )  # fmt: skip
     if done.returncode:
-        raise DeploymentError(f"A module cannot be compiled:\n{done.stdout}{done.stderr}")
+        said = f"{done.stdout}{done.stderr}".replace(f"{root}/", "").replace(f"{mounted_at}/", "")
+        raise DeploymentError(f"A module cannot be compiled:\n{said.rstrip()}")
 
 
 def _write(root: Path, target: Path) -> None:

@@ -61,6 +61,7 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
 
     address = address_of(outputs)
     _check_release(session, address, outputs["StoreFunctionName"], packaged.release)
+    _check_handlers(session, outputs["StoreFunctionName"])
     if target := outputs.get("DomainTarget"):
         say(f"The DNS name of {outputs['DomainURL']} has to point to {target}.")
     announce(session, stage, outputs.get("DomainURL") or address, outputs["SourcesSecretArn"], say)
@@ -182,6 +183,16 @@ def _check_release(session: Session, address: str, store: str, release: str) -> 
         time.sleep(1)
     if (answers := ask(session, store, {"action": "version"}).get("release")) != release:
         raise DeploymentError(f"The stack is there, and function {store} is of release {answers}, not {release}.")
+
+
+def _check_handlers(session: Session, store: str) -> None:
+    try:
+        ask(session, store, {"action": "handlers"})
+    except DeploymentError as exc:
+        raise DeploymentError(
+            f"The stack is there, and events wait in its queue, for no handler is run: {exc} Mend it and deploy again, "
+            "or `make rollback`."
+        ) from None
 
 
 def _health(address: str) -> str:

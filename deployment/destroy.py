@@ -31,8 +31,9 @@ def destroy(stage: Stage, say: Say, confirm: Callable[[str, str], bool]) -> None
             f"`.venv/bin/chalice delete --stage {stage.name}`, and say this again."
         )
     say(
-        f"Stage '{stage.name}', account {session.account}, region {session.region}. This deletes stack {name}: its "
-        "functions, API, alarms and logs. A new deployment has another address. The database is not touched."
+        f"Stage '{stage.name}', account {session.account}, region {session.region}. This deletes stack {name}, with "
+        f"{'functions, API, ' if name == stage.stack else ''}alarms and logs. A new deployment has another address. "
+        "The database is not touched."
     )
     removals = []
     if "QueueUrl" in outputs:

@@ -85,10 +85,10 @@ def prepare(stage: Stage, say: Say) -> None:
 def migrate_stage(stage: Stage, say: Say) -> None:
     """Migrates the database of a deployed stage, whichever way that was deployed, and says where to POST to."""
     session = Session()
+    found = deployed.outputs(session, stage)
     say("Migrating the database …")
     applied = migrate(session, stage.function_name("store"))
     say(f"  {', '.join(applied) if applied else 'nothing to migrate'}")
-    found = deployed.outputs(session, stage)
     announce(session, stage, deployed.address(stage, found), found["SourcesSecretArn"], say)
 
 

@@ -133,7 +133,7 @@ def test_a_sample_is_sent_to_a_stage_signed_with_its_own_secret(stage: Installat
 def test_nothing_is_sent_to_a_stage_unasked_or_unsigned(stage: Installation) -> None:
     unasked = postern(stage, "send", "github", "push")
     assert unasked.returncode == 1
-    assert "whose handlers run. Go on? Nobody is here to ask: say --yes." in unasked.stderr
+    assert "whose handlers will run? Nobody is here to ask: say --yes." in unasked.stderr
     unsigned = postern(stage, "send", "discord", "--yes")
     assert unsigned.returncode == 1
     assert "its provider signs with a key of its own" in unsigned.stderr

@@ -202,6 +202,16 @@ def test_a_stages_life(cloud: Cloud, second: tuple[Path, str]) -> None:
     _check_destroying(installation)
 
 
+def _check_a_handler_that_cannot_be_imported(installation: Installation) -> None:
+    broken = installation.project / "chalicelib" / "handlers" / "broken.py"
+    broken.write_text("import no_such_library\n", "utf-8")
+    done = run(installation.cloud, installation.project, "deploy", "--stage", installation.stage)
+    assert done.returncode == 1
+    assert "events wait in its queue, for no handler is run" in done.stderr
+    assert "No module named 'no_such_library'" in done.stderr
+    broken.unlink()
+
+
 def _check_rolling_back(installation: Installation) -> None:
     first = _releases(installation)
     cloud, project, stage = installation.cloud, installation.project, installation.stage
@@ -211,7 +221,7 @@ def _check_rolling_back(installation: Installation) -> None:
     for change in (POSTERN, PARAMETER):
         file = project / change.file.replace("prod", stage)
         file.write_text(change.change(file.read_text("utf-8")), "utf-8")
-    _deploy(installation)
+    _check_a_handler_that_cannot_be_imported(installation)
     assert _releases(installation) != first
 
     back = run(cloud, project, "rollback", "--stage", stage)

@@ -35,6 +35,7 @@ VIEWS = frozenset(
         "duplicates",
         "events",
         "find",
+        "handlers",
         "issues",
         "ledger",
         "migrations",

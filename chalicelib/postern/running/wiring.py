@@ -185,6 +185,7 @@ def reader() -> Operator:
 def _views(database: Database) -> dict[str, Action]:
     from chalicelib.postern.operating.drift import actions as drift
     from chalicelib.postern.operating.drift.queries import Shapes
+    from chalicelib.postern.operating.dry_run import actions as dry_run
     from chalicelib.postern.operating.duplicates import actions as duplicates
     from chalicelib.postern.operating.duplicates.queries import Duplicates
     from chalicelib.postern.operating.events import actions as events
@@ -214,6 +215,7 @@ def _views(database: Database) -> dict[str, Action]:
         **ledger.views(book, utc_now),
         **status.views(Status(database), book, Hours(database), _sources, utc_now),
         **status.about(version),
+        **dry_run.views(runner),
     }
 
 
