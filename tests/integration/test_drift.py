@@ -17,7 +17,7 @@ from chalicelib.postern.adapters.postgres import queries
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.operating.drift import actions as drift
-from chalicelib.postern.operating.drift.actions import Watch
+from chalicelib.postern.operating.drift.actions import Learner
 from chalicelib.postern.operating.drift.queries import KindOfEvents, Shapes
 from chalicelib.postern.operating.operator import Operator
 from tests.integration.world import World, now, work
@@ -46,8 +46,8 @@ class Clockwork:
             self.world.processor().process(works[at : at + 100])
         return [str(each.event.id) for each in works]
 
-    def watch(self, **changes: Any) -> Watch:
-        made = Watch(self.shapes, lambda: {"shop"}, now, lambda: 0.0, self.log)
+    def watch(self, **changes: Any) -> Learner:
+        made = Learner(self.shapes, lambda: {"shop"}, now, lambda: 0.0, self.log)
         return replace(made, **changes)
 
     def log(self, name: str, **fields: Any) -> None:

@@ -23,7 +23,7 @@ from chalicelib.postern.processing.attempts import Runner, Work
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.handling import Handler, PermanentError
 from chalicelib.postern.processing.settling import Again, Bury, Done, Kind, RetryPolicy, settle
-from chalicelib.postern.processing.turns import Asked, Job, key_of
+from chalicelib.postern.processing.turns import Job, ReplayRequest, key_of
 from tests.integration.world import World, effect, now, work
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=1, max_uncharged=2)
@@ -172,7 +172,7 @@ class Inbox(RuleBasedStateMachine):
                 str(replay_id),
                 str(id),
             )
-            self.queue.append(Asked(Replay(id, "shop", "order", replay_id), receives=0))
+            self.queue.append(ReplayRequest(Replay(id, "shop", "order", replay_id), receives=0))
 
     # What has to be so
 

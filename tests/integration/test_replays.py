@@ -33,7 +33,7 @@ from chalicelib.postern.processing.attempts import Work
 from chalicelib.postern.processing.consume import Consumer
 from chalicelib.postern.processing.handling import Handler, PermanentError
 from chalicelib.postern.processing.settling import Kind
-from chalicelib.postern.processing.turns import Asked, key_of
+from chalicelib.postern.processing.turns import ReplayRequest, key_of
 from devstack.aws import Resources
 from devstack.event_source import event_of
 from tests.integration.world import POLICY, World, effect, now, numbered, work
@@ -252,7 +252,7 @@ def test_an_older_event_that_is_replayed_does_not_regress_its_entity(stage: Stag
     with ReplayStore(stage.world.database()).advancing(id) as step:
         assert step is not None
         [message] = step.take(10)
-    [outcome] = processor.process([Asked(message)]).values()
+    [outcome] = processor.process([ReplayRequest(message)]).values()
     assert outcome.kind == "replayed"
     assert of(stage, batch[0].event.id) == ("stale", 2, True)
     assert stage.world.effects() == 2
@@ -568,7 +568,7 @@ def test_a_failed_replay_leaves_the_live_attempts_alone(stage: Stage) -> None:
     assert outcomes == ["retry", "dead"]
 
 
-def asked_for(world: World, item: Work, receives: int = 1) -> Asked:
+def asked_for(world: World, item: Work, receives: int = 1) -> ReplayRequest:
     """The message of a replay of this event, which is queued."""
     replay_id = uuid4()
     world.query(
@@ -578,7 +578,7 @@ def asked_for(world: World, item: Work, receives: int = 1) -> Asked:
     )
     queued = "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')"
     world.query(queued, str(replay_id), str(item.event.id))
-    return Asked(Replay(item.event.id, item.event.source, item.event.type, replay_id), receives)
+    return ReplayRequest(Replay(item.event.id, item.event.source, item.event.type, replay_id), receives)
 
 
 def item_states(world: World) -> list[str]:

@@ -23,10 +23,10 @@ from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.contract.deliveries import Event
 from chalicelib.postern.contract.envelope import Replay
 from chalicelib.postern.processing.attempts import Runner, Work
-from chalicelib.postern.processing.engine import Opened, Processor
+from chalicelib.postern.processing.engine import Processor, TryRecord
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Kind, Outcome
-from chalicelib.postern.processing.turns import Asked, key_of
+from chalicelib.postern.processing.turns import ReplayRequest, key_of
 from devstack.postgres import Server
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 
@@ -310,7 +310,7 @@ def test_a_replay_that_ends_the_function_is_charged_and_does_not_hold_up_others(
         str(item.event.id),
     )
     exits = Handler("shop", "order", lambda event, db: os._exit(3))
-    asked = Asked(Replay(item.event.id, "shop", "order", replay_id))
+    asked = ReplayRequest(Replay(item.event.id, "shop", "order", replay_id))
     mate = work(type="mate")
     seen = []
     for receives in (2, 3, 4):
@@ -337,7 +337,7 @@ def test_an_open_try_that_was_left_once_is_tried_again_and_charged_the_second_ti
     store = EventStore(world.database())
     outcomes = []
     for _ in range(2):
-        assert store.open_try(item.event.id, 60) is Opened.NOW
+        assert store.open_try(item.event.id, 60) is TryRecord.NOW
         outcomes.append(isolating(world, Handler("shop", "*", effect)).process([item])[item.event.id])
         world.query("UPDATE postern.open_tries SET ends_at = now()")
     assert [(o.kind, o.reason) for o in outcomes] == [(Kind.RETRY, "another function is at it")] * 2

@@ -15,7 +15,7 @@ from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.contract.errors import DatabaseUnavailable, StatementFailed
 from chalicelib.postern.processing.attempts import Runner, Work
-from chalicelib.postern.processing.engine import Opened, Processor
+from chalicelib.postern.processing.engine import Processor, TryRecord
 from chalicelib.postern.processing.settling import Kind, Outcome, RetryPolicy
 
 
@@ -41,8 +41,8 @@ class Refusing:
     def spent(self, works: Sequence[Work]) -> dict[UUID, int]:
         return {}
 
-    def open_try(self, id: UUID, seconds: float) -> Opened:
-        return Opened.NOW
+    def open_try(self, id: UUID, seconds: float) -> TryRecord:
+        return TryRecord.NOW
 
     def leave_connection(self) -> None:
         pass

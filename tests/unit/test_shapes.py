@@ -15,9 +15,9 @@ from chalicelib.postern.operating.drift.shapes import (
     LEARNED_AFTER,
     MAX_PLACES,
     MISSING_AFTER,
+    Field,
     Finding,
     Kind,
-    Place,
     learn,
     path_of,
     paths,
@@ -28,7 +28,7 @@ class Lessons:
     """One shape, with events numbered from 0; between lessons it goes through JSON as it does through the database."""
 
     def __init__(self, *payloads: Any) -> None:
-        self.shape = Place()
+        self.shape = Field()
         self.number = 0
         assert self.take(*payloads) == []
 
@@ -36,7 +36,7 @@ class Lessons:
         ids = [str(self.number + n) for n in range(len(payloads))]
         self.number += len(payloads)
         findings = learn(self.shape, zip(ids, payloads, strict=True))
-        self.shape = Place.from_json(json.loads(json.dumps(self.shape.to_json())))
+        self.shape = Field.from_json(json.loads(json.dumps(self.shape.to_json())))
         return findings
 
     def found(self, *payloads: Any) -> list[tuple[str, str, str]]:
@@ -248,7 +248,7 @@ def test_whatever_comes_is_learned_within_bounds_and_reported_once(payloads: lis
     assert len(lessons.shape) <= MAX_PLACES
     assert all(place.seen <= place.of for _, place in paths(lessons.shape))
     again = lessons.shape.to_json()
-    assert Place.from_json(json.loads(json.dumps(again))).to_json() == again
+    assert Field.from_json(json.loads(json.dumps(again))).to_json() == again
 
 
 @given(st.lists(VALUES, min_size=1, max_size=40))

@@ -19,7 +19,7 @@ from chalicelib.postern.contract.errors import DatabaseUnavailable, InvalidPaylo
 from chalicelib.postern.contract.payloads import content_of, jsonb_text, parse, text_of
 from chalicelib.postern.processing.attempts import Attempt, Result, Status, Trigger, Work
 from chalicelib.postern.processing.claims import Claim, Holder, Repeat
-from chalicelib.postern.processing.engine import Opened
+from chalicelib.postern.processing.engine import TryRecord
 from chalicelib.postern.processing.order import Entity
 from chalicelib.postern.processing.turns import Item, State, Stored
 
@@ -59,13 +59,13 @@ class EventStore:
         with self._database.transaction() as session:
             return EventTransaction(session).spent(works)
 
-    def open_try(self, id: UUID, seconds: float) -> Opened:
+    def open_try(self, id: UUID, seconds: float) -> TryRecord:
         """Puts on record that this event is tried now, for at most `seconds`."""
         with self._database.transaction() as session:
             if session.run("open_try", {"id": id, "seconds": seconds}):
-                return Opened.NOW
+                return TryRecord.NOW
             [earlier] = session.run("earlier_try", {"id": id}) or [{"busy": True}]
-            return Opened.BUSY if earlier["busy"] else Opened.LEFT
+            return TryRecord.BUSY if earlier["busy"] else TryRecord.LEFT
 
     def leave_connection(self) -> None:
         """For a forked process, which must not use its parent's."""

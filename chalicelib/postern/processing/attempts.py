@@ -19,7 +19,7 @@ from chalicelib.postern.contract.errors import HandlerFailed, InvalidPayload, Pa
 from chalicelib.postern.processing.failures import Failure, failure_of
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.limits import Clock, time_limit
-from chalicelib.postern.processing.order import Entity, Order, Place, place_of
+from chalicelib.postern.processing.order import Entity, Order, Version, place_of
 from chalicelib.postern.processing.settling import RetryPolicy
 
 
@@ -140,7 +140,7 @@ class Try:
     trigger: Trigger
     spent: int = 0
     announced: Event | None = None
-    handlers: Sequence[tuple[Handler, Place | None]] = ()
+    handlers: Sequence[tuple[Handler, Version | None]] = ()
     error: BaseException | None = None
     whose: str = ""
     replay_id: UUID | None = None
@@ -179,7 +179,7 @@ class Runner:
         handlers = self.handlers_of(one.work)
         if not handlers:
             return one
-        placed: list[tuple[Handler, Place | None]] = []
+        placed: list[tuple[Handler, Version | None]] = []
         whose = handlers[0].name
         try:
             announced = _announced(one, dry_run)
@@ -213,7 +213,7 @@ class Runner:
         return Attempt(one.work.event, one.trigger, started, took, result, replay_id=one.replay_id)
 
     def failed(self, one: Try, error: BaseException, whose: str) -> Attempt:
-        """A try that came to nothing, and is charged."""
+        """A try that came to nothing, and is charged: failed, or dead where the policy gives up."""
         # None of the team's own code may run here: it may be what ended the function.
         failure = failure_of(error, whose or ", ".join(handler.name for handler in self.handlers_of(one.work)))
         dead = self.policy.gives_up(one.spent + 1, permanent=failure.permanent)

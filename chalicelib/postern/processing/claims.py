@@ -70,7 +70,7 @@ class Keys(Protocol):
 
 
 @dataclass(frozen=True)
-class Sights:
+class Claimed:
     """What a batch brings: events that are new (each with the one whose bytes it has under another id), those whose
     keys were claimed before (perhaps by themselves) with what holds them, and those that are refused for their bytes,
     with the event that has them.
@@ -90,9 +90,9 @@ def claims_of(event: Accepted) -> list[Claim]:
     return [identity, bytes_claim]
 
 
-def claim(works: Sequence[Work], keys: Keys) -> Sights:
+def claim(works: Sequence[Work], keys: Keys) -> Claimed:
     """Claims the identity of each, and then the bytes of those that are new."""
-    sights = Sights()
+    sights = Claimed()
     identities = {work.event.id: claims_of(work.event)[0] for work in works}
     won, held = _claim(list(identities.values()), keys)
     first = [work for work in works if identities[work.event.id] in won]
@@ -114,7 +114,7 @@ def claim(works: Sequence[Work], keys: Keys) -> Sights:
     return sights
 
 
-def _claim_again(works: Sequence[Work], identities: Mapping[UUID, Claim], sights: Sights, keys: Keys) -> None:
+def _claim_again(works: Sequence[Work], identities: Mapping[UUID, Claim], sights: Claimed, keys: Keys) -> None:
     """What is refused is no event, and takes no id from a mate that has it too."""
     keys.release([identities[id] for id in sights.refused])
     freed = [

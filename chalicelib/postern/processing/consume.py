@@ -39,7 +39,7 @@ from chalicelib.postern.processing.settling import (
     charged_by_receives,
     settle,
 )
-from chalicelib.postern.processing.turns import Asked, key_of
+from chalicelib.postern.processing.turns import ReplayRequest, key_of
 
 # Set on a dead letter, and still there when it is redriven: how often it had been tried by then.
 ATTEMPTS_ATTRIBUTE = "postern-attempts"
@@ -150,7 +150,7 @@ class Consumer:
     ) -> tuple[dict[str, Accepted | Replay], dict[str, Outcome]]:
         """By message id: the events that could be read, and the outcome of every message."""
         outcomes: dict[str, Outcome] = {}
-        read: dict[str, Work | Asked] = {}
+        read: dict[str, Work | ReplayRequest] = {}
         refused: dict[str, Rejected] = {}
         receives = {message.id: message.receives for message in messages}
         held = held_refused = 0
@@ -168,7 +168,7 @@ class Consumer:
                     refused.clear()
                     held_refused = 0
             elif isinstance(found, Replay):
-                read[message.id] = Asked(found, message.receives)
+                read[message.id] = ReplayRequest(found, message.receives)
             else:
                 read[message.id] = work = self._work(message, found, _MAX_HELD_BYTES - held)
                 held += 0 if work.unread else work.size
@@ -176,7 +176,7 @@ class Consumer:
         outcomes |= self._keep(refused, receives)
         return {id: each.event if isinstance(each, Work) else each.replay for id, each in read.items()}, outcomes
 
-    def _process(self, read: Mapping[str, Work | Asked], time_left: Callable[[], float]) -> dict[str, Outcome]:
+    def _process(self, read: Mapping[str, Work | ReplayRequest], time_left: Callable[[], float]) -> dict[str, Outcome]:
         if not read:
             return {}
         try:

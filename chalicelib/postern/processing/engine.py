@@ -38,7 +38,16 @@ from chalicelib.postern.processing.claims import claims_of
 from chalicelib.postern.processing.limits import Clock, HandlerTimeout
 from chalicelib.postern.processing.order import Order
 from chalicelib.postern.processing.settling import Kind, Outcome, RetryPolicy, charged_by_receives
-from chalicelib.postern.processing.turns import Asked, Job, Key, Transaction, Turn, close_turns, key_of, open_turns
+from chalicelib.postern.processing.turns import (
+    Job,
+    Key,
+    ReplayRequest,
+    Transaction,
+    Turn,
+    close_turns,
+    key_of,
+    open_turns,
+)
 
 # Partitions are made and dropped a few at a time, and each may come between.
 _MAX_PARTITION_CHANGES = 10
@@ -49,7 +58,7 @@ _MAX_GROUP_BYTES = 4_000_000
 _NO_TIME = "no time left in this invocation"
 
 
-class Opened(StrEnum):
+class TryRecord(StrEnum):
     """What was found when a suspect's try was to be put on record."""
 
     NOW = "now"
@@ -63,7 +72,7 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[Transaction]: ...
     def takes_writes(self) -> bool: ...
     def spent(self, works: Sequence[Work]) -> Mapping[UUID, int]: ...
-    def open_try(self, id: UUID, seconds: float) -> Opened: ...
+    def open_try(self, id: UUID, seconds: float) -> TryRecord: ...
     def leave_connection(self) -> None: ...
 
 
@@ -110,7 +119,7 @@ class Processor:
         messages = list({key_of(message): message for message in batch}.values())
         live = sorted((m for m in messages if isinstance(m, Work)), key=lambda work: work.event.received_at)
         # Whether a replay has had a verdict stands in its item; a process of its own costs less than to ask.
-        asked = sorted((m for m in messages if isinstance(m, Asked)), key=lambda asked: asked.receives > 1)
+        asked = sorted((m for m in messages if isinstance(m, ReplayRequest)), key=lambda asked: asked.receives > 1)
         outcomes: dict[Key, Outcome] = {}
         try:
             suspects = self._suspects(live)
@@ -202,8 +211,9 @@ class Processor:
     def _from_claim_to_commit(
         self, messages: Sequence[Job], tx: Transaction, clock: Clock
     ) -> tuple[dict[Key, Outcome], int]:
-        """Claims the keys, locks the entities, runs the handlers, gives back the keys of what was not begun, and writes
-        what came of the others.
+        """Claims the keys and locks the rows of known events; locks the entities; runs the handlers; gives back the
+        keys of what was not begun; records repetitions, writes rows and attempts, closes the tries of suspects, and
+        notes how far the entities have come. The caller commits.
         """
         opened = open_turns(messages, tx)
         at = {key_of(message): n for n, message in enumerate(messages)}
@@ -329,7 +339,7 @@ class Processor:
         if isinstance(refused, StatementFailed) and refused.passing and self.policy.is_patient_with(message.receives):
             return Outcome(Kind.RETRY, reason=_said(refused))  # its row is locked; it fails again another time
         outcome = charged_by_receives(message.receives, _said(refused), self.policy)
-        if isinstance(message, Asked) and outcome.kind is Kind.DEAD:
+        if isinstance(message, ReplayRequest) and outcome.kind is Kind.DEAD:
             self._give_up(message.replay, message.receives, outcome.reason)
             return Outcome(Kind.REPLAY_FAILED, message.receives, outcome.reason)
         return outcome
@@ -374,9 +384,9 @@ class Processor:
         except (DatabaseUnavailable, StatementFailed) as exc:
             self._prove_presence(exc)
             return Outcome(Kind.RETRY, reason=_said(exc))
-        if opened is Opened.BUSY:
+        if opened is TryRecord.BUSY:
             return Outcome(Kind.RETRY, reason="another function is at it")
-        if opened is Opened.LEFT:
+        if opened is TryRecord.LEFT:
             return self._charge(message, FunctionEnded("The function ended while this event was being processed."))
         # It ends before its parent would end it, and says what came of it.
         its_own = clock.part(seconds - self.margin_seconds / 3)

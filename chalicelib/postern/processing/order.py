@@ -33,14 +33,14 @@ class Entity:
 
 
 @dataclass(frozen=True)
-class Place:
+class Version:
     """Where an event stands for one handler. `version` is None where any order will do."""
 
     entity: Entity
     version: Decimal | None
 
 
-def place_of(handler: Handler, event: Event) -> Place | None:
+def place_of(handler: Handler, event: Event) -> Version | None:
     """None for a handler without an entity. Raises what the handler's own functions raise, and PermanentError."""
     if handler.entity is None:
         return None
@@ -51,7 +51,7 @@ def place_of(handler: Handler, event: Event) -> Place | None:
     if len(text) > _MAX_ENTITY_LENGTH or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         raise PermanentError("The entity is longer than 1,000 characters, or none that the database can hold.")
     version = None if handler.version is None else _version(handler.version(event))
-    return Place(Entity(event.source, text), version)
+    return Version(Entity(event.source, text), version)
 
 
 def _version(value: object) -> Decimal:
@@ -93,14 +93,14 @@ class Order:
         self._versions = dict(versions)
         self.advanced: dict[Entity, tuple[Decimal, UUID]] = {}
 
-    def is_stale(self, place: Place | None) -> bool:
+    def is_stale(self, place: Version | None) -> bool:
         """Whether something newer was handled before. What is just as new is not stale: a retry is."""
         if place is None or place.version is None:
             return False
         known = self._versions.get(place.entity)
         return known is not None and place.version < known
 
-    def advance(self, place: Place | None, id: UUID) -> None:
+    def advance(self, place: Version | None, id: UUID) -> None:
         """Notes that this event was handled."""
         if place is not None and place.version is not None and not self.is_stale(place):
             self._versions[place.entity] = place.version

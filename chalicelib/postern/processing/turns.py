@@ -53,7 +53,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReplayRequest:
     """A message that asks for an event to be replayed. `receives` as in Work."""
 
     replay: Replay
@@ -61,7 +61,7 @@ class Asked:
 
 
 # What a message of the queue asks for.
-Job = Work | Asked
+Job = Work | ReplayRequest
 Key = UUID | tuple[UUID, UUID]
 
 
@@ -115,7 +115,7 @@ def open_turns(messages: Sequence[Job], tx: Transaction) -> Opened:
     """What repeats an event is still to be recorded, if its message is begun at all."""
     opened = _open_live([m for m in messages if isinstance(m, Work)], tx)
     for message in messages:
-        if isinstance(message, Asked):
+        if isinstance(message, ReplayRequest):
             turn = _open_replay(message, tx)
             if isinstance(turn, Turn):
                 opened.turns.append(turn)
@@ -183,7 +183,7 @@ def _open_known(work: Work, holder: Holder | None, mates: Mapping[UUID, Work]) -
     return repeat_of(work, holder, mates)
 
 
-def _open_replay(asked: Asked, tx: Transaction) -> Turn | Outcome:
+def _open_replay(asked: ReplayRequest, tx: Transaction) -> Turn | Outcome:
     replay = asked.replay
     item = tx.item(replay)
     if item is None or item.state not in _UNSETTLED:
@@ -245,7 +245,7 @@ def _close_replay(turn: Turn, attempt: Attempt, tx: Transaction) -> tuple[UUID, 
     """Its item is settled. What fails keeps the status that it had: a replay never makes a processed event a failed
     one, and its messages never become dead letters.
     """
-    assert isinstance(turn.message, Asked)
+    assert isinstance(turn.message, ReplayRequest)
     assert turn.stored is not None
     result, stored = attempt.result, turn.stored
     tries = turn.one.spent + 1

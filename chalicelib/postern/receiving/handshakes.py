@@ -1,6 +1,6 @@
-"""What providers demand besides events: challenges to be answered exactly, pings, and calls that only ask for a 200.
+"""The replies to providers' handshakes: challenges to be answered exactly, pings, and calls that only ask for a 200.
 
-A provider's handshakes are data in the catalogue, a table each. `when` is one of
+Which handshakes a provider has stands in its entry of providers/catalogue.toml, an inline table each. `when` is one of
 
 - `query:NAME`, `header:NAME`, `header:NAME=VALUE`: this parameter or header is there (and is this);
 - `body:PATH=VALUE`: what stands at this path of the JSON body is this (as text); `body:PATH`: something is there;
@@ -38,7 +38,7 @@ TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "
 
 
 @dataclass(frozen=True)
-class Asked:
+class Handshake:
     """A handshake, and what it is answered with: `given` is the value that `when` found."""
 
     settings: Mapping[str, Any]
@@ -63,7 +63,7 @@ def greet(
             continue
         if len(given) > _MAX_ECHO_LENGTH or not given.isprintable():
             raise InvalidSignature("challenge_malformed")
-        return _REPLIES[settings["reply"]](Asked(settings, given, delivery, source, secrets_of, fetch))
+        return _REPLIES[settings["reply"]](Handshake(settings, given, delivery, source, secrets_of, fetch))
     return None
 
 
@@ -105,33 +105,33 @@ def _form(delivery: Delivery) -> dict[str, str]:
         return {}
 
 
-def _ok(asked: Asked) -> Greeting:
+def _ok(asked: Handshake) -> Greeting:
     """An empty answer, with `status`."""
     return Greeting(asked.settings.get("status", 200))
 
 
-def _constant(asked: Asked) -> Greeting:
+def _constant(asked: Handshake) -> Greeting:
     """The JSON object `json`."""
     return Greeting(200, asked.settings["json"])
 
 
-def _echo(asked: Asked) -> Greeting:
+def _echo(asked: Handshake) -> Greeting:
     """The value back, as text: that of `when`, or that at `echo` in the body."""
     return Greeting(200, _echoed(asked), TEXT)
 
 
-def _echo_json(asked: Asked) -> Greeting:
+def _echo_json(asked: Handshake) -> Greeting:
     """The value back, as the member `name` of a JSON object."""
     return Greeting(200, {asked.settings["name"]: _echoed(asked)})
 
 
-def _echo_header(asked: Asked) -> Greeting:
+def _echo_header(asked: Handshake) -> Greeting:
     """The header back, as it came."""
     name = asked.settings["when"].partition(":")[2]
     return Greeting(asked.settings.get("status", 200), "", {name: asked.given})
 
 
-def _allow_origin(asked: Asked) -> Greeting:
+def _allow_origin(asked: Handshake) -> Greeting:
     """CloudEvents' "HTTP 1.1 Web Hooks", section 4.2: whoever asks may send, at the rate that he asks for."""
     rate = asked.delivery.headers.get("WebHook-Request-Rate", "*")
     allowed = rate if rate.isascii() and rate.isdigit() and len(rate) < 10 else "*"
@@ -139,7 +139,7 @@ def _allow_origin(asked: Asked) -> Greeting:
     return Greeting(200, "", headers)
 
 
-def _echoed(asked: Asked) -> str:
+def _echoed(asked: Handshake) -> str:
     path = asked.settings.get("echo")
     value = asked.given if path is None else at(_json(asked.delivery), path)
     if not isinstance(value, str) or len(value) > _MAX_ECHO_LENGTH or not value.isprintable():
@@ -147,7 +147,7 @@ def _echoed(asked: Asked) -> str:
     return value
 
 
-def _subscribe(asked: Asked) -> Greeting:
+def _subscribe(asked: Handshake) -> Greeting:
     """Meta's, and WebSub's: the challenge back, if `hub.verify_token` is the source's."""
     query = dict(asked.delivery.query)
     known = asked.secrets_of(asked.source.name + VERIFY_TOKEN)
@@ -155,7 +155,7 @@ def _subscribe(asked: Asked) -> Greeting:
     return Greeting(200, asked.given, TEXT)
 
 
-def _digest(asked: Asked) -> Greeting:
+def _digest(asked: Handshake) -> Greeting:
     """X's and Zoom's: a HMAC-SHA256 of the token, as member `name`, behind `prefix`; the token too where `token` is.
 
     With the first secret, which is the current one. X signs its events in the same way, and this is asked by anybody:
@@ -192,7 +192,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _braintree(asked: Asked) -> Greeting:
+def _braintree(asked: Handshake) -> Greeting:
     """`public_key|HMAC-SHA1(SHA1(private_key), challenge)`; the secret is `public_key:private_key`."""
     if not (20 <= len(asked.given) <= 32 and all(c in "0123456789abcdef" for c in asked.given)):
         raise InvalidSignature("challenge_malformed")
@@ -200,7 +200,7 @@ def _braintree(asked: Asked) -> Greeting:
     return Greeting(200, f"{public}|{hmac.digest(key_of(private, 'sha1'), wire(asked.given), 'sha1').hex()}", TEXT)
 
 
-def _pending(asked: Asked) -> Greeting:
+def _pending(asked: Handshake) -> Greeting:
     """Notion's: a token that becomes the secret. Anybody can send one, so it is taken while the operator awaits it and
     the source has no secret, and at no other time.
     """
@@ -216,7 +216,7 @@ def _pending(asked: Asked) -> Greeting:
     return Greeting(200, kept_as="verification_token")
 
 
-def _secrets(asked: Asked, suffix: str) -> list[str]:
+def _secrets(asked: Handshake, suffix: str) -> list[str]:
     """Those that there are. Raises SecretUnavailable where nobody knows."""
     try:
         return asked.secrets_of(asked.source.name + suffix)
@@ -226,7 +226,7 @@ def _secrets(asked: Asked, suffix: str) -> list[str]:
         return []
 
 
-def _confirm(asked: Asked) -> Greeting:
+def _confirm(asked: Handshake) -> Greeting:
     """SNS's: a GET to the URL in the body, which is only ever AWS's own (receiving.schemes.certificates)."""
     from chalicelib.postern.receiving.schemes.certificates import checked_sns_url
 
@@ -235,7 +235,7 @@ def _confirm(asked: Asked) -> Greeting:
     return Greeting()
 
 
-_REPLIES: dict[str, Callable[[Asked], Greeting]] = {
+_REPLIES: dict[str, Callable[[Handshake], Greeting]] = {
     "ok": _ok,
     "constant": _constant,
     "echo": _echo,

@@ -276,7 +276,7 @@ def operator() -> Operator:
         return [url.rsplit("/", 1)[-1] for url in urls]
 
     dead_letters = DeadLetters(queue, letters, Events(database()), redrives=replay_store, now=utc_now)
-    watch = drift.Watch(shapes, _sources, utc_now, time.monotonic, logs.line)
+    watch = drift.Learner(shapes, _sources, utc_now, time.monotonic, logs.line)
     bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
     return Operator(
         actions={

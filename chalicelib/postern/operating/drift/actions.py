@@ -18,7 +18,7 @@ from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE, Log
 from chalicelib.postern.operating.drift import shapes
 from chalicelib.postern.operating.drift.queries import Shapes
-from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Finding, Place
+from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Field, Finding
 from chalicelib.postern.operating.operator import Action, Duty
 
 # One run looks at 300 events and 20 MB of each type at most, at 1,000 types, and stops after a minute.
@@ -38,7 +38,7 @@ _DRIFT_DAYS = 365
 
 
 @dataclass(frozen=True)
-class Watch:
+class Learner:
     """Learns shapes, within bounds, and logs what departs from them. `clock` is in seconds, from anywhere."""
 
     shapes: Shapes
@@ -88,7 +88,7 @@ class Watch:
                     taken.append(id)
                     yield str(id), payload
 
-            shape = Place.from_json(kind.shape) if kind.shape else Place()
+            shape = Field.from_json(kind.shape) if kind.shape else Field()
             findings = shapes.learn(shape, events())[:_MAX_FINDINGS]
             is_new = kind.keep(shape.to_json(), taken[-1] if taken else None, len(taken), findings)
         return len(taken), [finding for finding, new in zip(findings, is_new, strict=True) if new]
@@ -119,7 +119,7 @@ def views(store: Shapes) -> dict[str, Action]:
     return {"drift": Action(listing, _Filters()), "shape": Action(shape, _Kind())}
 
 
-def actions(store: Shapes, watch: Watch) -> dict[str, Action]:
+def actions(store: Shapes, watch: Learner) -> dict[str, Action]:
     # Whoever asks sees what was found, so that nothing is logged; and it is for now, not for the next hour.
     asked = replace(watch, log=lambda *_, **__: None)
 
@@ -132,13 +132,13 @@ def actions(store: Shapes, watch: Watch) -> dict[str, Action]:
     return {"look_for_drift": Action(look, Schema()), "accept_drift": Action(accept, _Which())}
 
 
-def duties(watch: Watch) -> dict[str, Duty]:
+def duties(watch: Learner) -> dict[str, Duty]:
     return {"drift": watch.look}
 
 
 def _described(found: Mapping[str, Any]) -> dict[str, Any]:
     """`always`: in every event that could have had it."""
-    root = Place.from_json(found["shape"]) if found["shape"] else Place()
+    root = Field.from_json(found["shape"]) if found["shape"] else Field()
     return {
         "events": found["events"],
         "learned": root.objects >= LEARNED_AFTER,

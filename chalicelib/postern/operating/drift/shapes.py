@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass
-class Place:
+class Field:
     """What is known of one place: in `of` events it could have been, in `seen` it was, and in the last `lacking` not.
 
     `objects`: in how many events it was an object, which is how well its fields are known.
@@ -79,7 +79,7 @@ class Place:
     missing: bool = False
     objects: int = 0
     is_map: bool = False
-    steps: dict[str, Place] = field(default_factory=dict)
+    steps: dict[str, Field] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -94,7 +94,7 @@ class Place:
         }
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any]) -> Place:
+    def from_json(cls, known: Mapping[str, Any]) -> Field:
         return cls(
             types=set(known["types"]),
             seen=known["seen"],
@@ -115,7 +115,7 @@ class Place:
         return True
 
 
-def learn(shape: Place, events: Iterable[tuple[str, Any]]) -> list[Finding]:
+def learn(shape: Field, events: Iterable[tuple[str, Any]]) -> list[Finding]:
     """Takes these events' ids and payloads, the oldest first, into `shape`; what departed from it, each once.
 
     A field of what turns out to be a map on the way is no finding.
@@ -126,7 +126,7 @@ def learn(shape: Place, events: Iterable[tuple[str, Any]]) -> list[Finding]:
     return [finding for trail, finding in lesson.findings if finding.kind is not Kind.NEW or _leads(shape, trail)]
 
 
-def paths(shape: Place) -> Iterator[tuple[str, Place]]:
+def paths(shape: Field) -> Iterator[tuple[str, Field]]:
     """Every place but the whole, with its path; in the order of their names."""
     return _paths(shape, ())
 
@@ -137,7 +137,7 @@ def path_of(trail: Iterable[str]) -> str:
     return path if len(path) <= _MAX_PATH_LENGTH else path[: _MAX_PATH_LENGTH - 1] + "…"
 
 
-def _paths(place: Place, trail: tuple[str, ...]) -> Iterator[tuple[str, Place]]:
+def _paths(place: Field, trail: tuple[str, ...]) -> Iterator[tuple[str, Field]]:
     for step, next_place in sorted(place.steps.items()):
         yield path_of((*trail, step)), next_place
         yield from _paths(next_place, (*trail, step))
@@ -152,7 +152,7 @@ def _readable(step: str) -> str:
     return f".{name}" if _PLAIN.fullmatch(name) else f".{json.dumps(name, ensure_ascii=False)}"
 
 
-def _leads(place: Place, trail: tuple[str, ...]) -> bool:
+def _leads(place: Field, trail: tuple[str, ...]) -> bool:
     for step in trail:
         if step not in place.steps:
             return False
@@ -214,7 +214,7 @@ def _type_of(value: Any) -> str:
 
 
 class _Lesson:
-    def __init__(self, shape: Place) -> None:
+    def __init__(self, shape: Field) -> None:
         self.findings: list[tuple[tuple[str, ...], Finding]] = []
         self._shape = shape
         self._room = MAX_PLACES - len(shape)
@@ -225,7 +225,7 @@ class _Lesson:
         self._shape.of += 1
         self._meet(self._shape, sketch, (), id, whole=pencil.whole)
 
-    def _meet(self, place: Place, sketch: _Sketch, trail: tuple[str, ...], id: str, *, whole: bool) -> None:
+    def _meet(self, place: Field, sketch: _Sketch, trail: tuple[str, ...], id: str, *, whole: bool) -> None:
         self._compare_types(place, sketch, trail, id)
         place.seen += 1
         learned = place.objects >= LEARNED_AFTER
@@ -242,7 +242,7 @@ class _Lesson:
                 if self._room <= 0:
                     continue
                 self._room -= 1
-                place.steps[step] = Place()
+                place.steps[step] = Field()
                 if learned and step != "[]":
                     found = Finding(Kind.NEW, path_of((*trail, step)), id, became=tuple(sorted(part.types)))
                     self.findings.append(((*trail, step), found))
@@ -253,14 +253,14 @@ class _Lesson:
         if not place.is_map and _looks_like_a_map(place):
             self._make_map(place)
 
-    def _compare_types(self, place: Place, sketch: _Sketch, trail: tuple[str, ...], id: str) -> None:
+    def _compare_types(self, place: Field, sketch: _Sketch, trail: tuple[str, ...], id: str) -> None:
         was, became = place.types - {"null"}, sketch.types - place.types - {"null"}
         if was and became and place.seen >= LEARNED_AFTER:
             found = Finding(Kind.RETYPED, path_of(trail), id, tuple(sorted(was)), tuple(sorted(became)))
             self.findings.append((trail, found))
         place.types |= sketch.types
 
-    def _note_lacking(self, place: Place, sketch: _Sketch, trail: tuple[str, ...], id: str) -> None:
+    def _note_lacking(self, place: Field, sketch: _Sketch, trail: tuple[str, ...], id: str) -> None:
         for step, known in place.steps.items():
             if step in sketch.steps or not step.startswith("."):
                 continue
@@ -277,16 +277,16 @@ class _Lesson:
                 )
                 self.findings.append(((*trail, step), found))
 
-    def _make_map(self, place: Place) -> None:
+    def _make_map(self, place: Field) -> None:
         before = len(place)
         place.is_map = True
         _fold(place)
         self._room += before - len(place)
 
 
-def _fold(place: Place) -> None:
+def _fold(place: Field) -> None:
     for step in [step for step in place.steps if step.startswith(".")]:
-        _merge(place.steps.setdefault("*", Place()), place.steps.pop(step))
+        _merge(place.steps.setdefault("*", Field()), place.steps.pop(step))
 
 
 def _fold_sketch(sketch: _Sketch) -> None:
@@ -294,7 +294,7 @@ def _fold_sketch(sketch: _Sketch) -> None:
         _merge_sketch(sketch.steps.setdefault("*", _Sketch()), sketch.steps.pop(step))
 
 
-def _looks_like_a_map(place: Place) -> bool:
+def _looks_like_a_map(place: Field) -> bool:
     fields = [known for step, known in place.steps.items() if step.startswith(".")]
     if len(fields) < _MAP_FROM:
         return False
@@ -302,14 +302,14 @@ def _looks_like_a_map(place: Place) -> bool:
     return rare >= _MAP_FROM and 2 * rare > len(fields)
 
 
-def _merge(into: Place, other: Place) -> None:
+def _merge(into: Field, other: Field) -> None:
     into.types |= other.types
     into.seen += other.seen
     into.of += other.seen
     into.objects += other.objects
     into.is_map = into.is_map or other.is_map
     for step, place in other.steps.items():
-        _merge(into.steps.setdefault(step, Place()), place)
+        _merge(into.steps.setdefault(step, Field()), place)
     if into.is_map:
         _fold(into)
 
