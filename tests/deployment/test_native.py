@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from cli.doctor import Patient, Weight, examine
+from deployment.project import read_stage
+from deployment.session import Session
 from devstack.postgres import Server
 from tests.conftest import administer, url_of
 from tests.deployment.acceptance import accept
@@ -84,6 +87,22 @@ def test_its_functions_are_traced_where_the_parameters_say_so(native: Installati
     }
     assert traced == dict.fromkeys(traced, "Active")
     assert len(traced) == 5
+
+
+def test_the_doctor_says_what_a_native_stage_has_nothing_of(
+    native: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in native.cloud.environ().items():
+        monkeypatch.setenv(name, value)
+    found = examine(Patient(Session(), read_stage("dev", native.project)))
+    said = {weight: [finding.sentence for finding in found if finding.weight == weight] for weight in Weight}
+    assert (said[Weight.WRONG], said[Weight.UNSEEN]) == ([], [])
+    assert any("health answers, Postern" in sentence for sentence in said[Weight.OK])
+    assert "The database is reached, and migrated." in said[Weight.OK]
+    assert [sentence.split(":")[0] for sentence in said[Weight.NATIVE]] == [
+        "A native stage's releases have no names",
+        "The processor is in safe mode",
+    ]
 
 
 def test_safe_mode_until_the_mapping_reads_partial_responses_and_after_a_deployment(native: Installation) -> None:
