@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,6 +18,7 @@ from typing import Any
 
 from chalicelib.postern.receiving.sources import SIGNING_KEY, load_sources
 from cli.samples import default_type, sample
+from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
 from tests.support import EVERY_SOURCE, ask, ask_by_name, eventually
 
@@ -55,6 +58,19 @@ class Installation:
         made = sample(declared, type or default_type(source), signs_with, datetime.now(UTC), body)
         query = "?" + urllib.parse.urlencode(made.query) if made.query else ""
         return fetch(f"{self.address}webhooks/{source}{query}", made.body, made.headers, self.cloud.trust())
+
+    def postern(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """The command on this stage, with an operator's rights and no path to the database."""
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *arguments, "--stage", self.stage],
+            cwd=PROJECT,
+            env=self.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
 
     def rows(self, ids: list[str]) -> list[dict[str, Any]]:
         events = "SELECT * FROM postern.events WHERE id = ANY(%s::uuid[]) ORDER BY id"

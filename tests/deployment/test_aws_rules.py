@@ -12,18 +12,11 @@ from deployment.session import Session
 from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
+from tests.unit.roles import NETWORK_INTERFACES
 
 FUNCTIONS = ("Processor", "Maintenance", "Store", "Reader")
 
-# "Required IAM permissions", Lambda's manual, Giving Lambda functions access to resources in an Amazon VPC.
-IN_VPC = {
-    "ec2:AssignPrivateIpAddresses",
-    "ec2:CreateNetworkInterface",
-    "ec2:DeleteNetworkInterface",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSubnets",
-    "ec2:UnassignPrivateIpAddresses",
-}
+IN_VPC = {*NETWORK_INTERFACES}
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +13,8 @@ import pytest
 from cli.doctor import Patient, Weight, examine
 from deployment.project import read_stage
 from deployment.session import Session
-from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
-from tests.support import EVERY_SOURCE
 
 Examine = Callable[[], dict[Weight, str]]
 
@@ -131,23 +128,14 @@ def test_migrations_that_are_still_to_come(installation: Installation, examined:
 
 
 def test_the_command_says_it_in_order_of_weight(installation: Installation) -> None:
-    def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "cli", "doctor", *arguments],
-            cwd=PROJECT,
-            env=installation.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
     with mapping_changed(installation, FunctionResponseTypes=[]):
-        done = doctor("--stage", "prod")
+        done = installation.postern("doctor")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith("postern-prod, account 000000000000, region us-east-1")
     assert lines[2].startswith("wrong   The processor reports")
     assert lines[-1].startswith("ok ")
-    assert "There is no stack postern-dev" in doctor("--stage", "dev").stderr
-    assert "Which stage? Say --stage NAME." in doctor().stderr
+    other = replace(installation, stage="dev")
+    assert "There is no stack postern-dev" in other.postern("doctor").stderr
+    other = replace(installation, stage="")
+    assert "Which stage? Say --stage NAME." in other.postern("doctor").stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import subprocess
-import sys
 import urllib.request
 import uuid
 
@@ -14,9 +12,8 @@ import pytest
 
 from chalicelib.postern.receiving.http import EVENT_ID
 from chalicelib.postern.receiving.providers import provider
-from devstack.settings import PROJECT
 from tests.deployment.installation import Installation, fetch
-from tests.support import EVERY_SOURCE, eventually
+from tests.support import eventually
 
 # One at least of each scheme whose samples an account can take that is not the provider's own.
 SOURCES = ["github", "stripe", "standard-webhooks", "hmac", "token", "basic", "discord", "sendgrid", "plaid", "adyen"]
@@ -100,20 +97,8 @@ def test_without_a_sound_secret_a_sender_is_told_to_come_again(installation: Ins
 # The command, with an operator's rights and no path to the database
 
 
-def ask(installation: Installation, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments, "--stage", installation.stage],
-        cwd=PROJECT,
-        env=installation.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def postern(installation: Installation, *arguments: str) -> str:
-    done = ask(installation, *arguments)
+    done = installation.postern(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -205,7 +190,7 @@ def test_a_dead_letter_is_listed_and_redriven_through_the_store_function(install
 
 
 def test_what_the_store_function_is_asked_in_vain_is_a_sentence(installation: Installation) -> None:
-    done = ask(installation, "replay", "--cancel", str(uuid.uuid4()))
+    done = installation.postern("replay", "--cancel", str(uuid.uuid4()))
     assert (done.returncode, done.stderr[:27]) == (1, "postern: There is no replay")
 
 
@@ -215,7 +200,7 @@ def test_everything_else_is_answered_through_the_store_function_too(installation
     dry = json.loads(postern(installation, "dry-run", id, "--json"))
     assert (dry["outcome"], [change["table"] for change in dry["changes"]]) == ("processed", ["public.orders"])
     assert orders(installation, id) == 1
-    status = json.loads(ask(installation, "status", "--json").stdout)
+    status = json.loads(installation.postern("status", "--json").stdout)
     assert "hmac" in {source["source"] for source in status["sources"] if source["last_seen"]}
     storage = json.loads(postern(installation, "storage", "--json"))
     assert {"events", "attempts"} <= {table["name"] for table in storage["tables"]}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +11,8 @@ import pytest
 from deployment.errors import DeploymentError
 from deployment.session import Session
 from deployment.source_secrets import Secrets, change, read
-from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
-from tests.support import EVERY_SOURCE
 
 
 @pytest.fixture
@@ -27,19 +23,6 @@ def stage(installation: Installation) -> Iterator[Installation]:
     yield installation
     client.put_secret_value(SecretId=arn, SecretString=before)
     installation.cloud.end_containers()
-
-
-def postern(stage: Installation, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments, "--stage", stage.stage],
-        cwd=PROJECT,
-        env=stage.cloud.environ() | {"SOURCES_FILE": str(EVERY_SOURCE)},
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
 
 
 def stored(stage: Installation) -> dict[str, Any]:
@@ -55,7 +38,7 @@ def test_a_secret_is_set_rotated_and_the_old_one_dropped_without_being_shown(sta
     said = []
 
     def done(*arguments: str, given: str = "") -> str:
-        result = postern(stage, "secrets", *arguments, given=given)
+        result = stage.postern("secrets", *arguments, given=given)
         assert result.returncode == 0, result.stderr
         said.append(result.stdout + result.stderr)
         return result.stdout
@@ -79,7 +62,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_changed(stage: Installation) -
     before = stored(stage)
 
     def refused(*arguments: str, given: str = "") -> str:
-        result = postern(stage, "secrets", *arguments, given=given)
+        result = stage.postern("secrets", *arguments, given=given)
         assert (result.returncode, stored(stage)) == (1, before), result.stdout
         assert "hunter2" not in result.stderr
         return result.stderr
@@ -123,7 +106,7 @@ def test_no_change_is_lost_when_two_people_make_one_at_once(
 
 
 def test_a_sample_is_sent_to_a_stage_signed_with_its_own_secret(stage: Installation) -> None:
-    sent = postern(stage, "send", "github", "push", "--yes")
+    sent = stage.postern("send", "github", "push", "--yes")
     assert sent.returncode == 0, sent.stdout + sent.stderr
     assert sent.stdout.startswith('202  {"status":"accepted"')
     assert "\nprocessed: postern show " in sent.stdout
@@ -131,9 +114,9 @@ def test_a_sample_is_sent_to_a_stage_signed_with_its_own_secret(stage: Installat
 
 
 def test_nothing_is_sent_to_a_stage_unasked_or_unsigned(stage: Installation) -> None:
-    unasked = postern(stage, "send", "github", "push")
+    unasked = stage.postern("send", "github", "push")
     assert unasked.returncode == 1
     assert "whose handlers will run? Nobody is here to ask: say --yes." in unasked.stderr
-    unsigned = postern(stage, "send", "discord", "--yes")
+    unsigned = stage.postern("send", "discord", "--yes")
     assert unsigned.returncode == 1
     assert "its provider signs with a key of its own" in unsigned.stderr

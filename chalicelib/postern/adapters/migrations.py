@@ -54,7 +54,7 @@ def migrate(dsn: str, folders: dict[str, Path] | None = None) -> list[str]:
     Raises DatabaseUnavailable, or MigrationError when a migration fails (the ones before it stay), or when one
     that was applied has since been changed or removed.
     """
-    known = [m for owner, folder in (folders or FOLDERS).items() for m in _read(owner, folder)]
+    known = _known(folders)
     try:
         connection = psycopg2.connect(dsn, connect_timeout=5, application_name="postern-migrate")
     except psycopg2.Error as exc:
@@ -76,8 +76,7 @@ def pending(applied: Mapping[tuple[str, str], str], folders: dict[str, Path] | N
     """The names of the migrations that are still to come, where these were applied, by owner and name with their
     checksums. Raises MigrationError as migrate does.
     """
-    known = [m for owner, folder in (folders or FOLDERS).items() for m in _read(owner, folder)]
-    return [m.name for m in _pending(known, applied)]
+    return [m.name for m in _pending(_known(folders), applied)]
 
 
 def _pending(known: list[Migration], applied: Mapping[tuple[str, str], str]) -> Iterator[Migration]:
@@ -110,6 +109,10 @@ def _apply(connection: psycopg2.extensions.connection, migration: Migration) -> 
     except psycopg2.Error as exc:
         raise MigrationError(f"Migration {migration.name} failed: {str(exc).strip()}") from exc
     return True
+
+
+def _known(folders: dict[str, Path] | None) -> list[Migration]:
+    return [m for owner, folder in (folders or FOLDERS).items() for m in _read(owner, folder)]
 
 
 def _read(owner: str, folder: Path) -> list[Migration]:

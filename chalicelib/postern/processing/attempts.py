@@ -19,7 +19,7 @@ from chalicelib.postern.contract.errors import HandlerFailed, InvalidPayload, Pa
 from chalicelib.postern.processing.failures import Failure, failure_of
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.limits import Clock, time_limit
-from chalicelib.postern.processing.order import Entity, Order, Version, place_of
+from chalicelib.postern.processing.order import Entity, Order, Version, version_of
 from chalicelib.postern.processing.settling import RetryPolicy
 
 
@@ -186,7 +186,7 @@ class Runner:
             for handler in handlers:
                 whose = handler.name
                 with time_limit(self.limit(handler)) if handler.entity else nullcontext():
-                    placed.append((handler, place_of(handler, announced)))
+                    placed.append((handler, version_of(handler, announced)))
         except KeyboardInterrupt:
             raise
         except BaseException as exc:

@@ -92,11 +92,11 @@ def claims_of(event: Accepted) -> list[Claim]:
 
 def claim(works: Sequence[Work], keys: Keys) -> Claimed:
     """Claims the identity of each, and then the bytes of those that are new."""
-    sights = Claimed()
+    claimed = Claimed()
     identities = {work.event.id: claims_of(work.event)[0] for work in works}
     won, held = _claim(list(identities.values()), keys)
     first = [work for work in works if identities[work.event.id] in won]
-    sights.known.update({id: held.get(own) for id, own in identities.items() if own not in won})
+    claimed.known.update({id: held.get(own) for id, own in identities.items() if own not in won})
 
     by_bytes = {work.event.id: each for work in first for each in claims_of(work.event)[1:]}
     _, held = _claim(list(by_bytes.values()), keys)
@@ -104,32 +104,32 @@ def claim(works: Sequence[Work], keys: Keys) -> Claimed:
         own = by_bytes.get(work.event.id)
         holder = held.get(own) if own else None
         if own is None or holder is None or holder.event_id == own.event_id or not own.repeats(holder.claimed_at):
-            sights.new.append(work)
+            claimed.new.append(work)
         elif work.event.refuse_same_bytes:
-            sights.refused[work.event.id] = holder
+            claimed.refused[work.event.id] = holder
         else:
-            sights.new.append(replace(work, same_body_as=holder.event_id))
-    if sights.refused:
-        _claim_again(works, identities, sights, keys)
-    return sights
+            claimed.new.append(replace(work, same_body_as=holder.event_id))
+    if claimed.refused:
+        _claim_again(works, identities, claimed, keys)
+    return claimed
 
 
-def _claim_again(works: Sequence[Work], identities: Mapping[UUID, Claim], sights: Claimed, keys: Keys) -> None:
+def _claim_again(works: Sequence[Work], identities: Mapping[UUID, Claim], claimed: Claimed, keys: Keys) -> None:
     """What is refused is no event, and takes no id from a mate that has it too."""
-    keys.release([identities[id] for id in sights.refused])
+    keys.release([identities[id] for id in claimed.refused])
     freed = [
         work
         for work in works
-        if (held := sights.known.get(work.event.id)) is not None and held.event_id in sights.refused
+        if (held := claimed.known.get(work.event.id)) is not None and held.event_id in claimed.refused
     ]
     if not freed:
         return
     for work in freed:
-        del sights.known[work.event.id]
+        del claimed.known[work.event.id]
     again = claim(freed, keys)
-    sights.new.extend(again.new)
-    sights.known.update(again.known)
-    sights.refused.update(again.refused)
+    claimed.new.extend(again.new)
+    claimed.known.update(again.known)
+    claimed.refused.update(again.refused)
 
 
 def _claim(claims: Sequence[Claim], keys: Keys) -> tuple[set[Claim], dict[Claim, Holder]]:

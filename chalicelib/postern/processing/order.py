@@ -40,7 +40,7 @@ class Version:
     version: Decimal | None
 
 
-def place_of(handler: Handler, event: Event) -> Version | None:
+def version_of(handler: Handler, event: Event) -> Version | None:
     """None for a handler without an entity. Raises what the handler's own functions raise, and PermanentError."""
     if handler.entity is None:
         return None

@@ -129,22 +129,22 @@ def _open_live(works: Sequence[Work], tx: Transaction) -> Opened:
     if not works:
         return opened
     tx.keep_deliveries([work.event for work in works if work.event.delivery_body is not None])
-    sights = claim(works, tx)
+    claimed = claim(works, tx)
     mates = {work.event.id: work for work in works}
-    new = {work.event.id: work for work in sights.new}
+    new = {work.event.id: work for work in claimed.new}
     # Its key may have passed to a later event since, or have been let go: what has a row is what it was.
-    states = _states([w for w in works if w.event.id in sights.known or w.receives > 1 or w.attempts_before], tx)
+    states = _states([w for w in works if w.event.id in claimed.known or w.receives > 1 or w.attempts_before], tx)
     for work in works:
         id = work.event.id
         state = states.get(id)
         if state is not None:
             _open_stored(work, state, opened)
-        elif id in sights.refused:
-            opened.repeats.append(repeat_of(work, sights.refused[id], mates, bytes_decided=True))
+        elif id in claimed.refused:
+            opened.repeats.append(repeat_of(work, claimed.refused[id], mates, bytes_decided=True))
         elif id in new:
             opened.turns.append(Turn(new[id], Try(new[id], 1, Trigger.FIRST)))
         else:
-            turn = _open_known(work, sights.known[id], mates)
+            turn = _open_known(work, claimed.known[id], mates)
             if isinstance(turn, Turn):
                 opened.turns.append(turn)
             elif isinstance(turn, Repeat):

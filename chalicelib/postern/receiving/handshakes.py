@@ -105,67 +105,67 @@ def _form(delivery: Delivery) -> dict[str, str]:
         return {}
 
 
-def _ok(asked: Handshake) -> Greeting:
+def _ok(handshake: Handshake) -> Greeting:
     """An empty answer, with `status`."""
-    return Greeting(asked.settings.get("status", 200))
+    return Greeting(handshake.settings.get("status", 200))
 
 
-def _constant(asked: Handshake) -> Greeting:
+def _constant(handshake: Handshake) -> Greeting:
     """The JSON object `json`."""
-    return Greeting(200, asked.settings["json"])
+    return Greeting(200, handshake.settings["json"])
 
 
-def _echo(asked: Handshake) -> Greeting:
+def _echo(handshake: Handshake) -> Greeting:
     """The value back, as text: that of `when`, or that at `echo` in the body."""
-    return Greeting(200, _echoed(asked), TEXT)
+    return Greeting(200, _echoed(handshake), TEXT)
 
 
-def _echo_json(asked: Handshake) -> Greeting:
+def _echo_json(handshake: Handshake) -> Greeting:
     """The value back, as the member `name` of a JSON object."""
-    return Greeting(200, {asked.settings["name"]: _echoed(asked)})
+    return Greeting(200, {handshake.settings["name"]: _echoed(handshake)})
 
 
-def _echo_header(asked: Handshake) -> Greeting:
+def _echo_header(handshake: Handshake) -> Greeting:
     """The header back, as it came."""
-    name = asked.settings["when"].partition(":")[2]
-    return Greeting(asked.settings.get("status", 200), "", {name: asked.given})
+    name = handshake.settings["when"].partition(":")[2]
+    return Greeting(handshake.settings.get("status", 200), "", {name: handshake.given})
 
 
-def _allow_origin(asked: Handshake) -> Greeting:
+def _allow_origin(handshake: Handshake) -> Greeting:
     """CloudEvents' "HTTP 1.1 Web Hooks", section 4.2: whoever asks may send, at the rate that he asks for."""
-    rate = asked.delivery.headers.get("WebHook-Request-Rate", "*")
+    rate = handshake.delivery.headers.get("WebHook-Request-Rate", "*")
     allowed = rate if rate.isascii() and rate.isdigit() and len(rate) < 10 else "*"
-    headers = {"WebHook-Allowed-Origin": asked.given, "WebHook-Allowed-Rate": allowed, "Allow": "POST, OPTIONS"}
+    headers = {"WebHook-Allowed-Origin": handshake.given, "WebHook-Allowed-Rate": allowed, "Allow": "POST, OPTIONS"}
     return Greeting(200, "", headers)
 
 
-def _echoed(asked: Handshake) -> str:
-    path = asked.settings.get("echo")
-    value = asked.given if path is None else at(_json(asked.delivery), path)
+def _echoed(handshake: Handshake) -> str:
+    path = handshake.settings.get("echo")
+    value = handshake.given if path is None else at(_json(handshake.delivery), path)
     if not isinstance(value, str) or len(value) > _MAX_ECHO_LENGTH or not value.isprintable():
         raise InvalidSignature("challenge_malformed")
     return value
 
 
-def _subscribe(asked: Handshake) -> Greeting:
+def _subscribe(handshake: Handshake) -> Greeting:
     """Meta's, and WebSub's: the challenge back, if `hub.verify_token` is the source's."""
-    query = dict(asked.delivery.query)
-    known = asked.secrets_of(asked.source.name + VERIFY_TOKEN)
+    query = dict(handshake.delivery.query)
+    known = handshake.secrets_of(handshake.source.name + VERIFY_TOKEN)
     matching([as_wire(query.get("hub.verify_token", ""))], known)
-    return Greeting(200, asked.given, TEXT)
+    return Greeting(200, handshake.given, TEXT)
 
 
-def _digest(asked: Handshake) -> Greeting:
+def _digest(handshake: Handshake) -> Greeting:
     """X's and Zoom's: a HMAC-SHA256 of the token, as member `name`, behind `prefix`; the token too where `token` is.
 
     With the first secret, which is the current one. X signs its events in the same way, and this is asked by anybody:
     so the token must not be what could be an event, or we would sign it for him.
     """
-    settings = asked.settings
-    token = _echoed(asked)
+    settings = handshake.settings
+    token = _echoed(handshake)
     if not _TOKEN.fullmatch(token) or _is_json(token) or _is_packed(token):
         raise InvalidSignature("challenge_malformed")
-    secret = asked.secrets_of(asked.source.name)[0]
+    secret = handshake.secrets_of(handshake.source.name)[0]
     digest = hmac.digest(key_of(secret, settings.get("secret_encoding", "text")), token.encode(), "sha256")
     body = {settings["name"]: settings.get("prefix", "") + encode(digest, settings.get("encoding", "hex"))}
     if "token" in settings:
@@ -192,23 +192,23 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _braintree(asked: Handshake) -> Greeting:
+def _braintree(handshake: Handshake) -> Greeting:
     """`public_key|HMAC-SHA1(SHA1(private_key), challenge)`; the secret is `public_key:private_key`."""
-    if not (20 <= len(asked.given) <= 32 and all(c in "0123456789abcdef" for c in asked.given)):
+    if not (20 <= len(handshake.given) <= 32 and all(c in "0123456789abcdef" for c in handshake.given)):
         raise InvalidSignature("challenge_malformed")
-    public, _, private = asked.secrets_of(asked.source.name)[0].partition(":")
-    return Greeting(200, f"{public}|{hmac.digest(key_of(private, 'sha1'), wire(asked.given), 'sha1').hex()}", TEXT)
+    public, _, private = handshake.secrets_of(handshake.source.name)[0].partition(":")
+    return Greeting(200, f"{public}|{hmac.digest(key_of(private, 'sha1'), wire(handshake.given), 'sha1').hex()}", TEXT)
 
 
-def _pending(asked: Handshake) -> Greeting:
+def _pending(handshake: Handshake) -> Greeting:
     """Notion's: a token that becomes the secret. Anybody can send one, so it is taken while the operator awaits it and
     the source has no secret, and at no other time.
     """
-    if _secrets(asked, ""):
+    if _secrets(handshake, ""):
         raise InvalidSignature("already_verified")
-    awaited = _secrets(asked, AWAITED_UNTIL)
+    awaited = _secrets(handshake, AWAITED_UNTIL)
     try:
-        is_awaited = any(asked.delivery.received_at < datetime.fromisoformat(each) for each in awaited)
+        is_awaited = any(handshake.delivery.received_at < datetime.fromisoformat(each) for each in awaited)
     except (ValueError, TypeError):  # no time, or one without a zone
         raise SecretUnavailable("secret_malformed") from None
     if not is_awaited:
@@ -216,22 +216,22 @@ def _pending(asked: Handshake) -> Greeting:
     return Greeting(200, kept_as="verification_token")
 
 
-def _secrets(asked: Handshake, suffix: str) -> list[str]:
+def _secrets(handshake: Handshake, suffix: str) -> list[str]:
     """Those that there are. Raises SecretUnavailable where nobody knows."""
     try:
-        return asked.secrets_of(asked.source.name + suffix)
+        return handshake.secrets_of(handshake.source.name + suffix)
     except SecretUnavailable as exc:
         if exc.reason != "secret_missing":
             raise
         return []
 
 
-def _confirm(asked: Handshake) -> Greeting:
+def _confirm(handshake: Handshake) -> Greeting:
     """SNS's: a GET to the URL in the body, which is only ever AWS's own (receiving.schemes.certificates)."""
     from chalicelib.postern.receiving.schemes.certificates import checked_sns_url
 
-    body = json.loads(asked.delivery.body)
-    asked.fetch(checked_sns_url(body["SubscribeURL"]))
+    body = json.loads(handshake.delivery.body)
+    handshake.fetch(checked_sns_url(body["SubscribeURL"]))
     return Greeting()
 
 

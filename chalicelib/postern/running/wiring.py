@@ -276,7 +276,7 @@ def operator() -> Operator:
         return [url.rsplit("/", 1)[-1] for url in urls]
 
     dead_letters = DeadLetters(queue, letters, Events(database()), redrives=replay_store, now=utc_now)
-    watch = drift.Learner(shapes, _sources, utc_now, time.monotonic, logs.line)
+    learner = drift.Learner(shapes, _sources, utc_now, time.monotonic, logs.line)
     bookkeeper = ledger.Bookkeeper(book, CloudWatch(config().stage), queues, utc_now, logs.line)
     return Operator(
         actions={
@@ -288,13 +288,13 @@ def operator() -> Operator:
             **dead_letters.actions(),
             **refused.actions(Refused(database())),
             **duplicates.actions(Duplicates(database()), queue),
-            **drift.actions(shapes, watch),
+            **drift.actions(shapes, learner),
             **ledger.actions(book, utc_now),
         },
         duties={
             **storage.duties(_upkeep(database())),
             **refused.duties(Refused(database())),
-            **drift.duties(watch),
+            **drift.duties(learner),
             **ledger.duties(bookkeeper),
             **quiet.duties(quiet.Watch(Hours(database()), _sources, utc_now, logs.line)),
         },

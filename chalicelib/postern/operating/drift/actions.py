@@ -119,9 +119,9 @@ def views(store: Shapes) -> dict[str, Action]:
     return {"drift": Action(listing, _Filters()), "shape": Action(shape, _Kind())}
 
 
-def actions(store: Shapes, watch: Learner) -> dict[str, Action]:
+def actions(store: Shapes, learner: Learner) -> dict[str, Action]:
     # Whoever asks sees what was found, so that nothing is logged; and it is for now, not for the next hour.
-    asked = replace(watch, log=lambda *_, **__: None)
+    asked = replace(learner, log=lambda *_, **__: None)
 
     def look() -> Mapping[str, Any]:
         return asked.look(timedelta(0))
@@ -132,8 +132,8 @@ def actions(store: Shapes, watch: Learner) -> dict[str, Action]:
     return {"look_for_drift": Action(look, Schema()), "accept_drift": Action(accept, _Which())}
 
 
-def duties(watch: Learner) -> dict[str, Duty]:
-    return {"drift": watch.look}
+def duties(learner: Learner) -> dict[str, Duty]:
+    return {"drift": learner.look}
 
 
 def _described(found: Mapping[str, Any]) -> dict[str, Any]:
