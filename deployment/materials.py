@@ -15,6 +15,8 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from chalicelib.postern.running.version import VERSION
 
 _METADATA = re.compile(r"python/lib/python[\d.]+/site-packages/[^/]+\.dist-info/METADATA")
@@ -36,6 +38,30 @@ def bill(stage: str, release: str, layer_of_wheels: Path, archives: Iterable[Pat
     )
 
 
+def missing(requirements: str, layer_of_wheels: Path) -> list[str]:
+    """What `requirements.txt` asks for and the layer has not, as it is written there.
+
+    Chalice leaves out what it finds no wheel for, warns, and goes on; and the next time it has that layer already.
+    """
+    there = {_name_of(about["Name"]) for about in _wheels(layer_of_wheels)}
+    asked = [each for each in map(_requirement, requirements.splitlines()) if each]
+    here = [each for each in asked if each.marker is None or each.marker.evaluate()]
+    return [str(each) for each in here if _name_of(each.name) not in there]
+
+
+def _requirement(line: str) -> Requirement | None:
+    """None for a comment, an option, and the hashes that continue a line."""
+    try:
+        return Requirement(line.split(" #")[0].rstrip(" \\"))
+    except InvalidRequirement:
+        return None
+
+
+def _name_of(project: str) -> str:
+    """As package URLs have PyPI's names (https://github.com/package-url/purl-spec)."""
+    return re.sub(r"[-_.]+", "-", project).lower()
+
+
 def _wheels(layer: Path) -> Iterator[Any]:
     with zipfile.ZipFile(layer) as content:
         for name in filter(_METADATA.fullmatch, content.namelist()):
@@ -43,8 +69,7 @@ def _wheels(layer: Path) -> Iterator[Any]:
 
 
 def _library(about: Any) -> dict[str, Any]:
-    # As package URLs have PyPI's names (https://github.com/package-url/purl-spec).
-    name, version = re.sub(r"[-_.]+", "-", about["Name"]).lower(), about["Version"]
+    name, version = _name_of(about["Name"]), about["Version"]
     found = {"type": "library", "name": name, "version": version, "purl": f"pkg:pypi/{name}@{version}"}
     if expression := about.get("License-Expression"):
         found["licenses"] = [{"expression": expression}]

@@ -19,7 +19,7 @@ from deployment import parameters as parameter_files
 from deployment import template as templates
 from deployment.archives import pack, unpack
 from deployment.errors import DeploymentError
-from deployment.materials import bill
+from deployment.materials import bill, missing
 from deployment.parameters import Parameters
 from deployment.project import FUNCTIONS, Stage
 from deployment.template import Template
@@ -76,6 +76,8 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
         made = Package(Path(scratch) / "made", {})
         made.folder.mkdir()
         by_chalice = _run_chalice(stage, Path(scratch))
+        wheels = by_chalice / "layer-deployment.zip"
+        _refuse_what_has_no_wheel(stage, wheels)
         function_bytes, layer_bytes = _make_archives(by_chalice, Path(scratch), made)
         template = templates.completed(
             yaml.safe_load((by_chalice / "sam.yaml").read_text("utf-8")),
@@ -92,7 +94,6 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
         templates.say_who_may_send(template, parameters.get("AllowedIpRanges", ""))
         release = _release(made, template, parameters)
         templates.name_release(template, release)
-        wheels = by_chalice / "layer-deployment.zip"
         made.bill.write_text(bill(stage.name, release, wheels, (made.function, made.layer)) + "\n", "utf-8")
         made.template_file.write_text(templates.dump(template), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -104,6 +105,16 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
     if parameters:
         say("  parameters                 of infra/parameters, for the AWS CLI")
     return Package(folder, template)
+
+
+def _refuse_what_has_no_wheel(stage: Stage, layer: Path) -> None:
+    if found := missing((stage.project / "requirements.txt").read_text("utf-8"), layer):
+        major, minor = templates.this_python()
+        raise DeploymentError(
+            f"No wheel that Lambda can run, for Python {major}.{minor} on {stage.architecture}: {', '.join(found)}. "
+            "Another Python may have one (make venv PYTHON=python3.13), or another version of it; or put it into the "
+            "folder vendor/ (.venv/bin/pip install --target vendor …)."
+        )
 
 
 def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int, int]:

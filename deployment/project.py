@@ -48,6 +48,12 @@ class Stage:
         return any("QUEUE_URL" in f.get("environment_variables", {}) for f in functions.values())
 
     @property
+    def architecture(self) -> str:
+        """Of the functions: Chalice's setting, and its default."""
+        found: str = self.settings.get("lambda_architecture", self.config.get("lambda_architecture", "x86_64"))
+        return found
+
+    @property
     def parameters_file(self) -> Path:
         return self.project / "infra" / "parameters" / f"{self.name}.json"
 

@@ -20,7 +20,11 @@ import yaml
 from samtranslator.translator.transform import transform
 
 from chalicelib.postern.contract.metrics import METRICS
+from deployment.errors import DeploymentError
+from deployment.materials import missing
 from deployment.package import Package, with_uploaded_code
+from deployment.package import package as make_package
+from deployment.project import read_stage
 from devstack.settings import PROJECT
 from tests.deployment.cloud import checkout, package
 from tests.deployment.conftest import write_parameters
@@ -295,6 +299,44 @@ def test_a_bill_of_materials_lies_beside_the_archives(folder: Path) -> None:
     assert files == {name: digest(folder / name) for name in ("function.zip", "layer.zip")}
     release = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))["Outputs"]["Release"]["Value"]
     assert found["metadata"]["component"]["version"] == release
+
+
+def test_a_package_for_arm64_is_of_arm64_throughout_or_says_what_it_lacks(packaged: Path, tmp_path: Path) -> None:
+    """psycopg2-binary has had wheels for it since Lambda's Python 3.12 only; Chalice leaves it out and goes on."""
+    project = checkout(tmp_path, packaged)
+    config = json.loads((project / ".chalice" / "config.json").read_text("utf-8"))
+    (project / ".chalice" / "config.json").write_text(json.dumps(config | {"lambda_architecture": "arm64"}), "utf-8")
+
+    if sys.version_info < (3, 12):
+        with pytest.raises(DeploymentError, match=r"for Python 3\.11 on arm64: psycopg2-binary==[\d.]+\. Another"):
+            make_package(read_stage("prod", project), project / "dist" / "prod", print)
+    else:
+        folder = package(project)
+        with zipfile.ZipFile(folder / "layer.zip") as content:
+            headers = {content.read(name)[18:20] for name in content.namelist() if ".so" in Path(name).suffixes}
+        assert headers == {b"\xb7\0"}  # EM_AARCH64, of the ELF header's e_machine
+        template = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))
+        functions = of_type(template, "AWS::Serverless::Function").values()
+        assert [function["Architectures"] for function in functions] == [["arm64"]] * 5
+
+
+def test_what_a_layer_lacks_is_found_by_its_name(tmp_path: Path) -> None:
+    layer = tmp_path / "layer.zip"
+    with zipfile.ZipFile(layer, "w") as content:
+        for name in ("Some.Library", "other"):
+            place = f"python/lib/python3.11/site-packages/{name}-1.0.dist-info/METADATA"
+            content.writestr(place, f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    asked = """
+# A comment; and an option, hashes, what another machine needs, an extra
+--only-binary :all:
+some-library==1.0 \\
+    --hash=sha256:abc
+other[extra]>=1
+absent==2.0  # via other
+elsewhere==1.0 ; sys_platform == "win32"
+here==1.0 ; sys_platform != "win32"
+"""
+    assert missing(asked, layer) == ["absent==2.0", 'here==1.0; sys_platform != "win32"']
 
 
 def test_archives_and_the_runtimes_boto3_are_all_that_it_needs(folder: Path, tmp_path: Path) -> None:
