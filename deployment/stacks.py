@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Left behind by a creation that failed, or by a change set that was never carried out: CloudFormation updates neither.
 _NEVER_CREATED = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
+# A deployment takes minutes; CloudFormation itself waits for some resources for an hour.
+_WITHIN_SECONDS = 2 * 3600.0
 _NOTHING_TO_DO = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -142,7 +144,7 @@ class Stack:
                 if any(text in reason for text in _NOTHING_TO_DO):
                     return None
                 raise DeploymentError(f"CloudFormation refuses the template or its parameters: {reason}")
-        raise AssertionError("the pauses do not end")
+        raise AssertionError("the pauses end with an exception")
 
     def _carry_out(self, change_set: str) -> None:
         seen = {event["EventId"] for event in self._events()}
@@ -193,9 +195,16 @@ class Stack:
 
 
 def _pauses() -> Iterator[None]:
-    """Short at first, for what is soon done, and then as often as AWS likes to be asked."""
-    seconds = 0.1
+    """Short at first, for what is soon done, and then as often as AWS likes to be asked. Raises DeploymentError when
+    it has been too long for anything that ends.
+    """
+    seconds, until = 0.1, time.monotonic() + _WITHIN_SECONDS
     while True:
+        if time.monotonic() > until:
+            raise DeploymentError(
+                f"CloudFormation has not ended within {_WITHIN_SECONDS / 3600:.0f} hours: see its console. What it is "
+                "at goes on, and the next deployment waits for it."
+            )
         time.sleep(seconds)
         yield
         seconds = min(2 * seconds, 2.0)

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import psycopg2
 
 from devstack.errors import StartError
@@ -88,8 +90,12 @@ class Server:
             self._child.stop(patience_seconds=30)
 
     def kill(self) -> None:
-        """As a crash would: no shutdown, no checkpoint. `start` recovers."""
+        """As a crash of its machine would: no shutdown, no checkpoint. `start` recovers."""
+        sessions = psutil.Process(self.child.pid).children(recursive=True)
         self.child.kill()
+        for session in sessions:  # which would go on, until they noticed
+            with suppress(psutil.NoSuchProcess):
+                session.kill()
 
     @property
     def _password(self) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,32 @@ def test_a_region_that_is_none(cloud: Cloud, clone: Path) -> None:
     said = refused(cloud, clone, "deploy", "--stage", "prod", AWS_DEFAULT_REGION="eu-nowhere-1", AWS_REGION="")
 
     assert "AWS has no region 'eu-nowhere-1'." in said
+
+
+def test_credentials_that_have_expired(cloud: Cloud, clone: Path) -> None:
+    write_parameters(clone, "prod", DatabaseSecretArn=ARN)
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said = b"<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as sts:
+        thread = threading.Thread(target=sts.serve_forever)
+        thread.start()
+        said = refused(
+            cloud, clone, "deploy", "--stage", "prod", AWS_ENDPOINT_URL=f"http://127.0.0.1:{sts.server_port}"
+        )
+        sts.shutdown()
+        thread.join()
+
+    assert "Your AWS credentials have expired: sign in again (`aws sso login`)." in said
 
 
 def test_two_ways_to_start_warm(cloud: Cloud, clone: Path) -> None:

@@ -24,10 +24,12 @@ from tests.deployment.installation import Answer, Installation, fetch
 from tests.support import eventually
 
 SENDERS = 2
+# Between two deliveries of a sender: enough of them in every second of a deployment, and the machine's for the rest.
+PAUSE_SECONDS = 0.1
 
 
 class Traffic:
-    """Signed deliveries without a pause, each of them another."""
+    """Signed deliveries all the time, each of them another."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
@@ -48,7 +50,7 @@ class Traffic:
                 thread.join()
 
     def _send(self) -> None:
-        while not self._ended.is_set():
+        while not self._ended.wait(PAUSE_SECONDS):
             body = json.dumps({"type": "order.created", "order": str(uuid.uuid4())}).encode()
             try:
                 self.answers.append(self._installation.post("hmac", body))

@@ -10,12 +10,13 @@ from devstack.settings import PROJECT
 STUCK = """
 import collections
 import itertools
-from chalicelib.postern.processing.limits import time_limit
+from chalicelib.postern.processing.limits import within
 from devstack.worker import Worker
 
 def stuck(event, context):
-    with time_limit(0.2):  # as handlers are run; its signal handler is Python's
-        collections.deque(itertools.repeat(None), maxlen=0)  # a loop in C: neither that nor another thread runs
+    def work():
+        collections.deque(itertools.repeat(None), maxlen=0)  # in C: no signal's handler runs, nor any other thread
+    within(0.2, work)  # as handlers are run
 
 worker = Worker(None, "q", stuck, partial_responses=True, timeout_seconds=1)
 worker._queue_arn = "arn:aws:sqs:us-east-1:000000000000:q"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -18,7 +17,7 @@ from chalicelib.postern.contract.envelope import Accepted, Replay
 from chalicelib.postern.contract.errors import HandlerFailed, InvalidPayload, PayloadTooLarge
 from chalicelib.postern.processing.failures import Failure, failure_of
 from chalicelib.postern.processing.handling import Handler
-from chalicelib.postern.processing.limits import Clock, time_limit
+from chalicelib.postern.processing.limits import Clock, within
 from chalicelib.postern.processing.order import Entity, Order, Version, version_of
 from chalicelib.postern.processing.settling import RetryPolicy
 
@@ -185,8 +184,8 @@ class Runner:
             announced = _announced(one, dry_run)
             for handler in handlers:
                 whose = handler.name
-                with time_limit(self.limit(handler)) if handler.entity else nullcontext():
-                    placed.append((handler, version_of(handler, announced)))
+                place = partial(version_of, handler, announced)
+                placed.append((handler, within(self.limit(handler), place) if handler.entity else place()))
         except KeyboardInterrupt:
             raise
         except BaseException as exc:
@@ -246,8 +245,8 @@ class Call:
         for handler in self.handlers:
             self.at_work = handler.name
             limit, left = self.runner.limit(handler), max(0.1, self.clock.left())
-            with time_limit(min(limit, left), db.connection.interrupt, cut_short=left < limit):
-                handler(self.event, db)
+            work = partial(handler, self.event, db)
+            within(min(limit, left), work, db.connection.interrupt, cut_short=left < limit)
 
 
 def _announced(one: Try, dry_run: bool) -> Event:

@@ -6,9 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 # A handler that catches the interruption and goes on is interrupted again.
 _AGAIN_AFTER_SECONDS = 0.5
@@ -25,47 +28,44 @@ class HandlerTimeout(BaseException):
         self.cut_short = cut_short
 
 
-@contextmanager
-def time_limit(
-    seconds: float, interrupt: Callable[[], None] | None = None, *, cut_short: bool = False
-) -> Iterator[None]:
-    """Raises HandlerTimeout in the block when it takes longer.
+def within(
+    seconds: float, work: Callable[[], _T], interrupt: Callable[[], None] | None = None, *, cut_short: bool = False
+) -> _T:
+    """What `work` returns. Raises HandlerTimeout in it when it takes longer, and afterwards where it caught that.
 
     Python code is reached by a signal. Code in C, such as the driver while it waits for the database, is not; what
     ends that is `interrupt`, which another thread calls. Signals reach the main thread only, which is where Lambda
     runs a function; elsewhere there is no limit.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return work()
 
     def expire(number: int, frame: FrameType | None) -> None:
-        if ended:
+        if not at_work:
             return
         if rest and time.monotonic() - started >= rest:
             # Somebody else's timer, which ends whatever cannot be interrupted.
             signal.signal(signal.SIGALRM, before)
             signal.raise_signal(signal.SIGALRM)
         expired.append(True)
-        raise HandlerTimeout(seconds, cut_short=cut_short)
+        # Never in these lines: what they put back would stay as it is, and the next signal find anybody. No context
+        # manager can promise that of its own lines, which is why this is none.
+        if frame is None or frame.f_code is not within.__code__:
+            raise HandlerTimeout(seconds, cut_short=cut_short)
 
+    at_work = False
     expired: list[bool] = []
-    ended: list[bool] = []
     started = time.monotonic()
     rest, interval = 0.0, 0.0
     before = signal.signal(signal.SIGALRM, expire)
     try:
-        # Two of them, for the signal may come in the first one as well.
-        try:
-            rest, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_AFTER_SECONDS)
-            if interrupt is not None:
-                _alarm.set(seconds, interrupt)
-            yield
-            if expired:  # and caught
-                raise HandlerTimeout(seconds, cut_short=cut_short)
-        finally:
-            ended.append(True)
+        rest, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_AFTER_SECONDS)
+        if interrupt is not None:
+            _alarm.set(seconds, interrupt)
+        at_work = True
+        done = work()
     finally:
+        at_work = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if interrupt is not None:
@@ -73,6 +73,9 @@ def time_limit(
         if rest:
             # Somebody else's timer, which goes on.
             signal.setitimer(signal.ITIMER_REAL, max(0.001, rest - (time.monotonic() - started)), interval)
+    if expired:  # and caught
+        raise HandlerTimeout(seconds, cut_short=cut_short)
+    return done
 
 
 class _Alarm:
