@@ -7,15 +7,22 @@
 - An invocation that runs while its function is updated ends as it began, by the old code.
 - A function has no environment but its own: the emulator's level of logging is not the functions'.
 - Nothing but the given port is listened to.
+
+And where it takes long: it unpacks a function and its layer for every copy of it; here for the first one alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import tempfile
 import threading
 import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ministack import app
@@ -83,8 +90,29 @@ def retire_workers(workers: list[Any]) -> None:
     threading.Thread(target=retire, daemon=True).start()
 
 
+class UnpackedOnce(zipfile.ZipFile):
+    """Its second copy are links to what the first one's files are. They cannot be written to in AWS, either."""
+
+    _unpacking = threading.Lock()
+
+    def namelist(self) -> list[str]:
+        """Which the emulator asks for to see whether a path leads out of the archive: these are our own."""
+        return []
+
+    def extractall(self, path: Any = None, members: Any = None, pwd: bytes | None = None) -> None:
+        assert self.filename is not None
+        digest = hashlib.sha256(Path(self.filename).read_bytes()).hexdigest()
+        unpacked = Path(tempfile.gettempdir()) / f"unpacked-{digest}"
+        with self._unpacking:
+            if not unpacked.exists():
+                super().extractall(unpacked, super().namelist())
+        for each in unpacked.iterdir():
+            (Path(path) / each.name).symlink_to(each)
+
+
 def main() -> None:
     os.environ.pop("LOG_LEVEL", None)
+    lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
     lambda_runtime.kill_workers = retire_workers
     lambda_runtime.Worker.kill = lambda worker: _kill_workers([worker])
     apigateway_v1.handle_request = handle_apigateway
