@@ -88,6 +88,7 @@ check: $(STAMP) ## Check format, lint, types and import directions
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive app.py chalicelib cli deployment devstack bench
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
 	$(BIN)/python -m cli.catalogue --check docs/providers.md
+	$(BIN)/python -m cli.description --check chalicelib/postern/api/openapi.json
 
 .PHONY: format
 format: $(STAMP) ## Format the code
@@ -97,6 +98,10 @@ format: $(STAMP) ## Format the code
 .PHONY: providers
 providers: $(STAMP) ## Write docs/providers.md from the catalogue
 	$(BIN)/python -m cli.catalogue --write docs/providers.md
+
+.PHONY: openapi
+openapi: $(STAMP) ## Write the API's description from its schemas
+	$(BIN)/python -m cli.description chalicelib/postern/api/openapi.json
 
 .PHONY: venv
 venv: $(STAMP) ## Make the virtual environment with everything in it

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from chalice import Chalice, Rate, Response
 from chalice.app import CloudWatchEvent, Request, SQSEvent
 
+from chalicelib.postern.contract.answers import Answer, error
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
 from chalicelib.postern.contract.errors import Refusal, UnknownAction, UnsupportedMediaType
 from chalicelib.postern.contract.tracing import trace_header, trace_id
@@ -31,15 +32,14 @@ _MAX_LOGGED_NAME_LENGTH = 64
 
 @app.route("/health", methods=["GET"])
 def health() -> Response:
-    return _response(http.Answer(200, {"status": "ok", **wiring.version()}))
+    return _response(Answer(200, {"status": "ok", **wiring.version()}))
 
 
-# Every method and content type, because the answers to the wrong ones are ours to give.
-@app.route(
-    "/webhooks/{source}",
-    methods=["POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"],
-    content_types=["*/*"],
-)
+# And every content type, because the answers to the wrong ones are ours to give.
+_EVERY_METHOD = ["POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"]
+
+
+@app.route("/webhooks/{source}", methods=_EVERY_METHOD, content_types=["*/*"])
 def receive(source: str) -> Response:
     request = app.current_request
     assert request is not None  # Chalice sets it before it calls a view
@@ -136,6 +136,40 @@ def reader(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {"refused": str(exc)}
 
 
+# Three steps at most, of which the backend knows what they are; every method, for the same reason as above.
+@app.route("/api/{first}", methods=_EVERY_METHOD, content_types=["*/*"])
+@app.route("/api/{first}/{second}", methods=_EVERY_METHOD, content_types=["*/*"])
+@app.route("/api/{first}/{second}/{third}", methods=_EVERY_METHOD, content_types=["*/*"])
+def api(first: str, second: str = "", third: str = "") -> Response:
+    request = app.current_request
+    assert request is not None
+    from chalicelib.postern.api.relay import Request as Asked
+
+    try:
+        relay = wiring.relay()
+    except Refusal as refusal:  # `chalice local` by itself
+        return _response(http.refused(refusal))
+    if relay is None:
+        return _response(error(404, "not_found", "There is nothing here."))
+    asked = Asked(
+        method=request.method,
+        path="/".join(filter(None, ("/api", first, second, third))),
+        query=request.to_original_event().get("multiValueQueryStringParameters") or {},
+        headers=_headers(request),
+        body=_body(request),
+        secure=wiring.config().is_deployed,
+    )
+    return _response(relay.answer(asked))
+
+
+@app.lambda_function(name="backend")
+def backend(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """What the API asks for a caller of its own: who that is, this function finds out itself."""
+    _begin(context)
+    with logs.timed("backend", method=str(event.get("method"))[:10]) as fields:
+        return wiring.backend().answer(event, fields.update)
+
+
 @app.middleware("http")
 def answer_in_our_shape(request: Request, get_response: Callable[[Request], Response]) -> Response:
     """Whatever goes wrong, the sender sees our error shape, and no more of us than that."""
@@ -230,7 +264,7 @@ def _came_as_text(request: Request, headers: Headers, body: bytes) -> bool:
     return "\ufffd".encode() in body and (packed or not is_text)
 
 
-def _response(answer: http.Answer) -> Response:
+def _response(answer: Answer) -> Response:
     body = answer.body if isinstance(answer.body, str) else dict(answer.body)
     return Response(body, {"Content-Type": "application/json", **answer.headers}, answer.status)
 

@@ -295,9 +295,9 @@ def _queue(patient: Patient) -> Findings:
 def _secrets(patient: Patient) -> Findings:
     """The sources' secrets"""
     from cli.source_secrets import problem
-    from deployment import source_secrets
+    from deployment import secrets
 
-    known, _ = source_secrets.read(patient.session, patient.outputs["SourcesSecretArn"])
+    known, _ = secrets.read(patient.session, patient.outputs["SourcesSecretArn"])
     found = problem(patient.stage.project, known)
     missing = [name for name, said in found.items() if said is None]
     for name, said in found.items():

@@ -36,6 +36,7 @@ class LocalRun:
     database_url: str
     sources_file: Path
     secrets_file: Path
+    tokens_secret_id: str
     queue_url: str
     dead_letter_queue_url: str
     aws_endpoint_url: str
@@ -54,6 +55,7 @@ class LocalRun:
             database_url=run["database_url"],
             sources_file=Path(run.get("sources_file") or SHIPPED_SOURCES),
             secrets_file=Path(run.get("secrets_file") or state / "secrets.json"),
+            tokens_secret_id=run.get("tokens_secret_id", ""),
             queue_url=run["queue_url"],
             dead_letter_queue_url=run["dead_letter_queue_url"],
             aws_endpoint_url=run["aws_endpoint_url"],

@@ -27,6 +27,7 @@ from cli import (
     status,
     storage,
     stored,
+    tokens,
 )
 from cli.local import LocalRun, NotRunning, operator
 from cli.stage import enter
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         export,
         listen,
         storage,
+        tokens,
     ):
         module.add_commands(commands, deployed)
 

@@ -219,8 +219,8 @@ def _fingerprints(source: Source, secrets: list[str]) -> str:
 
 def _read() -> dict[str, Any]:
     from deployment.errors import DeploymentError
+    from deployment.secrets import read
     from deployment.session import Session
-    from deployment.source_secrets import read
 
     arn = _arn()
     try:
@@ -231,8 +231,8 @@ def _read() -> dict[str, Any]:
 
 def _change(edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     from deployment.errors import DeploymentError
+    from deployment.secrets import change
     from deployment.session import Session
-    from deployment.source_secrets import change
 
     arn = _arn()
     try:

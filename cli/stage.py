@@ -26,6 +26,7 @@ def enter(name: str, *, with_secrets: bool) -> None:
         if with_secrets:
             found = deployed.outputs(Session(), stage)
             os.environ |= {"SOURCES_SECRET_ID": found["SourcesSecretArn"], "QUEUE_URL": found["QueueUrl"]}
+            os.environ["TOKENS_SECRET_ID"] = found.get("TokensSecretArn", "")
             # Chalice alone knows a native stage's, and not everybody has what it wrote down.
             with suppress(DeploymentError):
                 os.environ["POSTERN_ADDRESS"] = deployed.address(stage, found)

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.postern.receiving.sources import load_sources
 from deployment import parameters as parameter_files
-from deployment import source_secrets
+from deployment import secrets
 from deployment import template as templates
 from deployment.checks import check
 from deployment.deployed import address_of
@@ -107,7 +107,7 @@ def announce(session: Session, stage: Stage, address: str, secret_arn: str, say:
     sources = load_sources(stage.project / "chalicelib" / "sources.toml").values()
     say(f"\nPostern '{stage.name}' is deployed at {address}.")
     try:
-        known, _ = source_secrets.read(session, secret_arn)
+        known, _ = secrets.read(session, secret_arn)
     except DeploymentError as exc:
         say(f"{exc} A source without a secret answers 503.")
         known = {source.name: "perhaps" for source in sources}

@@ -74,7 +74,8 @@ def prepare(stage: Stage, say: Say) -> None:
         {name: value for name, value in values.items() if name in resources["Parameters"]},
     )
     declared = {**resources["Parameters"], **application["Parameters"]}
-    _configure(stage, _resolver(session, stage, application, declared, values, outputs), application)
+    conditions = {**resources["Conditions"], **application["Conditions"]}
+    _configure(stage, _resolver(session, stage, conditions, declared, values, outputs), application)
     say(
         f"\nStage '{stage.name}' is configured in .chalice/. Next:\n"
         f"  .venv/bin/chalice deploy --stage {stage.name}\n"
@@ -138,7 +139,7 @@ def _check(values: Parameters, resources: Template, application: Template) -> No
 def _resolver(
     session: Session,
     stage: Stage,
-    application: Template,
+    conditions: Mapping[str, Any],
     declared: Mapping[str, Any],
     values: Parameters,
     outputs: Mapping[str, str],
@@ -155,12 +156,13 @@ def _resolver(
             "LargeBodies": outputs["BodiesBucket"],
             "LargeBodies.Arn": f"arn:{session.partition}:s3:::{outputs['BodiesBucket']}",
             "SourcesSecret.Id": outputs["SourcesSecretArn"],
+            "TokensSecret.Id": outputs.get("TokensSecretArn", ""),
             "WebhookDeadLetterQueue": outputs["DeadLetterQueueUrl"],
             "WebhookDeadLetterQueue.Arn": outputs["DeadLetterQueueArn"],
             "WebhookQueue": outputs["QueueUrl"],
             "WebhookQueue.Arn": outputs["QueueArn"],
         },
-        application["Conditions"],
+        conditions,
     )
 
 

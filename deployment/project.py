@@ -20,6 +20,7 @@ FUNCTIONS = {
     "maintenance": ("Maintenance", "-maintenance"),
     "store": ("Store", "-store"),
     "reader": ("Reader", "-reader"),
+    "backend": ("Backend", "-backend"),
 }
 
 # A stage is part of the names of functions, alarms and log groups.

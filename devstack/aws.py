@@ -18,6 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.postern.api import access
 from devstack.emulated_aws import HEALTH, KEY_VARIABLE
 from devstack.errors import StartError
 from devstack.processes import Child, remembered_port
@@ -40,6 +41,7 @@ class Resources:
     dead_letter_queue_url: str
     sources_secret_id: str
     bodies_bucket: str
+    tokens_secret_id: str
 
 
 class EmulatedAws:
@@ -125,7 +127,9 @@ class EmulatedAws:
         arguments: dict[str, Any] = {
             "StackName": name,
             "TemplateBody": TEMPLATE.read_text("utf-8"),
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            "Parameters": [
+                {"ParameterKey": key, "ParameterValue": value} for key, value in {"Console": "on", **parameters}.items()
+            ],
         }
         patience: WaiterConfigTypeDef = {"Delay": 1, "MaxAttempts": 30}
         try:
@@ -147,12 +151,21 @@ class EmulatedAws:
             dead_letter_queue_url=self._at_this_port(outputs["DeadLetterQueueUrl"]),
             sources_secret_id=outputs["SourcesSecretArn"],
             bodies_bucket=outputs["BodiesBucket"],
+            tokens_secret_id=outputs["TokensSecretArn"],
         )
 
     def put_secrets(self, resources: Resources, secrets: Mapping[str, Any]) -> None:
         self.client("secretsmanager").put_secret_value(
             SecretId=resources.sources_secret_id, SecretString=json.dumps(dict(secrets))
         )
+
+    def let_in(self, resources: Resources, name: str, token: str) -> None:
+        """Beside those who may use the API already."""
+        secrets = self.client("secretsmanager")
+        known = json.loads(secrets.get_secret_value(SecretId=resources.tokens_secret_id)["SecretString"])
+        mine = {"sha256": access.hashed(token), "role": access.Role.OPERATE.value}
+        tokens = {**known.get("tokens", {}), name: mine}
+        secrets.put_secret_value(SecretId=resources.tokens_secret_id, SecretString=json.dumps({"tokens": tokens}))
 
     def _exists(self, stacks: CloudFormationClient, name: str) -> bool:
         try:

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import IO
 
 from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
+from chalicelib.postern.api import access
 from chalicelib.postern.contract.errors import SourcesFileError
 from chalicelib.postern.receiving.sources import load_sources
 from devstack import screen
 from devstack.aws import EmulatedAws, Resources
+from devstack.backend import FUNCTION
 from devstack.errors import StartError
 from devstack.metrics import Metrics
 from devstack.postgres import Server
-from devstack.processes import Child, Register, free_port, write_atomically
+from devstack.processes import Child, Register, free_port, remembered_port, write_atomically
 from devstack.secrets import ensure_development_secrets, read_secrets
 from devstack.settings import PROJECT, VISIBILITY_TIMEOUT_SECONDS, Settings
 from devstack.worker import READY
@@ -95,6 +97,7 @@ class Supervisor:
         self._watch("aws", self._aws.child, self._restart_aws)
         resources = self._make_resources()
         self._aws.put_secrets(resources, read_secrets(secrets_file))
+        self._aws.let_in(resources, "local", self._token())
         self._migrate()
         screen.say(f"Starting {'the API and ' if self._settings.with_api else ''}the processor …")
         self._metrics = Metrics(self._aws.client("cloudwatch"), self._aws.client("sqs"), resources)
@@ -165,6 +168,16 @@ class Supervisor:
         ensure_development_secrets(own, sources)
         return own
 
+    @property
+    def token_file(self) -> Path:
+        """What lets whoever may read it use the API."""
+        return self._state / "token"
+
+    def _token(self) -> str:
+        if not self.token_file.exists():
+            write_atomically(self.token_file, access.make_token(os.urandom(32)))
+        return self.token_file.read_text("utf-8")
+
     def _start_postgres(self, server: Server) -> None:
         server.start()
         self._watch("postgres", server.child, self._restart_postgres)
@@ -213,6 +226,10 @@ class Supervisor:
         }
         for number in range(1, self._settings.workers + 1):
             self._run_module(f"processor-{number}", "devstack.worker", [], processor)
+        backend = {**self._maintenance_environ, "TOKENS_SECRET_ID": resources.tokens_secret_id}
+        port = remembered_port(self._state / "backend-port")
+        self._run_module("backend", "devstack.backend", [str(port)], backend)
+        api |= {"BACKEND_FUNCTION": FUNCTION, "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{port}"}
         self._api_environ = api
         if self._settings.with_api:
             self._run_module("api", "devstack.api_server", [str(self._settings.port)], api)
@@ -262,6 +279,7 @@ class Supervisor:
             "dead_letter_queue_url": resources.dead_letter_queue_url,
             "sources_file": str(self._settings.sources_file or SHIPPED_SOURCES),
             "secrets_file": str(secrets_file),
+            "tokens_secret_id": resources.tokens_secret_id,
             "pid": os.getpid(),
             "api_environ": self._api_environ,  # for `chalice local`
         }
@@ -300,6 +318,7 @@ class Supervisor:
         self._aws.start()
         resources = self._make_resources()
         self._aws.put_secrets(resources, read_secrets(self._secrets_file()))
+        self._aws.let_in(resources, "local", self._token())
         return self._aws.child
 
     def _children(self) -> list[Child]:

@@ -68,6 +68,11 @@ class Run:
         facts: dict[str, Any] = json.loads((self.state / "run.json").read_text("utf-8"))
         return facts
 
+    @property
+    def token(self) -> str:
+        """For its API."""
+        return (self.state / "token").read_text("utf-8")
+
     def secret(self, source: str) -> str:
         secrets: dict[str, str] = json.loads((self.state / "secrets.json").read_text("utf-8"))
         return secrets[source]

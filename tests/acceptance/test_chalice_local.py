@@ -66,6 +66,14 @@ def post(port: int, secret: str, id: str = "o-1") -> tuple[int, dict[str, str]]:
         return answer.status, json.loads(answer.read())
 
 
+def asked(port: int, token: str) -> int:
+    """What the API answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", "/api/version", headers={"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status
+
+
 @pytest.mark.parametrize("stage", [(), ("--stage", "dev")], ids=["no stage", "a stage"])
 def test_beside_the_services_it_takes_events_which_are_processed(services: Run, stage: tuple[str, ...]) -> None:
     with chalice_local(services.state, *stage) as (port, output):
@@ -74,6 +82,7 @@ def test_beside_the_services_it_takes_events_which_are_processed(services: Run, 
         query = "SELECT status FROM postern.events WHERE id = %s"
         eventually(lambda: services.query(query, answer["id"]) == [("processed",)])
         assert post(port, "forged")[0] == 401
+        assert [asked(port, token) for token in (services.token, "")] == [200, 401]
 
 
 def test_without_services_it_answers_503_and_says_what_to_start(tmp_path: Path) -> None:

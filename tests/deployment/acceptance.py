@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from chalicelib.postern.api.routes import ROUTES
 from tests.deployment.installation import Answer, Installation
 
 _PATIENCE_SECONDS = 30.0
@@ -38,6 +39,9 @@ def probe(installation: Installation, function: str, patience_seconds: float = _
 def _probe_api_handler(installation: Installation, patience_seconds: float) -> None:
     _accepted(installation.post("github"))
     _accepted(installation.post("hmac", _order("created", 900_000)))
+    answer = installation.api("GET", "version")
+    if answer.status != 200:
+        raise Unacceptable(f"GET /api/version: {answer.status} {answer.body}")
 
 
 def _probe_processor(installation: Installation, patience_seconds: float) -> None:
@@ -64,9 +68,10 @@ def _probe_processor(installation: Installation, patience_seconds: float) -> Non
     )
 
 
-def _probe_store(installation: Installation, patience_seconds: float) -> None:
-    """An operator looks at the dead letters, moves one back, which dies once more, and has an event replayed."""
+Ask = Callable[..., dict[str, Any]]
 
+
+def _probe_store(installation: Installation, patience_seconds: float) -> None:
     def ask(action: str, **arguments: Any) -> dict[str, Any]:
         answer = installation.invoke(f"{installation.name}-store", {"action": action, **arguments})
         if answer["failed"] or "refused" in answer["result"]:
@@ -74,14 +79,36 @@ def _probe_store(installation: Installation, patience_seconds: float) -> None:
         result: dict[str, Any] = answer["result"]
         return result
 
+    ask("migrate")
+    _operate(ask, installation, patience_seconds)
+
+
+def _probe_backend(installation: Installation, patience_seconds: float) -> None:
+    """What an operator has the store do, by the API."""
+
+    def ask(action: str, **arguments: Any) -> dict[str, Any]:
+        (route, *_) = [route for route in ROUTES if route.action == action]
+        path = route.path.removeprefix("/api/").replace("{id}", str(arguments.get("id", "")))
+        body = None if route.method == "GET" else {} if "{id}" in route.path else arguments
+        answer = installation.api(route.method, path, body)
+        if answer.status != 200:
+            raise Unacceptable(f"{route.method} {path}: {answer.status} {answer.body}")
+        result: dict[str, Any] = answer.body
+        return result
+
+    _operate(ask, installation, patience_seconds)
+
+
+def _operate(ask: Ask, installation: Installation, patience_seconds: float) -> None:
+    """An operator looks at the dead letters, moves one back, which dies once more, and has an event replayed."""
+
     def attempts_of(id: str) -> int:
         return int(installation.rows([id])[0]["attempts"])
 
-    ask("migrate")
     for left in ask("replays")["replays"]:  # by a probe that ended half-way
         if left["state"] == "running":
             ask("cancel_replay", id=left["id"])
-    ask("dead_letters", limit=10)
+    ask("dead_letters")
     newest = "SELECT id::text FROM postern.events WHERE type = %s AND status = %s ORDER BY id DESC LIMIT 1"
     [(redriven,)] = installation.query(newest, "order.poisoned", "dead")
     [(replayed,)] = installation.query(newest, "order.created", "processed")
@@ -135,6 +162,7 @@ _PROBES: dict[str, Callable[[Installation, float], None]] = {
     "processor": _probe_processor,
     "store": _probe_store,
     "reader": _probe_reader,
+    "backend": _probe_backend,
     "maintenance": _probe_maintenance,
 }
 FUNCTIONS = tuple(_PROBES)

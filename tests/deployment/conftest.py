@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
+from chalicelib.postern.api import access
 from chalicelib.postern.receiving.sources import load_sources
 from devstack.postgres import Server
 from devstack.secrets import ensure_development_secrets, read_secrets
@@ -77,14 +79,16 @@ def project(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def installation(cloud: Cloud, project: Path, database_secret: str, new_database: str) -> Installation:
     """`make deploy STAGE=prod`, with secrets for every source."""
-    write_parameters(project, "prod", DatabaseSecretArn=database_secret, MaxAttempts="2", RetryBaseSeconds="1")
+    write_parameters(
+        project, "prod", DatabaseSecretArn=database_secret, MaxAttempts="2", RetryBaseSeconds="1", Console="on"
+    )
     deployed = run(cloud, project, "deploy", "--stage", "prod")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     return describe(cloud, project, "prod", "postern-prod", new_database)
 
 
 def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_url: str) -> Installation:
-    """What is deployed, with secrets for its sources."""
+    """What is deployed, with secrets for its sources and a token for its API."""
     (stack,) = cloud.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     secrets_file = project / "secrets.json"
@@ -93,7 +97,12 @@ def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_
     cloud.client("secretsmanager").put_secret_value(
         SecretId=outputs["SourcesSecretArn"], SecretString=json.dumps(secrets)
     )
-    return Installation(cloud, project, stage, database_url, outputs, secrets)
+    token = access.make_token(os.urandom(32))
+    tokens = {"tokens": {"test": {"sha256": access.hashed(token), "role": "operate"}}}
+    cloud.client("secretsmanager").put_secret_value(
+        SecretId=outputs["TokensSecretArn"], SecretString=json.dumps(tokens)
+    )
+    return Installation(cloud, project, stage, database_url, outputs, secrets, token)
 
 
 def write_parameters(project: Path, stage: str, **parameters: str) -> None:

@@ -14,7 +14,7 @@ from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
 from tests.unit.roles import NETWORK_INTERFACES
 
-FUNCTIONS = ("Processor", "Maintenance", "Store", "Reader")
+FUNCTIONS = ("Processor", "Maintenance", "Store", "Reader", "Backend")
 
 IN_VPC = {*NETWORK_INTERFACES}
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cli.doctor import Patient, Weight, examine
-from deployment.project import read_stage
+from deployment.project import FUNCTIONS, read_stage
 from deployment.session import Session
 from devstack.postgres import Server
 from tests.conftest import administer, url_of
@@ -35,7 +35,8 @@ def native(
     name = f"native_{uuid.uuid4().hex[:12]}"
     administer(postgres_server, f"CREATE DATABASE {name}")
     secret = make_database_secret(cloud, url_of(postgres_server, name))
-    write_parameters(project, "dev", DatabaseSecretArn=secret, MaxAttempts="2", RetryBaseSeconds="1", Tracing="Active")
+    given = {"MaxAttempts": "2", "RetryBaseSeconds": "1", "Tracing": "Active", "Console": "on"}
+    write_parameters(project, "dev", DatabaseSecretArn=secret, **given)
     prepared = run(cloud, project, "native", "--stage", "dev")
     assert prepared.returncode == 0, prepared.stdout + prepared.stderr
     deployed = chalice_deploy(cloud, project)
@@ -86,7 +87,7 @@ def test_its_functions_are_traced_where_the_parameters_say_so(native: Installati
         if each["FunctionName"].startswith(native.name)
     }
     assert traced == dict.fromkeys(traced, "Active")
-    assert len(traced) == 5
+    assert len(traced) == len(FUNCTIONS)
 
 
 def test_the_doctor_says_what_a_native_stage_has_nothing_of(

@@ -24,7 +24,7 @@ from deployment.errors import DeploymentError
 from deployment.materials import missing
 from deployment.package import Package, with_uploaded_code
 from deployment.package import package as make_package
-from deployment.project import read_stage
+from deployment.project import FUNCTIONS, read_stage
 from devstack.settings import PROJECT
 from tests.deployment.cloud import checkout, package
 from tests.deployment.conftest import write_parameters
@@ -136,7 +136,7 @@ def test_every_function_logs_to_a_group_of_the_stack(translated: dict[str, Any])
     assert sorted(group for group in groups if group.startswith("/aws/lambda/")) == sorted(
         f"/aws/lambda/{function}" for function in functions
     )
-    assert len(functions) == 5
+    assert len(functions) == len(FUNCTIONS)
     assert all("RetentionInDays" in group for group in of_type(translated, "AWS::Logs::LogGroup").values())
 
 
@@ -164,7 +164,7 @@ def allowed(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_function_has_a_role_of_its_own(translated: dict[str, Any]) -> None:
     roles = [f["Role"]["Fn::GetAtt"][0] for f in of_type(translated, "AWS::Lambda::Function").values()]
-    assert len(set(roles)) == 5
+    assert len(set(roles)) == len(FUNCTIONS)
     for name in roles:
         role = translated["Resources"][name]["Properties"]
         assert not role.get("ManagedPolicyArns")
@@ -173,7 +173,7 @@ def test_every_function_has_a_role_of_its_own(translated: dict[str, Any]) -> Non
 
 def test_the_database_is_reached_from_the_subnets_and_the_api_function_is_outside(translated: dict[str, Any]) -> None:
     inside = {name for name, f in of_type(translated, "AWS::Lambda::Function").items() if "VpcConfig" in f}
-    assert inside == {"Processor", "Maintenance", "Store", "Reader"}
+    assert inside == {"Processor", "Maintenance", "Store", "Reader", "Backend"}
 
 
 def test_everything_is_encrypted_at_rest_and_queues_and_buckets_take_tls_only(translated: dict[str, Any]) -> None:
@@ -317,7 +317,7 @@ def test_a_package_for_arm64_is_of_arm64_throughout_or_says_what_it_lacks(packag
         assert headers == {b"\xb7\0"}  # EM_AARCH64, of the ELF header's e_machine
         template = yaml.safe_load((folder / "template.yaml").read_text("utf-8"))
         functions = of_type(template, "AWS::Serverless::Function").values()
-        assert [function["Architectures"] for function in functions] == [["arm64"]] * 5
+        assert [function["Architectures"] for function in functions] == [["arm64"]] * len(FUNCTIONS)
 
 
 def test_what_a_layer_lacks_is_found_by_its_name(tmp_path: Path) -> None:

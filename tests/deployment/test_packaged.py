@@ -7,6 +7,7 @@ import json
 import random
 import urllib.request
 import uuid
+from typing import Any
 
 import pytest
 
@@ -209,3 +210,45 @@ def test_everything_else_is_answered_through_the_store_function_too(installation
     assert isinstance(json.loads(postern(installation, "replays", "--json")), list)
     assert "curl" in postern(installation, "export", id, "--curl", "--to", "http://localhost:1/")
     assert any(row["source"] == "hmac" for row in json.loads(postern(installation, "sources", "--json")))
+
+
+def test_the_api_lets_in_whoever_has_a_token_and_until_it_is_revoked(installation: Installation) -> None:
+    id = installation.post("hmac").body["id"]
+    installation.processed([id])
+    made = installation.postern("tokens", "make", "reader")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    assert "reader" in installation.postern("tokens").stdout
+
+    found = eventually(lambda: _event_by_api(installation, id, token))
+    assert found["status"] == "processed"
+    assert installation.api("GET", "session", token=token).body["role"] == "read"
+    assert installation.api("POST", "replays", {"ids": [id]}, token=token).status == 403
+    assert installation.api("GET", "dead-letters").status == 200
+
+    assert installation.postern("tokens", "revoke", "reader").returncode == 0
+    eventually(lambda: installation.api("GET", "session", token=token).status == 401, every=1)
+
+
+def _event_by_api(installation: Installation, id: str, token: str) -> dict[str, Any] | None:
+    """Once the function knows of the token."""
+    answer = installation.api("GET", f"events/{id}", token=token)
+    return answer.body["event"] if answer.status == 200 else None
+
+
+def test_a_browser_trades_a_token_for_a_session(installation: Installation) -> None:
+    login = installation.api("POST", "session", {"token": installation.token})
+    cookie = login.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-postern_session=")
+    assert cookie.endswith("; HttpOnly; SameSite=Strict; Secure")
+    headers = {"Cookie": cookie.partition(";")[0]}
+    answer = fetch(f"{installation.address}api/status", None, headers, installation.cloud.trust())
+    assert (answer.status, answer.headers["Strict-Transport-Security"]) == (200, "max-age=31536000")
+
+
+def test_the_function_behind_the_api_does_nothing_without_a_token(installation: Installation) -> None:
+    """Whoever may invoke it, as the public function may."""
+    request = {"method": "GET", "path": "/api/events", "query": {}, "body": None, "session": None, "csrf": None}
+    answer = installation.invoke(f"{installation.name}-backend", {**request, "token": None, "if_none_match": None})
+    assert (answer["failed"], answer["result"]["status"]) == (False, 401)
+    assert installation.invoke(f"{installation.name}-backend", {"action": "events"})["failed"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deployment.errors import DeploymentError
+from deployment.secrets import Secrets, change, read
 from deployment.session import Session
-from deployment.source_secrets import Secrets, change, read
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
 

@@ -116,7 +116,9 @@ def _health(installation: Installation) -> dict[str, Any]:
 def _releases(installation: Installation) -> frozenset[str]:
     """Of what answers senders, of what answers operators, and of the others as they are configured."""
     client = installation.cloud.client("lambda")
-    names = [installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader")]
+    names = [
+        installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader", "console")
+    ]
     configured = [client.get_function_configuration(FunctionName=name)["Environment"]["Variables"] for name in names]
     asked = installation.invoke(installation.lambda_name("store"), {"action": "version"})["result"]
     return frozenset({_health(installation)["release"], asked["release"], *(each["RELEASE"] for each in configured)})
@@ -125,7 +127,9 @@ def _releases(installation: Installation) -> frozenset[str]:
 def _tracing(installation: Installation) -> set[str]:
     """Of the version of the API function that answers, and of the others."""
     client = installation.cloud.client("lambda")
-    names = [installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader")]
+    names = [
+        installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader", "console")
+    ]
     found = [client.get_function_configuration(FunctionName=name) for name in names]
     found.append(client.get_function_configuration(FunctionName=installation.name, Qualifier="live"))
     return {each["TracingConfig"]["Mode"] for each in found}

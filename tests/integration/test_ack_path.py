@@ -17,7 +17,7 @@ import pytest
 from chalice.test import Client
 
 import app as doors
-from chalicelib.postern.adapters.secrets import SourceSecrets
+from chalicelib.postern.adapters.secrets import KeptSecret, SourceSecrets
 from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import SecretUnavailable
 from chalicelib.postern.running import wiring
@@ -252,12 +252,13 @@ def test_forged_deliveries_do_not_make_us_ask_for_secrets(inbox: Resources) -> N
     clock = Clock()
     asked: list[float] = []
 
-    class Counting(SourceSecrets):
+    class Counting(KeptSecret):
         def _refresh(self, now: float) -> None:
             asked.append(now)
             super()._refresh(now)
 
-    secrets = Counting(inbox.sources_secret_id, clock)
+    secrets = SourceSecrets(inbox.sources_secret_id, clock)
+    secrets._secret = Counting(inbox.sources_secret_id, clock)
     for _ in range(1000):
         secrets.of("hmac")
         with pytest.raises(SecretUnavailable):

@@ -23,7 +23,13 @@ AWS_MODULE = "chalicelib.postern.adapters.aws"
 
 # In a call of this service, the argument that names the resource.
 # An empty one: the service's operations take no resource.
-RESOURCE_ARGUMENT = {"cloudwatch": "", "sqs": "QueueUrl", "s3": "Bucket", "secretsmanager": "SecretId"}
+RESOURCE_ARGUMENT = {
+    "cloudwatch": "",
+    "sqs": "QueueUrl",
+    "s3": "Bucket",
+    "secretsmanager": "SecretId",
+    "lambda": "FunctionName",
+}
 
 
 class Unfollowed(Exception):

@@ -26,6 +26,7 @@ ACTION_OF = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjects": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
+    "lambda:Invoke": "lambda:InvokeFunction",
 }
 
 # A type of resource that AWS names for an action and that what we ask for is none of: the metrics of namespaces are in
@@ -82,16 +83,34 @@ class Infrastructure:
     def named_by(self, function: str, variable: str) -> str:
         """The logical name of the resource, or the parameter, that the function's variable names."""
         variables = self.function(function)["Properties"]["Environment"]["Variables"]
-        match variables.get(variable):
+        match self._when(variables.get(variable))[1]:
             case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), _]}:
                 return name
+            case {"Fn::Sub": str(name)} if called := self._functions().get(name):
+                return called
             case other:
                 raise AssertionError(f"{function} is not told by {variable} which resource to use: {other!r}")
+
+    def condition_of(self, function: str, variable: str) -> str:
+        """Under which it names anything; empty where it always does."""
+        return self._when(self.function(function)["Properties"]["Environment"]["Variables"][variable])[0]
+
+    def _when(self, value: Any) -> tuple[str, Any]:
+        match value:
+            case {"Fn::If": [str(condition), inner, ""]}:
+                return condition, inner
+        return "", value
+
+    def _functions(self) -> dict[str, str]:
+        """The functions' logical names, by what they are called."""
+        return {plain(self.function(name)["Properties"]["FunctionName"]): FUNCTIONS[name][0] for name in FUNCTIONS}
 
     def arn(self, name: str, action: str) -> str:
         """As a policy names that resource."""
         if name in self.template["Parameters"]:
             return f"${{{name}}}"
+        if name in (called := {logical: text for text, logical in self._functions().items()}):
+            return f"arn:${{AWS::Partition}}:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:{called[name]}"
         match self.template["Resources"][name]["Type"]:
             case "AWS::SQS::Queue":
                 return f"${{{name}.Arn}}"
@@ -180,7 +199,8 @@ def needed_by_code(function: str, calls: set[AwsCall], infrastructure: Infrastru
             needs[Grant(action, "*")] = f"{call.place} calls {call.operation}"
             continue
         name = infrastructure.named_by(function, call.variable)
-        needs[Grant(action, infrastructure.arn(name, action))] = f"{call.place} calls {call.operation}"
+        when = infrastructure.condition_of(function, call.variable)
+        needs[Grant(action, infrastructure.arn(name, action), when)] = f"{call.place} calls {call.operation}"
         if name == "DatabaseSecretArn":
             # Secrets Manager decrypts in the name of who reads. A key of one's own has to permit it; AWS's does.
             needs[Grant("kms:Decrypt", "${DatabaseSecretKeyArn}", "DatabaseSecretHasKey")] = "the secret's own key"

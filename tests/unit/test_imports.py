@@ -1,4 +1,4 @@
-"""Imports point one way: contract <- receiving, processing <- adapters <- operating <- running <- doors and tools."""
+"""Imports point one way: contract <- receiving, processing <- adapters <- operating <- api <- running <- doors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ KNOWS = {
     "processing": {"contract"},
     "operating": {"contract", "processing", "adapters"},
     "adapters": {"contract", "processing"},
-    "running": {"contract", "receiving", "processing", "operating", "adapters"},
+    "api": {"contract", "operating"},
+    "running": {"contract", "receiving", "processing", "operating", "adapters", "api"},
 }
 
 # What answers from its arguments alone: no clock, no signal, no file, no network, no chance.
@@ -33,7 +34,7 @@ PURE = [
     *("receiving.schemes.hmacs", "receiving.schemes.jwts", "receiving.schemes.public_keys"),
     *("receiving.schemes.shared", "receiving.schemes.templated", "receiving.schemes.urls"),
     *("processing.claims", "processing.failures", "processing.order", "processing.settling", "processing.turns"),
-    *("operating.drift.shapes", "operating.quiet.silence"),
+    *("operating.drift.shapes", "operating.quiet.silence", "contract.answers", "api.access", "api.routes", "api.relay"),
 ]
 IMPURE = {"asyncio", "ctypes", "http.client", "io", "logging", "os", "pathlib", "random", "secrets", "select", "signal"}
 IMPURE |= {"socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib.request"}

@@ -38,24 +38,28 @@ ON_EVERYTHING = {
 }
 
 # Who may do what with what holds events and secrets. Nobody may anything else with it, and nobody else may this.
+ON_DATABASE = ("processor", "maintenance", "store", "reader", "backend")
+BACKEND = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:postern-${Stage}-backend"
 MAY = {
-    ("sqs:SendMessage", "${WebhookQueue.Arn}"): {"api_handler", "processor", "store"},
+    ("sqs:SendMessage", "${WebhookQueue.Arn}"): {"api_handler", "processor", "store", "backend"},
     ("sqs:ReceiveMessage", "${WebhookQueue.Arn}"): {"processor"},
-    ("sqs:GetQueueAttributes", "${WebhookQueue.Arn}"): {"processor", "store"},
+    ("sqs:GetQueueAttributes", "${WebhookQueue.Arn}"): {"processor", "store", "backend"},
     ("sqs:DeleteMessage", "${WebhookQueue.Arn}"): {"processor"},
     ("sqs:ChangeMessageVisibility", "${WebhookQueue.Arn}"): {"processor"},
     ("sqs:SendMessage", "${WebhookDeadLetterQueue.Arn}"): {"processor"},
-    ("sqs:GetQueueAttributes", "${WebhookDeadLetterQueue.Arn}"): {"store"},
-    ("sqs:ReceiveMessage", "${WebhookDeadLetterQueue.Arn}"): {"store"},
-    ("sqs:DeleteMessage", "${WebhookDeadLetterQueue.Arn}"): {"store"},
-    ("sqs:ChangeMessageVisibility", "${WebhookDeadLetterQueue.Arn}"): {"store"},
+    ("sqs:GetQueueAttributes", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
+    ("sqs:ReceiveMessage", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
+    ("sqs:DeleteMessage", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
+    ("sqs:ChangeMessageVisibility", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
     ("s3:PutObject", "${LargeBodies.Arn}/*"): {"api_handler"},
     ("s3:GetObject", "${LargeBodies.Arn}/*"): {"processor"},
     ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
-    ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {"processor", "maintenance", "store", "reader"},
+    ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {*ON_DATABASE},
+    ("secretsmanager:GetSecretValue", "${TokensSecret.Id}"): {"backend"},
+    ("lambda:InvokeFunction", BACKEND): {"api_handler"},
     ("cloudwatch:GetMetricStatistics", "*"): {"maintenance"},
     ("cloudwatch:ListMetrics", "*"): {"maintenance"},
-    ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {"processor", "maintenance", "store", "reader"},
+    ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {*ON_DATABASE},
 }
 
 

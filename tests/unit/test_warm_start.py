@@ -19,7 +19,7 @@ from chalicelib.postern.running import wiring
 loaded = "boto3" in sys.modules
 from chalicelib.postern.adapters import aws
 wired = wiring.inbox.cache_info().currsize
-fetched = bool(wired) and wiring.inbox().secrets_of.__self__._asked_at > 0
+fetched = bool(wired) and wiring.inbox().secrets_of.__self__._secret._asked_at > 0
 print(json.dumps({"boto3": loaded, "clients": sorted(aws._clients), "inbox": bool(wired), "fetched": fetched}))
 """
 

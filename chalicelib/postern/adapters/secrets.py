@@ -23,57 +23,77 @@ _SYSTEMS_AUTHORITIES = (
 )
 
 
-class SourceSecrets:
-    """The valid secrets of each source, from one secret that holds a JSON object: name -> secret or list of them.
+class KeptSecret:
+    """A secret that holds a JSON object, asked for again when what is known of it is older than `fresh_seconds`.
 
-    `version` is Secrets Manager's label of one; AWSPREVIOUS is what was there before the last change.
+    `version` is Secrets Manager's label of one; AWSPREVIOUS is what was there before the last change. While it cannot
+    be had, what is known stays good for `good_seconds`.
     """
 
-    def __init__(self, secret_id: str, clock: Callable[[], float], version: str = "AWSCURRENT") -> None:
+    def __init__(
+        self,
+        secret_id: str,
+        clock: Callable[[], float],
+        version: str = "AWSCURRENT",
+        *,
+        fresh_seconds: float = _FRESH_SECONDS,
+        good_seconds: float = float("inf"),
+    ) -> None:
         self._secret_id = secret_id
         self._version = version
         self._clock = clock
+        self._fresh_seconds = fresh_seconds
+        self._good_seconds = good_seconds
         self._lock = Lock()
-        self._secrets: dict[str, Any] | None = None
-        self._asked_at = float("-inf")
+        self._content: dict[str, Any] | None = None
+        self._asked_at = self._known_at = float("-inf")
         self._problem = ""
 
-    def of(self, source: str) -> list[str]:
-        """At least one secret; raises SecretUnavailable when there is none, or what is there is not one."""
-        found = self._current().get(source)
-        listed: list[Any] = found if isinstance(found, list) else [found]
-        # A key that is a JSON object itself, Plaid's for one, may stand there as that.
-        secrets = [json.dumps(each) if isinstance(each, dict) and each else each for each in listed]
-        if not secrets or not all(isinstance(s, str) and s.strip() for s in secrets):
-            raise SecretUnavailable("secret_missing" if found is None else "secret_malformed")
-        return secrets
-
-    def _current(self) -> dict[str, Any]:
+    def content(self, *, afresh: bool = False) -> dict[str, Any]:
+        """`afresh`: as it is now. Raises SecretUnavailable."""
         with self._lock:
             now = self._clock()
-            if self._secrets is None or now - self._asked_at >= _FRESH_SECONDS:
+            if afresh or self._content is None or now - self._asked_at >= self._fresh_seconds:
                 self._refresh(now)
-            if self._secrets is None:
+            if self._content is None or now - self._known_at > self._good_seconds:
                 raise SecretUnavailable(f"secrets_unreachable: {self._problem}")
-            return self._secrets
+            return self._content
 
     def _refresh(self, now: float) -> None:
-        """Secrets that we have stay good while new ones cannot be had: an outage must not refuse deliveries."""
-        if self._secrets is None and now - self._asked_at < 1.0:
+        if self._content is None and now - self._asked_at < 1.0:
             return  # a second's rest between failures, or every delivery of a storm would wait for its own
         self._asked_at = now
         try:
             with aws.failing_as(SecretUnavailable):
                 answer = aws.secretsmanager().get_secret_value(SecretId=self._secret_id, VersionStage=self._version)
-            secrets = json.loads(answer["SecretString"])
-            if not isinstance(secrets, dict):
+            content = json.loads(answer["SecretString"])
+            if not isinstance(content, dict):
                 raise SecretUnavailable("not_an_object")
         except SecretUnavailable as exc:
             self._problem = exc.reason
         except (KeyError, ValueError) as exc:
             self._problem = type(exc).__name__  # its text could quote a secret
         else:
-            self._secrets = secrets
+            self._content, self._known_at = content, now
+
+
+class SourceSecrets:
+    """The valid secrets of each source, from one secret: name -> secret or list of them. Those that we have stay good
+    while new ones cannot be had: an outage must not refuse deliveries.
+    """
+
+    def __init__(self, secret_id: str, clock: Callable[[], float], version: str = "AWSCURRENT") -> None:
+        self._secret = KeptSecret(secret_id, clock, version)
+
+    def of(self, source: str) -> list[str]:
+        """At least one secret; raises SecretUnavailable when there is none, or what is there is not one."""
+        found = self._secret.content().get(source)
+        listed: list[Any] = found if isinstance(found, list) else [found]
+        # A key that is a JSON object itself, Plaid's for one, may stand there as that.
+        secrets = [json.dumps(each) if isinstance(each, dict) and each else each for each in listed]
+        if not secrets or not all(isinstance(s, str) and s.strip() for s in secrets):
+            raise SecretUnavailable("secret_missing" if found is None else "secret_malformed")
+        return secrets
 
 
 def database_dsn(

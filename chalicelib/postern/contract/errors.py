@@ -193,3 +193,19 @@ class MetricsUnavailable(PosternError):
 
 class UnknownAction(PosternError):
     """The store function was asked for something that it does not do."""
+
+
+class UnfitArguments(UnknownAction):
+    """`problems`: what is wrong with each argument, by its name."""
+
+    def __init__(self, message: str, problems: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class NotFound(UnknownAction):
+    """It was asked about something that there is not."""
+
+
+class Conflict(UnknownAction):
+    """What there is, and how things stand, do not allow it."""

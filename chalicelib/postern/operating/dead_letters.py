@@ -16,7 +16,7 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
-from chalicelib.postern.contract.errors import MalformedMessage, UnknownAction
+from chalicelib.postern.contract.errors import Conflict, MalformedMessage, NotFound
 from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.operating.replays.actions import allowance
@@ -97,9 +97,7 @@ class DeadLetters:
         filters = {name: value for name, value in asked.items() if value is not None}
         running = self.redrives.start(id, kind="redrive", trigger="redrive", asked=filters, rate=rate, total=total)
         if running:
-            raise UnknownAction(
-                f"Redrive {running} is still running; wait for it, go on with it (--resume), or cancel it."
-            )
+            raise Conflict(f"Redrive {running} is still running; wait for it, go on with it (--resume), or cancel it.")
         return {"replay": self.redrives.replay(id)}
 
     def _advance(self, id: UUID) -> Mapping[str, Any]:
@@ -108,7 +106,7 @@ class DeadLetters:
                 self._move(step)
         found = self.redrives.replay(id)
         if found is None:
-            raise UnknownAction(f"There is no redrive {id}.")
+            raise NotFound(f"There is no redrive {id}.")
         return {"replay": found}
 
     def _move(self, step: Advance) -> None:

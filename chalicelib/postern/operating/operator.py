@@ -16,7 +16,7 @@ from uuid import UUID
 
 from marshmallow import Schema, ValidationError
 
-from chalicelib.postern.contract.errors import PosternError, UnknownAction
+from chalicelib.postern.contract.errors import PosternError, UnfitArguments, UnknownAction
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Operator:
         try:
             checked: dict[str, Any] = action.arguments.load(arguments)
         except ValidationError as exc:
-            raise UnknownAction(f"Action '{name}': {exc.messages}") from exc
+            raise UnfitArguments(f"Action '{name}': {exc.messages}", exc.messages_dict) from exc
         result: dict[str, Any] = presentable(action.perform(**checked))
         return result
 

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.postern.contract.answers import Answer, error
 from chalicelib.postern.contract.deliveries import Greeting
 from chalicelib.postern.contract.errors import Refusal
 from chalicelib.postern.receiving.ingest import Receipt
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A status, a body (a JSON object, or text) and headers, for whichever framework serves it."""
-
-    status: int
-    body: Mapping[str, Any] | str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
 
 # Whatever the answer is, this header of it names the event.
 EVENT_ID = "Postern-Event-Id"
@@ -46,17 +36,13 @@ def greeted(greeting: Greeting) -> Answer:
 
 
 def refused(refusal: Refusal) -> Answer:
-    return Answer(
-        refusal.status,
-        {"error": refusal.code, "message": refusal.message, "details": dict(refusal.details)},
-        dict(refusal.headers),
-    )
+    return error(refusal.status, refusal.code, refusal.message, details=refusal.details, headers=refusal.headers)
 
 
 def framework_error(status: int) -> Answer:
     """Chalice's own answers (405, 415, 500, …) in the shape of ours."""
     code, message = _FRAMEWORK_ERRORS.get(status, (Refusal.code, Refusal.message))
-    return Answer(status, {"error": code, "message": message, "details": {}})
+    return error(status, code, message)
 
 
 _FRAMEWORK_ERRORS = {

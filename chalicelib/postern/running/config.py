@@ -10,6 +10,7 @@ from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.bounds import QUEUES_KEEP_DAYS
 from chalicelib.postern.contract.errors import ConfigurationError
 
+_LOCAL = "local"
 _MIN_RETENTION_DAYS = QUEUES_KEEP_DAYS + 1
 
 
@@ -29,6 +30,8 @@ class Config:
     dead_letter_queue_url: str | None
     sources_secret_id: str | None
     bodies_bucket: str | None
+    backend_function: str | None
+    tokens_secret_id: str | None
     database_secret_id: str | None
     database_host: str | None
     database_port: int | None
@@ -45,17 +48,24 @@ class Config:
     dedup_days: int
     unresolved_days: int
 
+    @property
+    def is_deployed(self) -> bool:
+        """Whether it is reached by https, as everything at AWS is, and no local run is."""
+        return self.stage != _LOCAL
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
         """Raises ConfigurationError when a value does not fit, or does not fit the others."""
         found = cls(
-            stage=environ.get("STAGE") or "local",
+            stage=environ.get("STAGE") or _LOCAL,
             release=environ.get("RELEASE") or None,
             sources_file=Path(environ.get("SOURCES_FILE") or SHIPPED_SOURCES),
             queue_url=environ.get("QUEUE_URL"),
             dead_letter_queue_url=environ.get("DEAD_LETTER_QUEUE_URL"),
             sources_secret_id=environ.get("SOURCES_SECRET_ID"),
             bodies_bucket=environ.get("BODIES_BUCKET"),
+            backend_function=environ.get("BACKEND_FUNCTION") or None,
+            tokens_secret_id=environ.get("TOKENS_SECRET_ID") or None,
             database_secret_id=environ.get("DATABASE_SECRET_ID"),
             database_host=environ.get("DATABASE_HOST") or None,
             database_port=_port(environ, "DATABASE_PORT"),

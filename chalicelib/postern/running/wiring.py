@@ -19,6 +19,8 @@ from chalicelib.postern.running.version import VERSION
 
 if TYPE_CHECKING:
     from chalicelib.postern.adapters.postgres import Database
+    from chalicelib.postern.api.backend import Backend
+    from chalicelib.postern.api.relay import Relay
     from chalicelib.postern.contract.envelope import Rejected
     from chalicelib.postern.operating.operator import Action, Operator
     from chalicelib.postern.operating.storage.actions import Upkeep
@@ -61,11 +63,7 @@ def inbox() -> Inbox:
     from chalicelib.postern.receiving.quarantine import MAX_VERIFIED, RateCap
     from chalicelib.postern.receiving.sources import Sources
 
-    if "AWS_CHALICE_CLI_MODE" in os.environ:
-        from chalicelib.postern.running.chalice_cli import adopt_local_run
-
-        adopt_local_run(os.environ)
-        config.cache_clear()
+    _adopt_local_run()
     strangers, signers = RateCap(time.monotonic), RateCap(time.monotonic, MAX_VERIFIED)
     return Inbox(
         sources=Sources(config().sources_file),
@@ -75,6 +73,27 @@ def inbox() -> Inbox:
         fetch=fetch,
         may_keep=lambda source, verified: (signers if verified else strangers).allows(source),
     )
+
+
+@cache
+def relay() -> Relay | None:
+    """What the API function does with requests to the API; None where there is none."""
+    from chalicelib.postern.adapters.functions import Function
+    from chalicelib.postern.api.relay import BackendUnavailable, Relay
+
+    _adopt_local_run()
+    if config().backend_function is None:
+        return None
+    return Relay(Function(config().need("backend_function"), BackendUnavailable).ask, time.monotonic)
+
+
+def _adopt_local_run() -> None:
+    """`chalice local` works on what runs here. Raises SecretUnavailable where nothing does."""
+    if "AWS_CHALICE_CLI_MODE" in os.environ:
+        from chalicelib.postern.running.chalice_cli import adopt_local_run
+
+        adopt_local_run(os.environ)
+        config.cache_clear()
 
 
 def fetch(url: str) -> bytes:
@@ -299,6 +318,17 @@ def operator() -> Operator:
             **quiet.duties(quiet.Watch(Hours(database()), _sources, utc_now, logs.line)),
         },
     )
+
+
+@cache
+def backend() -> Backend:
+    """What answers the API's requests. Raises ConfigurationError where there is no API."""
+    from chalicelib.postern.adapters.secrets import KeptSecret
+    from chalicelib.postern.api.backend import Backend, description
+
+    # A token that was revoked is soon nobody's, and an outage of Secrets Manager makes it nobody's as well.
+    secret = KeptSecret(config().need("tokens_secret_id"), time.monotonic, fresh_seconds=10, good_seconds=300)
+    return Backend(secret.content, reader, operator, description, utc_now)
 
 
 @cache

@@ -10,7 +10,7 @@ from uuid import UUID
 from marshmallow import Schema, fields
 
 from chalicelib.postern.adapters.row_changes import RowChanges
-from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.contract.errors import NotFound
 from chalicelib.postern.operating.dry_run.queries import StoredEvents
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.attempts import Call, Runner, Status, Trigger, Try
@@ -26,7 +26,7 @@ def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges
     def dry_run(id: UUID) -> Mapping[str, Any]:
         stored = events.stored(id)
         if stored is None:
-            raise UnknownAction(f"There is no event {id}; an accepted one may still be in the queue.")
+            raise NotFound(f"There is no event {id}; an accepted one may still be in the queue.")
         one = runner().prepare(Try(stored.work, stored.attempts + 1, Trigger.REPLAY), dry_run=True)
         order = Order(events.versions(one.entities))
         current = [handler for handler, place in one.handlers if not order.is_stale(place)]

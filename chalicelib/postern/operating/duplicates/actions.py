@@ -10,7 +10,7 @@ from uuid import UUID
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES, Accepted, to_message
-from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.contract.errors import Conflict, NotFound
 from chalicelib.postern.operating.duplicates.queries import Duplicates, Repetition
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.claims import Why
@@ -43,15 +43,13 @@ def actions(duplicates: Duplicates, queue: Callable[[], Queue]) -> dict[str, Act
         """Puts it on the queue as an event of its own. A second time changes nothing: its id is the event's."""
         found = duplicates.duplicate(id)
         if found is None:
-            raise UnknownAction(f"Nothing that came as {id} was taken for a repetition.")
+            raise NotFound(f"Nothing that came as {id} was taken for a repetition.")
         if found.accepted_at is not None:
             return {"accepted": False, "event_id": id}
         event = _as_event(found)
         message = to_message(event)
         if len(message) > MAX_MESSAGE_BYTES:
-            raise UnknownAction(
-                f"The {len(event.body or b''):,} bytes of {id} fit no message: it cannot be let through."
-            )
+            raise Conflict(f"The {len(event.body or b''):,} bytes of {id} fit no message: it cannot be let through.")
         queue().send(message, group=found.source)
         return {"accepted": True, "event_id": id}
 
@@ -62,9 +60,9 @@ def _as_event(found: Repetition) -> Accepted:
     """Under a claim of its own: whatever holds its key holds it on."""
     id = found.id
     if found.type is None or found.headers is None or found.format is None:
-        raise UnknownAction(f"{id} came before such deliveries were kept: nothing is left of it to let through.")
+        raise Conflict(f"{id} came before such deliveries were kept: nothing is left of it to let through.")
     if found.body is None:
-        raise UnknownAction(f"{id} had the bytes of event {found.event_id}, which is no longer stored.")
+        raise Conflict(f"{id} had the bytes of event {found.event_id}, which is no longer stored.")
     return Accepted(
         id=id,
         source=found.source,

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.contract.errors import NotFound
 from chalicelib.postern.operating.issues.queries import Issues
 from chalicelib.postern.operating.operator import Action
 
@@ -15,8 +15,8 @@ STATES = ("open", "acknowledged", "resolved")
 
 
 def views(issues: Issues) -> dict[str, Action]:
-    def listing(state: str | None, limit: int) -> Mapping[str, Any]:
-        return {"issues": issues.issues(state=state, limit=limit)}
+    def listing(state: str | None, before: str | None, limit: int) -> Mapping[str, Any]:
+        return {"issues": issues.issues(state=state, before=before, limit=limit)}
 
     def show(id: str) -> Mapping[str, Any]:
         return {"issue": _known(issues, id)}
@@ -35,12 +35,13 @@ def actions(issues: Issues) -> dict[str, Action]:
 def _known(issues: Issues, id: str) -> dict[str, Any]:
     found = issues.issue(id)
     if found is None:
-        raise UnknownAction(f"There is no issue {id!r}.")
+        raise NotFound(f"There is no issue {id!r}.")
     return found
 
 
 class _Listing(Schema):
     state = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(STATES))
+    before = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 12))
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
 
 

@@ -13,9 +13,9 @@ class Issues:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def issues(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
-        """The latest first; those that are resolved at the end."""
-        return self._database.run("list_issues", state=state, limit=limit)
+    def issues(self, *, state: str | None, before: str | None, limit: int) -> list[dict[str, Any]]:
+        """The latest first; those that are resolved at the end. `before` is the last id of the page before."""
+        return self._database.run("list_issues", state=state, before=before, limit=limit)
 
     def issue(self, id: str) -> dict[str, Any] | None:
         """The one issue whose id begins like this, with its latest attempts and its events by status."""

@@ -4,7 +4,11 @@
 SELECT id, state, count, handler, error_class, message, first_seen, last_seen
 FROM postern.issues
 WHERE (%(state)s::text IS NULL OR state = %(state)s)
-ORDER BY state = 'resolved', last_seen DESC
+  AND (%(before)s::text IS NULL
+       OR (state <> 'resolved', last_seen, id)
+          < (SELECT last.state <> 'resolved', last.last_seen, last.id
+             FROM postern.issues AS last WHERE last.id = %(before)s))
+ORDER BY (state <> 'resolved') DESC, last_seen DESC, id DESC
 LIMIT %(limit)s
 
 -- name: find_issue

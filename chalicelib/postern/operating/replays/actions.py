@@ -15,7 +15,7 @@ from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import to_message
-from chalicelib.postern.contract.errors import UnknownAction
+from chalicelib.postern.contract.errors import Conflict, NotFound
 from chalicelib.postern.operating.filters import EventFilters
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
@@ -43,12 +43,12 @@ def views(replays: ReplayStore) -> dict[str, Action]:
         found = replays.plan(filters, _SAMPLE)
         return {"count": sum(found["by_status"].values()), **found}
 
-    def listing(limit: int) -> Mapping[str, Any]:
-        return {"replays": replays.replays(limit=limit)}
+    def listing(before: UUID | None, limit: int) -> Mapping[str, Any]:
+        return {"replays": replays.replays(before=before, limit=limit)}
 
     return {
         "plan_replay": Action(plan, EventFilters()),
-        "replays": Action(listing, _Limit()),
+        "replays": Action(listing, _Page()),
     }
 
 
@@ -59,7 +59,7 @@ def actions(replays: ReplayStore, queue: Callable[[], Queue], now: Callable[[], 
         id = new_event_id(now())
         running = replays.start(id, kind="replay", trigger=trigger, asked=asked, rate=rate, total=most)
         if running:
-            raise UnknownAction(f"Replay {running} is still running; wait for it, or cancel it.")
+            raise Conflict(f"Replay {running} is still running; wait for it, or cancel it.")
         return {"replay": replays.replay(id)}
 
     def advance(id: UUID) -> Mapping[str, Any]:
@@ -105,7 +105,7 @@ def allowance(rate: int, seconds: float) -> int:
 def _known(replays: ReplayStore, id: UUID) -> dict[str, Any]:
     found = replays.replay(id)
     if found is None:
-        raise UnknownAction(f"There is no replay {id}.")
+        raise NotFound(f"There is no replay {id}.")
     return {"replay": found}
 
 
@@ -118,5 +118,6 @@ class _Id(Schema):
     id = fields.UUID(required=True)
 
 
-class _Limit(Schema):
+class _Page(Schema):
+    before = fields.UUID(load_default=None, allow_none=True)
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))

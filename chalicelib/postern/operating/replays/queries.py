@@ -51,8 +51,9 @@ class ReplayStore:
                 session.run("set_replay_total", {"id": id})
             return None
 
-    def replays(self, *, limit: int) -> list[dict[str, Any]]:
-        return self._database.run("list_replays", limit=limit)
+    def replays(self, *, before: UUID | None, limit: int) -> list[dict[str, Any]]:
+        """The newest first; `before` is the last id of the page before."""
+        return self._database.run("list_replays", before=before, limit=limit)
 
     def replay(self, id: UUID) -> dict[str, Any] | None:
         """With how many of its events are in which state, and some that failed. One that has nothing left is done."""

@@ -41,6 +41,7 @@ SELECT id, kind, trigger, filter, state, total, moved, rate, created_at, finishe
        (SELECT count(*) FROM postern.replay_items AS item WHERE replay_id = replays.id AND item.state = 'failed')
          AS failed
 FROM postern.replays
+WHERE %(before)s::uuid IS NULL OR id < %(before)s
 ORDER BY id DESC
 LIMIT %(limit)s
 

@@ -1,4 +1,4 @@
-"""The sources' secrets in Secrets Manager, read and changed with the rights of whoever asks."""
+"""Secrets of a stage in Secrets Manager, JSON objects: read and changed with the rights of whoever asks."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deployment.errors import DeploymentError
 from deployment.session import Session
 
-# Source name -> secret, or a list of secrets that are all valid.
-Secrets = dict[str, Any]
+Content = dict[str, Any]
 
 _CURRENT = "AWSCURRENT"
 _TRIES = 5
 
 
-def read(session: Session, arn: str) -> tuple[Secrets, str]:
-    """All of them, and the version that they are. Raises DeploymentError, which quotes none."""
+def read(session: Session, arn: str) -> tuple[Content, str]:
+    """What it holds, and the version that this is. Raises DeploymentError, which quotes nothing of it."""
     try:
         answer = session.client("secretsmanager").get_secret_value(SecretId=arn)
     except (BotoCoreError, ClientError) as exc:
-        raise DeploymentError(f"The sources' secrets cannot be read: {exc}") from None
+        raise DeploymentError(f"The secret {arn} cannot be read: {exc}") from None
     try:
         found = json.loads(answer["SecretString"])
     except (KeyError, ValueError):
         found = None
     if not isinstance(found, dict):
         raise DeploymentError(
-            "The sources' secret is not a JSON object; docs/operate.md says how to put the previous one back."
+            f"The secret {arn} is not a JSON object; docs/operate.md says how to put the previous one back."
         )
     return found, answer["VersionId"]
 
 
-def change(session: Session, arn: str, edit: Callable[[Secrets], Secrets]) -> None:
+def change(session: Session, arn: str, edit: Callable[[Content], Content]) -> None:
     """Whole or not at all, and nobody else's change is lost: a version that is made becomes the current one only if it
     was made of the current one, or else it is made anew. The one before stays as AWSPREVIOUS. Raises DeploymentError.
     """
@@ -53,7 +52,7 @@ def change(session: Session, arn: str, edit: Callable[[Secrets], Secrets]) -> No
         try:
             client.put_secret_value(SecretId=arn, ClientRequestToken=made, SecretString=text, VersionStages=[label])
         except (BotoCoreError, ClientError) as exc:
-            raise DeploymentError(f"The sources' secrets cannot be written ({_said(exc)}).") from None
+            raise DeploymentError(f"The secret {arn} cannot be written ({_said(exc)}).") from None
         try:
             # Refused where the label is no longer with the version that it is to be taken from.
             client.update_secret_version_stage(
@@ -61,15 +60,15 @@ def change(session: Session, arn: str, edit: Callable[[Secrets], Secrets]) -> No
             )
         except ClientError as exc:
             if exc.response["Error"]["Code"] not in ("InvalidParameterException", "InvalidRequestException"):
-                raise DeploymentError(f"The sources' secrets cannot be changed ({_said(exc)}).") from None
+                raise DeploymentError(f"The secret {arn} cannot be changed ({_said(exc)}).") from None
         except BotoCoreError as exc:
-            raise DeploymentError(f"Whether the secrets were changed is not known ({_said(exc)}): list them.") from None
+            raise DeploymentError(f"Whether it was changed is not known ({_said(exc)}): have it listed.") from None
         else:
             return
         finally:
             with suppress(BotoCoreError, ClientError):
                 client.update_secret_version_stage(SecretId=arn, VersionStage=label, RemoveFromVersionId=made)
-    raise DeploymentError("Somebody else changes the sources' secrets all the time; nothing was changed. Try again.")
+    raise DeploymentError("Somebody else changes it all the time; nothing was changed. Try again.")
 
 
 def _said(error: BotoCoreError | ClientError) -> str:

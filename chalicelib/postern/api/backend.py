@@ -1,0 +1,287 @@
+"""Answers the API's requests where the database can be reached: knows who asks, finds what is asked, has it done.
+
+The public function hands on what it was sent, and no more than that; so whatever went wrong there, nothing is read or
+changed without a token. What a *read* token may do is done by an operator whose database refuses every write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from marshmallow import fields
+
+from chalicelib.postern.api import access, routes
+from chalicelib.postern.api.access import Caller, Role, Token
+from chalicelib.postern.api.routes import Route
+from chalicelib.postern.contract.answers import Answer, error
+from chalicelib.postern.contract.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    NotFound,
+    PosternError,
+    SecretUnavailable,
+    StatementFailed,
+    UnfitArguments,
+    UnknownAction,
+)
+from chalicelib.postern.operating.operator import VIEWS, Operator, presentable
+
+_SAFE = ("GET", "HEAD")
+
+_DESCRIPTION = Path(__file__).with_name("openapi.json")
+
+
+def description() -> dict[str, Any]:
+    """Of this API, in OpenAPI 3.1. `make openapi` writes it."""
+    found: dict[str, Any] = json.loads(_DESCRIPTION.read_text("utf-8"))
+    return found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the public function hands it on. `query`: all values of each name; `body`: its text, unread."""
+
+    method: str
+    path: str
+    query: Mapping[str, Sequence[str]]
+    body: str | None
+    token: str | None
+    session: str | None
+    csrf: str | None
+    if_none_match: str | None
+
+    @classmethod
+    def from_json(cls, request: Mapping[str, Any]) -> Asked:
+        """Raises KeyError or TypeError for what the public function never sends."""
+        return cls(**{name: request[name] for name in cls.__dataclass_fields__})
+
+
+class Secret(Protocol):
+    """`afresh`: as it is now."""
+
+    def __call__(self, *, afresh: bool) -> Mapping[str, Any]: ...
+
+
+class _Refused(Exception):
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`secret` gives the tokens' secret, and raises SecretUnavailable; `reader` is who changes nothing. `description`:
+    the API's own, in OpenAPI.
+    """
+
+    secret: Secret
+    reader: Callable[[], Operator]
+    operator: Callable[[], Operator]
+    description: Callable[[], Mapping[str, Any]]
+    now: Callable[[], datetime]
+
+    def answer(self, request: Mapping[str, Any], note: Callable[..., None]) -> dict[str, Any]:
+        """`{"status", "headers", "body", "session"}`, of which the last is the cookie's new value, or None where it
+        stays. `note` is told what the log line is to say, by name: never an argument, which may be data.
+        """
+        asked = Asked.from_json(request)
+        session = None
+        try:
+            made, session = self._answer(asked, note)
+        except _Refused as refused:
+            made = refused.answer
+        except SecretUnavailable as exc:
+            note(reason=exc.reason)
+            made = _away("tokens_unavailable", "Tokens cannot be verified now; try again.")
+        except DatabaseUnavailable:
+            note(reason="DatabaseUnavailable")
+            made = _away("database_unavailable", "The database does not answer now; try again.")
+        except StatementFailed as exc:
+            note(reason=f"StatementFailed {type(exc.__cause__).__name__}")
+            made = _failed(exc)
+        note(status=made.status)
+        return {"status": made.status, "headers": dict(made.headers), "body": made.body, "session": session}
+
+    def _answer(self, asked: Asked, note: Callable[..., None]) -> tuple[Answer, str | None]:
+        route, names, methods = routes.find(asked.method, asked.path)
+        if route is not None and route.action == routes.OPEN_SESSION:
+            note(operation=route.id)
+            return self._open_session(asked, note)
+        caller = self._caller(lambda tokens: _named_by(asked, tokens, self.now()))
+        note(by=caller.token.name)
+        if route is None:
+            raise _Refused(_no_such(methods))
+        note(operation=route.id)
+        if caller.csrf is not None and asked.method not in _SAFE and not _same(asked.csrf, caller.csrf):
+            raise _Refused(error(403, "csrf", "A session changes nothing without the header Postern-Csrf."))
+        if route.action == routes.CLOSE_SESSION:
+            return Answer(200, {"closed": True}), ""
+        return self._cached(asked, self._result(asked, route, names, caller)), None
+
+    def _caller(self, find: Callable[[list[Token]], Caller | None]) -> Caller:
+        """Whom nobody knows may have been given a token a moment ago; the relay bounds how often somebody is not
+        known.
+        """
+        for afresh in (False, True):
+            if caller := find(access.read_tokens(self.secret(afresh=afresh))):
+                return caller
+        raise _Refused(access.UNAUTHORIZED)
+
+    def _open_session(self, asked: Asked, note: Callable[..., None]) -> tuple[Answer, str]:
+        given = _object(asked.body).get("token")
+        if not isinstance(given, str):
+            raise _Refused(access.UNAUTHORIZED)
+        caller = self._caller(lambda tokens: access.caller_by_token(given, tokens))
+        note(by=caller.token.name)
+        session, caller = access.open_session(caller.token, self.now())
+        return Answer(200, _who(caller)), session
+
+    def _result(self, asked: Asked, route: Route, names: Mapping[str, str], caller: Caller) -> Mapping[str, Any]:
+        if route.action == routes.WHO:
+            return _who(caller)
+        if route.action == routes.DESCRIPTION:
+            return self.description()
+        changes = route.action not in VIEWS
+        if changes and not caller.token.role.may(Role.OPERATE):
+            raise _Refused(error(403, "forbidden", "This needs a token of the role 'operate'."))
+        operator = self.operator() if changes else self.reader()
+        schema = operator.actions[route.action].arguments.fields
+        given = _from_query(asked.query, schema) if asked.method in _SAFE else _object(asked.body)
+        if problems := {name: ["It has characters that no text may have."] for name in given if _is_odd(given[name])}:
+            raise _Refused(_unfit(problems))
+        try:
+            result = operator.perform({**given, **route.given, **names, "action": route.action})
+        except UnfitArguments as exc:
+            raise _Refused(_unfit(exc.problems)) from None
+        except NotFound as exc:
+            raise _Refused(error(404, "not_found", str(exc))) from None
+        except Conflict as exc:
+            raise _Refused(error(409, "conflict", str(exc))) from None
+        except UnknownAction as exc:
+            raise _Refused(error(400, "invalid_request", str(exc))) from None
+        except (DatabaseUnavailable, StatementFailed):
+            raise
+        except PosternError as exc:
+            raise _Refused(_away("unavailable", str(exc) or type(exc).__name__)) from None
+        if route.one is not None and result[route.one] is None:
+            raise _Refused(error(404, "not_found", f"There is no such {route.one}."))
+        if route.pages is not None:
+            return {**result, "next": _next(result[route.pages], given, schema)}
+        return result
+
+    def _cached(self, asked: Asked, result: Mapping[str, Any]) -> Answer:
+        """Of what was asked before and is the same nothing is sent again (RFC 9110, section 13.1.2)."""
+        if asked.method not in _SAFE:
+            return Answer(200, result)
+        text = json.dumps(result, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        tag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
+        known = [each.strip().removeprefix("W/") for each in (asked.if_none_match or "").split(",")]
+        return Answer(304, "", {"ETag": tag}) if tag in known else Answer(200, result, {"ETag": tag})
+
+
+def _named_by(asked: Asked, tokens: list[Token], now: datetime) -> Caller | None:
+    if asked.token is not None:
+        return access.caller_by_token(asked.token, tokens)
+    return None if asked.session is None else access.caller_by_session(asked.session, tokens, now)
+
+
+def _away(code: str, message: str) -> Answer:
+    return error(503, code, message, headers={"Retry-After": "5"})
+
+
+def _failed(exc: StatementFailed) -> Answer:
+    if exc.bad_data:
+        return error(400, "invalid_request", "The database takes no such value.")
+    if exc.passing:
+        return _away("too_slow", "The database took too long for this; ask for less, or try again.")
+    return error(500, "internal_error", "Something went wrong here; the log says what.")
+
+
+def _no_such(methods: Sequence[str]) -> Answer:
+    if methods:
+        allowed = {"Allow": ", ".join(methods)}
+        return error(405, "method_not_allowed", "This path does not take this method.", headers=allowed)
+    return error(404, "not_found", "There is no such path; /api/openapi.json lists them.")
+
+
+def _unfit(problems: Mapping[str, Any]) -> Answer:
+    return error(400, "invalid_request", "The request is not valid.", details=problems)
+
+
+def _object(body: str | None) -> dict[str, Any]:
+    """The JSON object that the body is; an empty one where there is none."""
+    if not body:
+        return {}
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise _Refused(error(400, "invalid_request", "The body is not a JSON object."))
+    return found
+
+
+def _from_query(query: Mapping[str, Sequence[str]], schema: Mapping[str, fields.Field[Any]]) -> dict[str, Any]:
+    """The arguments that the query gives: a list where one is asked for, JSON where anything may come."""
+    given: dict[str, Any] = {}
+    problems: dict[str, list[str]] = {}
+    for name, values in query.items():
+        match schema.get(name):
+            case fields.List():
+                given[name] = list(values)
+            case _ if len(values) > 1:
+                problems[name] = ["It is given more than once."]
+            case field if type(field) is fields.Raw:
+                try:
+                    given[name] = json.loads(values[0])
+                except (ValueError, RecursionError):
+                    problems[name] = ["Not valid JSON."]
+            case _:
+                given[name] = values[0]
+    if problems:
+        raise _Refused(_unfit(problems))
+    return given
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether it holds what PostgreSQL takes in no text: NUL, and halves of characters."""
+    match value:
+        case str():
+            return "\0" in value or (not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value))
+        case list():
+            return any(map(_is_odd, value))
+        case dict():
+            return any(_is_odd(name) or _is_odd(inner) for name, inner in value.items())
+    return False
+
+
+def _next(
+    rows: Sequence[Mapping[str, Any]], given: Mapping[str, Any], schema: Mapping[str, fields.Field[Any]]
+) -> Mapping[str, Any] | None:
+    """What to ask for the page behind these rows; None where they are the last."""
+    limit = int(given.get("limit", schema["limit"].load_default))
+    return {"before": rows[-1]["id"]} if len(rows) >= limit else None
+
+
+def _who(caller: Caller) -> dict[str, Any]:
+    found: dict[str, Any] = presentable(
+        {
+            "name": caller.token.name,
+            "role": caller.token.role.value,
+            "fingerprint": caller.token.fingerprint,
+            "ends_at": caller.ends_at,
+            "csrf": caller.csrf,
+        }
+    )
+    return found
+
+
+def _same(given: str | None, expected: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())

@@ -1,0 +1,173 @@
+"""The public end of the API: what it refuses by itself, what it hands on, and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from chalicelib.postern.api import access
+from chalicelib.postern.api.relay import BackendUnavailable, Relay, Request
+from chalicelib.postern.contract.answers import Answer
+from chalicelib.postern.contract.deliveries import Headers
+
+TOKEN = access.make_token(bytes(range(32)))
+ANOTHER = access.make_token(bytes(32))
+SESSION = f"{'a' * 64}.1234567890.{'b' * 64}"
+
+
+class Behind:
+    """What is asked, and answers as it is told to."""
+
+    def __init__(self, status: int = 200, session: str | None = None) -> None:
+        self.status = status
+        self.session = session
+        self.asked: list[Mapping[str, Any]] = []
+        self.now = 1000.0
+        self.relay = Relay(self.ask, lambda: self.now)
+
+    def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.asked.append(request)
+        return {"status": self.status, "headers": {"ETag": '"1"'}, "body": {"of": "it"}, "session": self.session}
+
+    def request(
+        self,
+        method: str = "GET",
+        path: str = "/api/events",
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        secure: bool = True,
+        token: str | None = TOKEN,
+    ) -> Answer:
+        given = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+        return self.relay.answer(Request(method, path, {"limit": ["5"]}, Headers(given.items()), body, secure))
+
+
+def test_it_hands_on_what_it_was_sent_and_answers_what_came_back() -> None:
+    behind = Behind()
+    headers = {"Postern-Csrf": "c", "If-None-Match": "e"}
+    answer = behind.request("PATCH", "/api/issues/1", body=b'{"a": 1}', headers=headers)
+    assert behind.asked == [
+        {
+            "method": "PATCH",
+            "path": "/api/issues/1",
+            "query": {"limit": ["5"]},
+            "body": '{"a": 1}',
+            "token": TOKEN,
+            "session": None,
+            "csrf": "c",
+            "if_none_match": "e",
+        }
+    ]
+    assert (answer.status, answer.body, answer.headers["ETag"]) == (200, {"of": "it"}, '"1"')
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer postern_guess"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": f"Bearer {TOKEN[:-1]}"},
+        {"Cookie": "__Host-postern_session="},
+        {"Cookie": "__Host-postern_session=guess"},
+        {"Cookie": f"postern_session={SESSION}"},  # which another host of the domain could have set
+        {"Cookie": f"other={SESSION}"},
+    ],
+)
+def test_who_can_have_no_token_is_refused_without_asking(headers: dict[str, str]) -> None:
+    behind = Behind()
+    answer = behind.request(token=None, headers=headers)
+    assert (answer.status, behind.asked) == (401, [])
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Postern"'
+
+
+def test_a_session_is_handed_on_from_its_cookie() -> None:
+    behind = Behind()
+    behind.request(token=None, headers={"Cookie": f"a=b; __Host-postern_session={SESSION}; c=d"})
+    behind.request(token=None, headers={"Cookie": f"postern_session={SESSION}"}, secure=False)
+    assert [(asked["token"], asked["session"]) for asked in behind.asked] == [(None, SESSION)] * 2
+
+
+def test_a_login_needs_nothing_but_its_body() -> None:
+    behind = Behind(session=SESSION)
+    answer = behind.request("POST", "/api/session", token=None, body=b"{}")
+    assert answer.headers["Set-Cookie"] == (
+        f"__Host-postern_session={SESSION}; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict; Secure"
+    )
+
+
+def test_a_logout_takes_the_cookie_away() -> None:
+    answer = Behind(session="").request("DELETE", "/api/session")
+    assert answer.headers["Set-Cookie"].startswith("__Host-postern_session=; Path=/; Max-Age=0;")
+
+
+def test_without_https_the_cookie_is_one_that_browsers_take() -> None:
+    answer = Behind(session=SESSION).request("POST", "/api/session", token=None, secure=False)
+    assert answer.headers["Set-Cookie"] == (
+        f"postern_session={SESSION}; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict"
+    )
+    assert "Strict-Transport-Security" not in answer.headers
+
+
+def test_who_guesses_is_made_to_wait_and_who_was_let_in_is_not() -> None:
+    behind = Behind()
+    assert behind.request().status == 200
+    behind.status = 401
+    for _ in range(20):
+        assert behind.request(token=ANOTHER).status == 401
+    asked = len(behind.asked)
+    for attempt in (behind.request(token=ANOTHER), behind.request("POST", "/api/session", token=None)):
+        assert (attempt.status, attempt.headers["Retry-After"]) == (429, "60")
+    assert len(behind.asked) == asked
+    behind.status = 200
+    assert behind.request().status == 200
+    behind.now += 61
+    assert behind.request(token=ANOTHER).status == 200
+
+
+def test_a_login_that_succeeded_opens_no_way_for_guesses() -> None:
+    behind = Behind(session=SESSION)
+    assert behind.request("POST", "/api/session", token=None).status == 200
+    behind.status = 401
+    statuses = [behind.request("POST", "/api/session", token=None).status for _ in range(21)]
+    assert statuses == [401] * 20 + [429]
+
+
+def test_whose_token_is_revoked_counts_as_a_guess() -> None:
+    behind = Behind()
+    behind.request()
+    behind.status = 401
+    assert [behind.request().status for _ in range(21)] == [401] * 20 + [429]
+
+
+def test_a_body_that_no_request_has_is_not_handed_on() -> None:
+    behind = Behind()
+    assert (behind.request("POST", body=b"x" * 65_537).status, behind.asked) == (413, [])
+
+
+def test_a_backend_that_is_away_is_said() -> None:
+    def away(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise BackendUnavailable("ReadTimeoutError")
+
+    relay = Relay(away, lambda: 0.0)
+    answer = relay.answer(Request("GET", "/api/events", {}, Headers([("authorization", f"Bearer {TOKEN}")]), b"", True))
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert isinstance(answer.body, Mapping)
+    assert answer.body["error"] == "unavailable"
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_every_answer_tells_browsers_to_keep_to_themselves(token: str | None) -> None:
+    headers = Behind().request(token=token).headers
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "private, no-cache"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert not [name for name in headers if name.startswith("Access-Control-")]
