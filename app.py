@@ -136,7 +136,7 @@ def reader(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {"refused": str(exc)}
 
 
-# Three steps at most, of which the backend knows what they are; every method, for the same reason as above.
+# What the paths are, the backend knows; none has more steps. Every method, for the same reason as above.
 @app.route("/api/{first}", methods=_EVERY_METHOD, content_types=["*/*"])
 @app.route("/api/{first}/{second}", methods=_EVERY_METHOD, content_types=["*/*"])
 @app.route("/api/{first}/{second}/{third}", methods=_EVERY_METHOD, content_types=["*/*"])
@@ -145,6 +145,7 @@ def api(first: str, second: str = "", third: str = "") -> Response:
     assert request is not None
     from chalicelib.postern.api.relay import Request as Asked
 
+    started = time.perf_counter()
     try:
         relay = wiring.relay()
     except Refusal as refusal:  # `chalice local` by itself
@@ -157,9 +158,12 @@ def api(first: str, second: str = "", third: str = "") -> Response:
         query=request.to_original_event().get("multiValueQueryStringParameters") or {},
         headers=_headers(request),
         body=_body(request),
+        address=(request.context.get("identity") or {}).get("sourceIp") or "",
         secure=wiring.config().is_deployed,
     )
-    return _response(relay.answer(asked))
+    answer = relay.answer(asked)
+    logs.line("api.answered", status=answer.status, method=request.method, duration_ms=logs.ms_since(started))
+    return _response(answer)
 
 
 @app.lambda_function(name="backend")
@@ -266,7 +270,9 @@ def _came_as_text(request: Request, headers: Headers, body: bytes) -> bool:
 
 def _response(answer: Answer) -> Response:
     body = answer.body if isinstance(answer.body, str) else dict(answer.body)
-    return Response(body, {"Content-Type": "application/json", **answer.headers}, answer.status)
+    # Some answers to handshakes hold what was asked: it is no page, whatever it looks like.
+    ours = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+    return Response(body, {**ours, **answer.headers}, answer.status)
 
 
 wiring.begin(os.environ)

@@ -29,8 +29,8 @@ Json = dict[str, Any]
 ABOUT = """\
 What the inbox holds, and what an operator can do with it. A request needs a token (`postern tokens make NAME`) as
 `Authorization: Bearer …`, or a session, which is a cookie and changes nothing without the header `Postern-Csrf`. Tokens
-of the role `read` change nothing. Lists come in pages: ask for the next with the arguments in `next`, which is null on
-the last. Times are UTC. An answer to GET has an ETag."""
+of the role `read` change nothing. Lists come in pages: for the next one add what is in `next`, which is null on the
+last. Times are UTC. An answer to GET has an ETag."""
 
 _TIME: Json = {"type": "string", "format": "date-time"}
 _UUID: Json = {"type": "string", "format": "uuid"}
@@ -242,7 +242,7 @@ _RESULTS: Mapping[str, Json] = {
     "secrets_used": _object(
         secrets=_list(_object(source=_TEXT, secret=_maybe(_TEXT), events=_COUNT, first=_TIME, last=_TIME))
     ),
-    "issues": _object(issues=_list(_object(**_ISSUE)), next=_PAGE),
+    "issues": _object(issues=_list(_object(**_ISSUE, cursor=_TEXT)), next=_PAGE),
     "show_issue": _object(issue=_ref("Issue")),
     "set_issue": _object(issue=_ref("Issue")),
     "rejected": _object(
@@ -354,7 +354,7 @@ _ERRORS = {
     400: "Something in the request does not fit; `details` says what, by its name.",
     401: "No token, or none that is valid.",
     403: "The token's role does not suffice, or a session came without its header.",
-    404: "There is no such thing.",
+    404: "There is no such thing, or no API.",
     405: "The path does not take this method.",
     409: "How things stand does not allow it.",
     413: "The body is too large.",
@@ -394,9 +394,8 @@ def describe() -> Json:
 
 
 def _operation(route: Route, asked: Mapping[str, fields.Field[Any]], converter: OpenAPIConverter) -> Json:
-    given = {name: field for name, field in asked.items() if name != "id" and name not in route.given}
-    if "{id}" not in route.path:
-        given = {name: field for name, field in asked.items() if name not in route.given}
+    elsewhere = {*route.given, *(["id"] if "{id}" in route.path else [])}
+    given = {name: field for name, field in asked.items() if name not in elsewhere}
     schemas = {name: converter.field2property(field) for name, field in given.items()}
     required = [name for name, field in given.items() if field.required]
     found: Json = {
@@ -409,6 +408,11 @@ def _operation(route: Route, asked: Mapping[str, fields.Field[Any]], converter: 
     if route.action == routes.OPEN_SESSION:
         found["security"] = []
         schemas, required = {"token": {"type": "string"}}, ["token"]
+    if route.sweeps:
+        schemas["all"] = {
+            "type": "boolean",
+            "description": "That everything is meant.",
+        }
     if "{id}" in route.path:
         found["parameters"].append(
             {"name": "id", "in": "path", "required": True, "schema": converter.field2property(asked["id"])}
@@ -456,9 +460,7 @@ def _errors(route: Route) -> Iterator[int]:
     for status in _ERRORS:
         if status == 403 and not (changes or route.method != "GET"):
             continue
-        if status == 404 and not ("{id}" in route.path or route.one):
-            continue
-        if status == 409 and not changes:
+        if status == 409 and (not changes or route.action == routes.CLOSE_SESSION):
             continue
         yield status
 

@@ -36,11 +36,11 @@ class LocalRun:
     database_url: str
     sources_file: Path
     secrets_file: Path
-    tokens_secret_id: str
     queue_url: str
     dead_letter_queue_url: str
     aws_endpoint_url: str
     aws_access_key_id: str
+    tokens_secret_id: str = ""
 
     @classmethod
     def find(cls) -> LocalRun:
@@ -55,11 +55,11 @@ class LocalRun:
             database_url=run["database_url"],
             sources_file=Path(run.get("sources_file") or SHIPPED_SOURCES),
             secrets_file=Path(run.get("secrets_file") or state / "secrets.json"),
-            tokens_secret_id=run.get("tokens_secret_id", ""),
             queue_url=run["queue_url"],
             dead_letter_queue_url=run["dead_letter_queue_url"],
             aws_endpoint_url=run["aws_endpoint_url"],
             aws_access_key_id=run.get("aws_access_key_id", ""),
+            tokens_secret_id=run.get("tokens_secret_id", ""),
         )
 
     def environ(self) -> dict[str, str]:

@@ -20,14 +20,15 @@ from cli.local import LocalRun
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "tokens",
-        parents=[deployed],
         help="list, make and revoke tokens for the API",
         description="Lists, makes and revokes tokens for the API (docs/api.md), with your own rights. A token is shown "
         "once, when it is made; its hash is all that is kept.",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_list, needs_secrets=True)
-    actions = parser.add_subparsers(title="commands", metavar="COMMAND")
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    listing = actions.add_parser("list", parents=[deployed], help="list tokens, with their roles and fingerprints")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_list, needs_secrets=True)
 
     making = actions.add_parser("make", parents=[deployed], help="make a token, and print it")
     making.add_argument("name", type=_name, help="who or what it is for, such as anna or grafana")
@@ -40,7 +41,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     making.set_defaults(run=_make, needs_secrets=True)
 
     revoking = actions.add_parser("revoke", parents=[deployed], help="revoke a token, and end its sessions")
-    revoking.add_argument("name", help="a name that `postern tokens` lists")
+    revoking.add_argument("name", help="a name that `postern tokens list` shows")
     revoking.set_defaults(run=_revoke, needs_secrets=True)
 
 

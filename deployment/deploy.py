@@ -64,7 +64,7 @@ def deploy(stage: Stage, folder: Path, say: Say) -> str:
     _check_handlers(session, outputs["StoreFunctionName"])
     if target := outputs.get("DomainTarget"):
         say(f"The DNS name of {outputs['DomainURL']} has to point to {target}.")
-    announce(session, stage, outputs.get("DomainURL") or address, outputs["SourcesSecretArn"], say)
+    announce(session, stage, outputs.get("DomainURL") or address, outputs, say)
     return address
 
 
@@ -102,12 +102,12 @@ def _bring(
     return outputs
 
 
-def announce(session: Session, stage: Stage, address: str, secret_arn: str, say: Say) -> None:
-    """Where to POST to, and which sources have no secret yet: their senders would hear 503."""
+def announce(session: Session, stage: Stage, address: str, outputs: Mapping[str, str], say: Say) -> None:
+    """Where to POST to, and which sources have no secret yet: their senders would hear 503. Where the API is."""
     sources = load_sources(stage.project / "chalicelib" / "sources.toml").values()
     say(f"\nPostern '{stage.name}' is deployed at {address}.")
     try:
-        known, _ = secrets.read(session, secret_arn)
+        known, _ = secrets.read(session, outputs["SourcesSecretArn"])
     except DeploymentError as exc:
         say(f"{exc} A source without a secret answers 503.")
         known = {source.name: "perhaps" for source in sources}
@@ -120,6 +120,9 @@ def announce(session: Session, stage: Stage, address: str, secret_arn: str, say:
     if missing:
         say(f"Without a secret yet, and so answering 503: {', '.join(missing)}. To set one:")
         say(f"  .venv/bin/postern secrets set {missing[0]} --stage {stage.name}")
+    if "TokensSecretArn" in outputs:
+        say(f"Its API is {address}api, for tokens that this makes:")
+        say(f"  .venv/bin/postern tokens make NAME --stage {stage.name}")
 
 
 def _bootstrapped(session: Session, project: Path, say: Say) -> str:

@@ -90,7 +90,7 @@ def migrate_stage(stage: Stage, say: Say) -> None:
     say("Migrating the database …")
     applied = migrate(session, stage.function_name("store"))
     say(f"  {', '.join(applied) if applied else 'nothing to migrate'}")
-    announce(session, stage, deployed.address(stage, found), found["SourcesSecretArn"], say)
+    announce(session, stage, deployed.address(stage, found), found, say)
 
 
 def set_partial_responses(stage: Stage, say: Say) -> None:

@@ -88,7 +88,7 @@ def installation(cloud: Cloud, project: Path, database_secret: str, new_database
 
 
 def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_url: str) -> Installation:
-    """What is deployed, with secrets for its sources and a token for its API."""
+    """What is deployed, with secrets for its sources and a token for its API, where it has one."""
     (stack,) = cloud.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     secrets_file = project / "secrets.json"
@@ -99,9 +99,10 @@ def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_
     )
     token = access.make_token(os.urandom(32))
     tokens = {"tokens": {"test": {"sha256": access.hashed(token), "role": "operate"}}}
-    cloud.client("secretsmanager").put_secret_value(
-        SecretId=outputs["TokensSecretArn"], SecretString=json.dumps(tokens)
-    )
+    if "TokensSecretArn" in outputs:
+        cloud.client("secretsmanager").put_secret_value(
+            SecretId=outputs["TokensSecretArn"], SecretString=json.dumps(tokens)
+        )
     return Installation(cloud, project, stage, database_url, outputs, secrets, token)
 
 

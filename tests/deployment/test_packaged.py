@@ -218,7 +218,7 @@ def test_the_api_lets_in_whoever_has_a_token_and_until_it_is_revoked(installatio
     made = installation.postern("tokens", "make", "reader")
     assert made.returncode == 0, made.stderr
     token = made.stdout.strip()
-    assert "reader" in installation.postern("tokens").stdout
+    assert "reader" in installation.postern("tokens", "list").stdout
 
     found = eventually(lambda: _event_by_api(installation, id, token))
     assert found["status"] == "processed"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployment.errors import DeploymentError
-from deployment.secrets import Secrets, change, read
+from deployment.secrets import Content, change, read
 from deployment.session import Session
 from tests.deployment.cloud import Cloud
 from tests.deployment.installation import Installation
@@ -83,7 +83,7 @@ def test_no_change_is_lost_when_two_people_make_one_at_once(
         monkeypatch.setenv(name, value)
     session, arn = Session(), stage.outputs["SourcesSecretArn"]
 
-    def mine(known: Secrets) -> Secrets:
+    def mine(known: Content) -> Content:
         if "theirs" not in known:
             change(session, arn, lambda known: known | {"theirs": "2"})  # meanwhile
         return known | {"mine": "1"}
@@ -96,7 +96,7 @@ def test_no_change_is_lost_when_two_people_make_one_at_once(
     described = cloud.client("secretsmanager").describe_secret(SecretId=arn)["VersionIdsToStages"]
     assert sorted(label for labels in described.values() for label in labels) == ["AWSCURRENT", "AWSPREVIOUS"]
 
-    def always(known: Secrets) -> Secrets:
+    def always(known: Content) -> Content:
         change(session, arn, lambda known: known | {"theirs": str(len(known))})
         return known | {"mine": "lost"}
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployment.project import FUNCTIONS
 from devstack.postgres import Server
 from tests.conftest import administer, url_of
 from tests.deployment.acceptance import probe
@@ -116,9 +117,7 @@ def _health(installation: Installation) -> dict[str, Any]:
 def _releases(installation: Installation) -> frozenset[str]:
     """Of what answers senders, of what answers operators, and of the others as they are configured."""
     client = installation.cloud.client("lambda")
-    names = [
-        installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader", "console")
-    ]
+    names = [installation.lambda_name(function) for function in FUNCTIONS if function != "api_handler"]
     configured = [client.get_function_configuration(FunctionName=name)["Environment"]["Variables"] for name in names]
     asked = installation.invoke(installation.lambda_name("store"), {"action": "version"})["result"]
     return frozenset({_health(installation)["release"], asked["release"], *(each["RELEASE"] for each in configured)})
@@ -127,9 +126,7 @@ def _releases(installation: Installation) -> frozenset[str]:
 def _tracing(installation: Installation) -> set[str]:
     """Of the version of the API function that answers, and of the others."""
     client = installation.cloud.client("lambda")
-    names = [
-        installation.lambda_name(function) for function in ("processor", "maintenance", "store", "reader", "console")
-    ]
+    names = [installation.lambda_name(function) for function in FUNCTIONS if function != "api_handler"]
     found = [client.get_function_configuration(FunctionName=name) for name in names]
     found.append(client.get_function_configuration(FunctionName=installation.name, Qualifier="live"))
     return {each["TracingConfig"]["Mode"] for each in found}

@@ -19,7 +19,7 @@ from chalicelib.postern.api.backend import Backend, description
 from chalicelib.postern.api.relay import Relay, Request
 from chalicelib.postern.contract.answers import Answer
 from chalicelib.postern.contract.deliveries import Headers
-from chalicelib.postern.contract.errors import SecretUnavailable
+from chalicelib.postern.contract.errors import ConfigurationError, SecretUnavailable
 from chalicelib.postern.operating.operator import VIEWS
 from chalicelib.postern.running import wiring
 from tests.integration.world import World, effect, fails_for, numbered, work
@@ -68,7 +68,7 @@ class Api:
     ) -> Answer:
         given = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        answer = self.relay.answer(Request(method, path, query or {}, Headers(given.items()), raw, True))
+        answer = self.relay.answer(Request(method, path, query or {}, Headers(given.items()), raw, "192.0.2.1", True))
         assert_described(method, path, answer)
         return answer
 
@@ -178,7 +178,7 @@ def test_every_answer_that_shows_something_is_as_it_is_described(world: World, a
     assert api.post(f"/api/replays/{replay}/cancel")["cancelled"]
     assert api.post(f"/api/events/{failed}/dry-run")["outcome"] == "processed"
     api.post("/api/ledger/write-offs", note="known")
-    api.post("/api/drift/accept")
+    api.post("/api/drift/accept", all=True)
 
 
 def ids_of(api: Api, path: str, name: str) -> list[str]:
@@ -230,6 +230,7 @@ def test_a_number_that_no_double_holds_comes_as_it_came(world: World, api: Api) 
 
 def test_what_was_asked_before_and_is_the_same_is_not_sent_again(world: World, api: Api) -> None:
     first = api.request("GET", "/api/events")
+    assert api.request("GET", "/api/events", headers={"If-None-Match": "*"}).status == 304
     known = {"If-None-Match": f'"other", W/{first.headers["ETag"]}'}
     assert (api.request("GET", "/api/events", headers=known).status) == 304
     world.processor(effect).process(numbered(1))
@@ -324,18 +325,67 @@ def test_tokens_that_cannot_be_read_let_nobody_in(api: Api) -> None:
         ("/api/sources", {"days": ["1000"]}),
         ("/api/issues/xyz", {}),
         ("/api/drift", {"before": ["9" * 40]}),
+        ("/api/events", {"contains": ["[" * 200 + "]" * 200]}),
+        ("/api/events", {"contains": ["[" * 700 + "]" * 700]}),
+        ("/api/events", {"contains": ['{"\\u0000": 1}']}),
+        ("/api/events", {"action": ["storage"]}),
+        ("/api/events", {"\ud800": ["1"]}),
+        ("/api/events", {"status": [""]}),
+        ("/api/events", {"since": ["9999-12-31T23:59:59-14:00"]}),
+        ("/api/ledger", {"since": ["9999-12-31T23:59:59-14:00"]}),
+        ("/api/ledger", {"since": ["0001-01-01T00:00:00+14:00"]}),
+        ("/api/issues", {"before": ["xyz"]}),
+        (f"/api/events/{'a' * 8}-aaaa-aaaa-aaaa-{'a' * 12}/body", {"offset": ["9999999999"]}),
+        (f"/api/events/{'a' * 8}-aaaa-aaaa-aaaa-{'a' * 12}/body", {"offset": ["0"], "of": ["delivery"]}),
     ],
 )
 def test_what_does_not_fit_is_400_and_says_which(api: Api, path: str, query: dict[str, list[str]]) -> None:
     status, body = api.refused("GET", path, query=query)
     assert (status, body["error"]) == (400, "invalid_request")
-    assert body["details"] or path == "/api/drift"
+    assert body["details"] or body["message"] != "The request is not valid."
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"text"', b"[" * 60_000, b'{"state": "\\u0000"}'])
 def test_a_body_that_is_no_object_is_400(api: Api, body: bytes) -> None:
     path = "/api/issues/" + "a" * 12
     assert api.refused("PATCH", path, token=OPERATE, body=body)[0] == 400
+
+
+def test_all_of_them_has_to_be_said_and_in_the_body(world: World, api: Api) -> None:
+    world.processor(effect).process(numbered(1, 2))
+    for body in ({}, {"rate": 5, "most": 10}, {"all": False}):
+        for path in ("/api/replays", "/api/redrives", "/api/drift/accept"):
+            assert api.refused("POST", path, token=OPERATE, body=body)[0] == 400
+    status, body = api.refused("POST", "/api/replays", token=OPERATE, query={"source": ["shop"]}, body={"all": True})
+    assert (status, body["details"]) == (400, {"source": ["Arguments of this stand in its body."]})
+    assert api.refused("POST", "/api/drift/accept", token=OPERATE, body={"ids": []})[0] == 400
+    assert api.get("/api/replays")["replays"] == []
+    assert api.post("/api/replays", all=True)["replay"]["total"] == 2
+
+
+def test_an_issue_that_moves_while_they_are_listed_hides_no_other(world: World, api: Api) -> None:
+    def fails(event: Any, db: Any) -> None:
+        raise type(f"Error{event.payload['n']}", (Exception,), {})
+
+    processor = world.processor(fails)
+    for n in range(4):
+        processor.process(numbered(n))
+    first = api.get("/api/issues", limit="2")
+    api.post(f"/api/issues/{first['issues'][-1]['id']}", "PATCH", state="resolved")
+    rest = api.get("/api/issues", limit="10", **first["next"])["issues"]
+    assert {issue["error_class"] for issue in rest} >= {"Error0", "Error1"}
+
+
+def test_what_is_set_up_wrong_is_said_to_the_log_alone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise ConfigurationError("chalicelib/handlers/orders.py cannot be imported")
+
+    monkeypatch.setattr(wiring, "runner", broken)
+    wiring.reader.cache_clear()
+    status, body = api.refused("GET", "/api/handlers")
+    assert (status, body["error"]) == (500, "internal_error")
+    assert "orders" not in str(body)
+    assert api.notes["detail"] == "chalicelib/handlers/orders.py cannot be imported"
 
 
 def test_what_there_is_not_is_404_and_what_cannot_be_now_409(world: World, api: Api) -> None:
@@ -359,7 +409,7 @@ def test_what_there_is_not_is_404_and_what_cannot_be_now_409(world: World, api: 
 
 def test_a_method_that_a_path_does_not_take_is_405(api: Api) -> None:
     answer = api.request("DELETE", "/api/events")
-    assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
     assert api.request("GET", "/api/replays/plan").headers["Allow"] == "POST"
 
 

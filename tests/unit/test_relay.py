@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from chalicelib.postern.contract.deliveries import Headers
 
 TOKEN = access.make_token(bytes(range(32)))
 ANOTHER = access.make_token(bytes(32))
+HEADERS = Headers([("authorization", f"Bearer {TOKEN}")])
 SESSION = f"{'a' * 64}.1234567890.{'b' * 64}"
 
 
@@ -40,9 +42,15 @@ class Behind:
         body: bytes = b"",
         secure: bool = True,
         token: str | None = TOKEN,
+        address: str = "192.0.2.1",
     ) -> Answer:
         given = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
-        return self.relay.answer(Request(method, path, {"limit": ["5"]}, Headers(given.items()), body, secure))
+        asked = Request(method, path, {"limit": ["5"]}, Headers(given.items()), body, address, secure)
+        return self.relay.answer(asked)
+
+    def login(self, token: str = TOKEN, *, secure: bool = True, address: str = "192.0.2.1") -> Answer:
+        body = json.dumps({"token": token}).encode()
+        return self.request("POST", "/api/session", token=None, body=body, secure=secure, address=address)
 
 
 def test_it_hands_on_what_it_was_sent_and_answers_what_came_back() -> None:
@@ -95,10 +103,23 @@ def test_a_session_is_handed_on_from_its_cookie() -> None:
 
 def test_a_login_needs_nothing_but_its_body() -> None:
     behind = Behind(session=SESSION)
-    answer = behind.request("POST", "/api/session", token=None, body=b"{}")
+    answer = behind.login()
+    assert [(asked["token"], asked["body"]) for asked in behind.asked] == [(None, json.dumps({"token": TOKEN}))]
     assert answer.headers["Set-Cookie"] == (
         f"__Host-postern_session={SESSION}; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict; Secure"
     )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"\xff", b"[" * 60_000, b'["token"]', b'{"token": 1}', b'{"token": "guess"}', b"{}"),
+        f'{{"token":"{TOKEN}","as a form of elsewhere sends it":"="}}'.encode(),
+    ],
+)
+def test_what_cannot_be_a_login_is_refused_without_asking(body: bytes) -> None:
+    behind = Behind()
+    assert (behind.request("POST", "/api/session", token=TOKEN, body=body).status, behind.asked) == (401, [])
 
 
 def test_a_logout_takes_the_cookie_away() -> None:
@@ -107,21 +128,21 @@ def test_a_logout_takes_the_cookie_away() -> None:
 
 
 def test_without_https_the_cookie_is_one_that_browsers_take() -> None:
-    answer = Behind(session=SESSION).request("POST", "/api/session", token=None, secure=False)
+    answer = Behind(session=SESSION).login(secure=False)
     assert answer.headers["Set-Cookie"] == (
         f"postern_session={SESSION}; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict"
     )
     assert "Strict-Transport-Security" not in answer.headers
 
 
-def test_who_guesses_is_made_to_wait_and_who_was_let_in_is_not() -> None:
+def test_an_address_that_guesses_is_made_to_wait_and_who_was_let_in_there_is_not() -> None:
     behind = Behind()
     assert behind.request().status == 200
     behind.status = 401
     for _ in range(20):
         assert behind.request(token=ANOTHER).status == 401
     asked = len(behind.asked)
-    for attempt in (behind.request(token=ANOTHER), behind.request("POST", "/api/session", token=None)):
+    for attempt in (behind.request(token=ANOTHER), behind.login(ANOTHER)):
         assert (attempt.status, attempt.headers["Retry-After"]) == (429, "60")
     assert len(behind.asked) == asked
     behind.status = 200
@@ -130,12 +151,21 @@ def test_who_guesses_is_made_to_wait_and_who_was_let_in_is_not() -> None:
     assert behind.request(token=ANOTHER).status == 200
 
 
+def test_nobody_is_held_up_by_what_others_guess() -> None:
+    behind = Behind()
+    behind.status = 401
+    for _ in range(30):
+        behind.login(ANOTHER)
+    behind.status = 200
+    assert behind.login(address="192.0.2.2").status == 200
+    assert behind.request(token=ANOTHER, address="192.0.2.2").status == 200
+
+
 def test_a_login_that_succeeded_opens_no_way_for_guesses() -> None:
     behind = Behind(session=SESSION)
-    assert behind.request("POST", "/api/session", token=None).status == 200
+    assert behind.login().status == 200
     behind.status = 401
-    statuses = [behind.request("POST", "/api/session", token=None).status for _ in range(21)]
-    assert statuses == [401] * 20 + [429]
+    assert [behind.login(ANOTHER).status for _ in range(21)] == [401] * 20 + [429]
 
 
 def test_whose_token_is_revoked_counts_as_a_guess() -> None:
@@ -145,20 +175,61 @@ def test_whose_token_is_revoked_counts_as_a_guess() -> None:
     assert [behind.request().status for _ in range(21)] == [401] * 20 + [429]
 
 
+def test_what_is_remembered_of_callers_is_bounded_and_the_newest_are() -> None:
+    behind = Behind()
+    tokens = [access.make_token(n.to_bytes(32, "big")) for n in range(1_100)]
+    for n, token in enumerate(tokens):
+        behind.request(token=token, address=f"192.0.2.{n}")
+    assert max(len(behind.relay._welcome), len(behind.relay._failures)) <= 1_001
+    behind.status = 401
+    for _ in range(20):
+        behind.request(token=ANOTHER)
+    behind.status = 200
+    assert [behind.request(token=tokens[n]).status for n in (-1, 0)] == [200, 429]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_page_of_elsewhere_is_answered(site: str) -> None:
+    behind = Behind()
+    assert behind.request(headers={"Sec-Fetch-Site": site}).status == 403
+    assert behind.asked == []
+
+
+def test_a_cookie_header_that_a_browser_splits_is_one() -> None:
+    behind = Behind()
+    headers = Headers([("cookie", "a=b"), ("cookie", f"__Host-postern_session={SESSION}")])
+    behind.relay.answer(Request("GET", "/api/events", {}, headers, b"", "192.0.2.1", secure=True))
+    assert behind.asked[0]["session"] == SESSION
+
+
+def test_a_token_that_is_none_is_not_made_up_for_by_a_session() -> None:
+    cookie = {"Cookie": f"__Host-postern_session={SESSION}"}
+    for given in ("Bearer guess", "Basic abc", "Bearer"):
+        assert Behind().request(token=None, headers=cookie | {"Authorization": given}).status == 401
+
+
+def test_no_repr_shows_what_was_sent() -> None:
+    request = Request("GET", "/api", {}, Headers([("authorization", TOKEN)]), TOKEN.encode(), "192.0.2.1", secure=True)
+    assert TOKEN not in repr(request)
+
+
 def test_a_body_that_no_request_has_is_not_handed_on() -> None:
     behind = Behind()
     assert (behind.request("POST", body=b"x" * 65_537).status, behind.asked) == (413, [])
 
 
-def test_a_backend_that_is_away_is_said() -> None:
+@pytest.mark.parametrize(
+    ("why", "status", "code"), [("ReadTimeoutError", 503, "unavailable"), ("FunctionError", 500, "internal_error")]
+)
+def test_a_backend_that_does_not_answer_is_said(why: str, status: int, code: str) -> None:
     def away(request: Mapping[str, Any]) -> Mapping[str, Any]:
-        raise BackendUnavailable("ReadTimeoutError")
+        raise BackendUnavailable(why)
 
     relay = Relay(away, lambda: 0.0)
-    answer = relay.answer(Request("GET", "/api/events", {}, Headers([("authorization", f"Bearer {TOKEN}")]), b"", True))
-    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    answer = relay.answer(Request("GET", "/api/events", {}, HEADERS, b"", "192.0.2.1", True))
     assert isinstance(answer.body, Mapping)
-    assert answer.body["error"] == "unavailable"
+    assert (answer.status, answer.body["error"]) == (status, code)
+    assert ("Retry-After" in answer.headers) == (status == 503)
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])

@@ -12,7 +12,9 @@ from chalicelib.postern.adapters import aws
 
 @dataclass(frozen=True)
 class Function:
-    """Invoked by its name. `error` is raised where it does not answer, with AWS's short code or what ended it."""
+    """Invoked by its name. `error` is raised where it does not answer, with AWS's short code, and where it ended in an
+    error, with "FunctionError".
+    """
 
     name: str
     error: Callable[[str], Exception]

@@ -50,10 +50,10 @@ class KeptSecret:
         self._problem = ""
 
     def content(self, *, afresh: bool = False) -> dict[str, Any]:
-        """`afresh`: as it is now. Raises SecretUnavailable."""
+        """`afresh`: as it was a second ago at most. Raises SecretUnavailable."""
         with self._lock:
             now = self._clock()
-            if afresh or self._content is None or now - self._asked_at >= self._fresh_seconds:
+            if self._content is None or now - self._asked_at >= (1.0 if afresh else self._fresh_seconds):
                 self._refresh(now)
             if self._content is None or now - self._known_at > self._good_seconds:
                 raise SecretUnavailable(f"secrets_unreachable: {self._problem}")

@@ -1,11 +1,12 @@
 """Who may ask the API: tokens that an operator makes, and the sessions that a browser gets for one.
 
-A token is 256 bits of chance, so its SHA-256 gives nothing away, and is all that is kept: an object in a secret that
-only the `backend` function may read,
+A token is 256 bits of chance. Its SHA-256 is all that is kept: an object in a secret that only the `backend` function
+may read,
 
     {"tokens": {"anna": {"sha256": "…", "role": "read", "made_at": "2026-11-29T12:00:00Z"}}}
 
-A session is signed with its token's hash. It ends after twelve hours, or with the token.
+A session is signed with its token's hash, so whoever can read that secret can make one: it is as good as the tokens
+themselves. A session ends after twelve hours, or with its token; to log out has the browser forget it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -55,7 +56,7 @@ class Token:
     """One of the tokens that were made, by its hash."""
 
     name: str
-    sha256: str
+    sha256: str = field(repr=False)
     role: Role
     made_at: str | None = None
 
@@ -71,7 +72,7 @@ class Caller:
 
     token: Token
     ends_at: datetime | None = None
-    csrf: str | None = None
+    csrf: str | None = field(default=None, repr=False)
 
 
 def make_token(chance: bytes) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +25,10 @@ from chalicelib.postern.contract.answers import Answer, error
 from chalicelib.postern.contract.errors import (
     Conflict,
     DatabaseUnavailable,
+    MetricsUnavailable,
     NotFound,
     PosternError,
+    Refusal,
     SecretUnavailable,
     StatementFailed,
     UnfitArguments,
@@ -34,6 +37,12 @@ from chalicelib.postern.contract.errors import (
 from chalicelib.postern.operating.operator import VIEWS, Operator, presentable
 
 _SAFE = ("GET", "HEAD")
+
+_MAX_DEPTH = 100
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+# Arguments that say how much at a time, and not of what.
+_NARROWS_NOTHING = {"rate", "most"}
 
 _DESCRIPTION = Path(__file__).with_name("openapi.json")
 
@@ -50,11 +59,11 @@ class Asked:
 
     method: str
     path: str
-    query: Mapping[str, Sequence[str]]
-    body: str | None
-    token: str | None
-    session: str | None
-    csrf: str | None
+    query: Mapping[str, Sequence[str]] = field(repr=False)
+    body: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+    session: str | None = field(repr=False)
+    csrf: str | None = field(repr=False)
     if_none_match: str | None
 
     @classmethod
@@ -64,7 +73,7 @@ class Asked:
 
 
 class Secret(Protocol):
-    """`afresh`: as it is now."""
+    """`afresh`: as it was a second ago at most."""
 
     def __call__(self, *, afresh: bool) -> Mapping[str, Any]: ...
 
@@ -100,12 +109,9 @@ class Backend:
         except SecretUnavailable as exc:
             note(reason=exc.reason)
             made = _away("tokens_unavailable", "Tokens cannot be verified now; try again.")
-        except DatabaseUnavailable:
-            note(reason="DatabaseUnavailable")
-            made = _away("database_unavailable", "The database does not answer now; try again.")
-        except StatementFailed as exc:
-            note(reason=f"StatementFailed {type(exc.__cause__).__name__}")
-            made = _failed(exc)
+        except PosternError as exc:
+            note(reason=type(exc).__name__, detail=str(exc))
+            made = _gone_wrong(exc)
         note(status=made.status)
         return {"status": made.status, "headers": dict(made.headers), "body": made.body, "session": session}
 
@@ -119,16 +125,17 @@ class Backend:
         if route is None:
             raise _Refused(_no_such(methods))
         note(operation=route.id)
-        if caller.csrf is not None and asked.method not in _SAFE and not _same(asked.csrf, caller.csrf):
-            raise _Refused(error(403, "csrf", "A session changes nothing without the header Postern-Csrf."))
+        if asked.method not in _SAFE:
+            if caller.csrf is not None and not _same(asked.csrf, caller.csrf):
+                raise _Refused(error(403, "csrf", "A session needs the header Postern-Csrf for this."))
+            if asked.query:
+                raise _Refused(_unfit({name: ["Arguments of this stand in its body."] for name in asked.query}))
         if route.action == routes.CLOSE_SESSION:
             return Answer(200, {"closed": True}), ""
         return self._cached(asked, self._result(asked, route, names, caller)), None
 
     def _caller(self, find: Callable[[list[Token]], Caller | None]) -> Caller:
-        """Whom nobody knows may have been given a token a moment ago; the relay bounds how often somebody is not
-        known.
-        """
+        """Whom nobody knows may have been given a token a moment ago."""
         for afresh in (False, True):
             if caller := find(access.read_tokens(self.secret(afresh=afresh))):
                 return caller
@@ -154,8 +161,12 @@ class Backend:
         operator = self.operator() if changes else self.reader()
         schema = operator.actions[route.action].arguments.fields
         given = _from_query(asked.query, schema) if asked.method in _SAFE else _object(asked.body)
-        if problems := {name: ["It has characters that no text may have."] for name in given if _is_odd(given[name])}:
-            raise _Refused(_unfit(problems))
+        if problem := _problem(given):
+            raise _Refused(error(400, "invalid_request", problem))
+        if misplaced := given.keys() & {*route.given, *names, "action"}:
+            raise _Refused(_unfit({name: ["Unknown field."] for name in misplaced}))
+        if route.sweeps and not given.pop("all", False) and not given.keys() - _NARROWS_NOTHING:
+            raise _Refused(_unfit({"all": ["Say which, or that `all` of them are meant: true."]}))
         try:
             result = operator.perform({**given, **route.given, **names, "action": route.action})
         except UnfitArguments as exc:
@@ -166,10 +177,6 @@ class Backend:
             raise _Refused(error(409, "conflict", str(exc))) from None
         except UnknownAction as exc:
             raise _Refused(error(400, "invalid_request", str(exc))) from None
-        except (DatabaseUnavailable, StatementFailed):
-            raise
-        except PosternError as exc:
-            raise _Refused(_away("unavailable", str(exc) or type(exc).__name__)) from None
         if route.one is not None and result[route.one] is None:
             raise _Refused(error(404, "not_found", f"There is no such {route.one}."))
         if route.pages is not None:
@@ -183,7 +190,7 @@ class Backend:
         text = json.dumps(result, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
         tag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
         known = [each.strip().removeprefix("W/") for each in (asked.if_none_match or "").split(",")]
-        return Answer(304, "", {"ETag": tag}) if tag in known else Answer(200, result, {"ETag": tag})
+        return Answer(304, "", {"ETag": tag}) if {tag, "*"} & {*known} else Answer(200, result, {"ETag": tag})
 
 
 def _named_by(asked: Asked, tokens: list[Token], now: datetime) -> Caller | None:
@@ -196,17 +203,23 @@ def _away(code: str, message: str) -> Answer:
     return error(503, code, message, headers={"Retry-After": "5"})
 
 
-def _failed(exc: StatementFailed) -> Answer:
-    if exc.bad_data:
-        return error(400, "invalid_request", "The database takes no such value.")
-    if exc.passing:
-        return _away("too_slow", "The database took too long for this; ask for less, or try again.")
+def _gone_wrong(exc: PosternError) -> Answer:
+    """What it says is for the log: it may quote addresses and rights."""
+    match exc:
+        case DatabaseUnavailable():
+            return _away("database_unavailable", "The database does not answer now; try again.")
+        case StatementFailed(bad_data=True):
+            return error(400, "invalid_request", "The database takes no such value.")
+        case StatementFailed(passing=True):
+            return _away("too_slow", "The database took too long for this; ask for less, or try again.")
+        case Refusal(status=503) | MetricsUnavailable():
+            return _away("unavailable", "Something that this needs does not answer now; try again.")
     return error(500, "internal_error", "Something went wrong here; the log says what.")
 
 
 def _no_such(methods: Sequence[str]) -> Answer:
     if methods:
-        allowed = {"Allow": ", ".join(methods)}
+        allowed = {"Allow": ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])}
         return error(405, "method_not_allowed", "This path does not take this method.", headers=allowed)
     return error(404, "not_found", "There is no such path; /api/openapi.json lists them.")
 
@@ -250,16 +263,24 @@ def _from_query(query: Mapping[str, Sequence[str]], schema: Mapping[str, fields.
     return given
 
 
-def _is_odd(value: Any) -> bool:
-    """Whether it holds what PostgreSQL takes in no text: NUL, and halves of characters."""
-    match value:
-        case str():
-            return "\0" in value or (not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value))
-        case list():
-            return any(map(_is_odd, value))
-        case dict():
-            return any(_is_odd(name) or _is_odd(inner) for name, inner in value.items())
-    return False
+def _problem(given: Mapping[str, Any]) -> str | None:
+    """A sentence on what no argument may hold: what PostgreSQL takes in no text (NUL, halves of characters), and what
+    is nested too deep for whoever reads it next.
+    """
+    level: list[Any] = [given]
+    for _ in range(_MAX_DEPTH):
+        texts = [each for each in level if isinstance(each, str)]
+        if any("\0" in text or _SURROGATES.search(text) for text in texts):
+            return "It has characters that no text may have."
+        level = [
+            inner
+            for each in level
+            if isinstance(each, list | dict)
+            for inner in (each if isinstance(each, list) else [*each.keys(), *each.values()])
+        ]
+        if not level:
+            return None
+    return "It is nested too deep."
 
 
 def _next(
@@ -267,7 +288,7 @@ def _next(
 ) -> Mapping[str, Any] | None:
     """What to ask for the page behind these rows; None where they are the last."""
     limit = int(given.get("limit", schema["limit"].load_default))
-    return {"before": rows[-1]["id"]} if len(rows) >= limit else None
+    return {"before": rows[-1].get("cursor", rows[-1]["id"])} if len(rows) >= limit else None
 
 
 def _who(caller: Caller) -> dict[str, Any]:

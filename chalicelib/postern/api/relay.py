@@ -1,18 +1,20 @@
 """What the public function does with a request to the API: hands it on, and answers what came back.
 
-It reads no body, knows no token and reaches no database. What cannot be a token is refused here, and callers who guess
-are made to wait, before anybody is asked.
+It knows no token and reaches no database. What cannot be a token is refused here, and addresses that guess are made to
+wait, before anybody is asked.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.postern.api import access
 from chalicelib.postern.contract.answers import Answer, error
+from chalicelib.postern.contract.deliveries import Headers
 from chalicelib.postern.contract.errors import PosternError
 
 # No request of the API's is nearly as long.
@@ -20,7 +22,7 @@ _MAX_BODY_BYTES = 65_536
 
 _COOKIE = "postern_session"
 
-# Failures a minute, in one container, after which those who never succeeded there are answered 429.
+# Failures a minute of one address, in one container, after which whoever there was not let in before is answered 429.
 _MAX_FAILURES = 20
 _WITHIN_SECONDS = 60.0
 _MAX_REMEMBERED = 1_000
@@ -35,18 +37,21 @@ HEADERS = {
 
 
 class BackendUnavailable(PosternError):
-    """The function that reaches the database does not answer."""
+    """The function that reaches the database does not answer. Its text is why: FAILED where it ended in an error."""
+
+    FAILED = "FunctionError"
 
 
 @dataclass(frozen=True)
 class Request:
-    """`headers`: by names in any case, without those that came twice. `secure`: it came by https."""
+    """`address`: the caller's. `secure`: it came by https."""
 
     method: str
     path: str
     query: Mapping[str, Sequence[str]]
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    address: str
     secure: bool
 
 
@@ -56,8 +61,9 @@ class Relay:
 
     ask: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     clock: Callable[[], float]
-    _failures: list[float] = field(default_factory=list)
-    _welcome: set[str | None] = field(default_factory=set)
+    # Both are bounded, the oldest goes first.
+    _failures: dict[str, list[float]] = field(default_factory=dict)
+    _welcome: dict[str, None] = field(default_factory=dict)
 
     def answer(self, request: Request) -> Answer:
         made = self._answer(request)
@@ -69,61 +75,81 @@ class Relay:
     def _answer(self, request: Request) -> Answer:
         if len(request.body) > _MAX_BODY_BYTES:
             return error(413, "payload_too_large", "The body is larger than any request of this API.")
-        token, session = _token(request.headers), _session(request)
-        opens = request.method == "POST" and request.path.rstrip("/") == "/api/session"
-        if token is not None and not access.is_token(token):
+        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return error(403, "forbidden", "Pages of elsewhere are not answered.")
+        opens = request.method == "POST" and request.path == "/api/session"
+        token = _token_to_open(request.body) if opens else _token(request.headers)
+        session = None if opens else _session(request)
+        if not (session if token is None else access.is_token(token)):
             return access.UNAUTHORIZED
-        if token is None and session is None and not opens:
-            return access.UNAUTHORIZED
-        known_by = None if opens else hashlib.sha256((token or session or "").encode()).hexdigest()
-        if known_by not in self._welcome and self._failed_lately() >= _MAX_FAILURES:
+        known_by = hashlib.sha256((token or session or "").encode()).hexdigest()
+        if known_by not in self._welcome and self._failures_of(request.address) >= _MAX_FAILURES:
             return _TOO_MANY
         asked = {
             "method": request.method,
             "path": request.path,
             "query": {name: list(values) for name, values in request.query.items()},
             "body": request.body.decode("utf-8", "replace") or None,
-            "token": token,
+            "token": None if opens else token,
             "session": session,
             "csrf": request.headers.get("postern-csrf"),
             "if_none_match": request.headers.get("if-none-match"),
         }
         try:
             found = self.ask(asked)
-        except BackendUnavailable:
-            return error(
-                503, "unavailable", "The function behind this API does not answer now.", headers={"Retry-After": "5"}
-            )
-        self._remember(known_by, found["status"])
+        except BackendUnavailable as exc:
+            if str(exc) == exc.FAILED:
+                return error(500, "internal_error", "Something went wrong here; the log says what.")
+            message = "The function behind this API does not answer now."
+            return error(503, "unavailable", message, headers={"Retry-After": "5"})
+        self._remember(request.address, known_by, found["status"])
         headers = dict(found["headers"])
         if found["session"] is not None:
             headers["Set-Cookie"] = _cookie(found["session"], request.secure)
         return Answer(found["status"], found["body"], headers)
 
-    def _failed_lately(self) -> int:
+    def _failures_of(self, address: str) -> int:
         since = self.clock() - _WITHIN_SECONDS
-        self._failures = [at for at in self._failures if at > since]
-        return len(self._failures)
+        self._failures[address] = [at for at in self._failures.get(address, []) if at > since]
+        return len(self._failures[address])
 
-    def _remember(self, known_by: str | None, status: int) -> None:
+    def _remember(self, address: str, known_by: str, status: int) -> None:
         if status == 401:
-            self._failures.append(self.clock())
-            self._welcome.discard(known_by)
-        elif known_by is not None and status < 500 and len(self._welcome) < _MAX_REMEMBERED:
-            self._welcome.add(known_by)
+            self._failures.setdefault(address, []).append(self.clock())
+            self._welcome.pop(known_by, None)
+        elif status < 500:
+            self._welcome[known_by] = None
+        for kept in (self._failures, self._welcome):
+            while len(kept) > _MAX_REMEMBERED:
+                del kept[next(iter(kept))]
 
 
 _TOO_MANY = error(429, "too_many_requests", "Too many failed logins; wait a minute.", headers={"Retry-After": "60"})
 
 
 def _token(headers: Mapping[str, str]) -> str | None:
+    """None where none is given; what cannot be one is none either, and no session makes up for it."""
+    if "authorization" not in headers:
+        return None
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _token_to_open(body: bytes) -> str:
+    """What a session is asked for with: an object of one field. Empty where it is none."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    match found:
+        case {"token": str(token), **others} if not others:
+            return token
+    return ""
 
 
 def _session(request: Request) -> str | None:
     """None where there is none, or what there is cannot be one."""
-    for each in request.headers.get("cookie", "").split(";"):
+    for each in ";".join(request.headers.all("cookie")).split(";"):
         name, _, value = each.strip().partition("=")
         if name == _cookie_name(request.secure) and access.is_session(value):
             return value

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-MAX_STEPS = 3
-
 
 @dataclass(frozen=True)
 class Route:
@@ -15,7 +13,7 @@ class Route:
 
     `given`: arguments that the path stands for. `one`: the part of the result that is null where there is no such
     thing, which is then a 404. `pages`: the list in the result that comes in pages, each asked for by the last id of
-    the one before.
+    the one before. `sweeps`: without an argument it would be about everything, which has to be said.
     """
 
     method: str
@@ -26,6 +24,7 @@ class Route:
     given: Mapping[str, str] = field(default_factory=dict)
     one: str | None = None
     pages: str | None = None
+    sweeps: bool = False
 
     @property
     def steps(self) -> list[str]:
@@ -69,11 +68,11 @@ ROUTES: Sequence[Route] = (
     _get("/api/dead-letters", "listDeadLetters", "dead_letters", "Some of the letters in the dead-letter queue."),
     _post("/api/dead-letters/purge", "purgeDeadLetters", "purge_dead_letters", "Deletes letters; their rows stay."),
     _post("/api/dead-letters/sweep", "sweepDeadLetters", "sweep_dead_letters", "Deletes those of processed events."),
-    _post("/api/redrives", "startRedrive", "start_redrive", "Moves letters back to the queue, in steps."),
+    _post("/api/redrives", "startRedrive", "start_redrive", "Moves letters back to the queue, in steps.", sweeps=True),
     _post("/api/redrives/{id}/advance", "advanceRedrive", "advance_redrive", "The next step of a redrive."),
     _post("/api/redrives/{id}/cancel", "cancelRedrive", "cancel_replay", "Ends a redrive; what was moved stays moved."),
     _get("/api/replays", "listReplays", "replays", "Replays and redrives, the newest first.", pages="replays"),
-    _post("/api/replays", "startReplay", "start_replay", "Puts stored events on the queue again, in steps."),
+    _post("/api/replays", "startReplay", "start_replay", "Queues stored events again, in steps.", sweeps=True),
     _post("/api/replays/plan", "planReplay", "plan_replay", "How many events a replay would be of, and some of them."),
     _get("/api/replays/{id}", "getReplay", "show_replay", "One replay or redrive, and how far it is."),
     _post("/api/replays/{id}/advance", "advanceReplay", "advance_replay", "The next step of a replay."),
@@ -82,7 +81,7 @@ ROUTES: Sequence[Route] = (
     _post("/api/ledger/write-offs", "writeOff", "write_off", "Notes that what is missing is known to be."),
     _get("/api/storage", "getStorage", "storage", "How much room events take, and for how long they stay."),
     _get("/api/drift", "listDrift", "drift", "Changes of payloads' shapes.", pages="drift"),
-    _post("/api/drift/accept", "acceptDrift", "accept_drift", "Takes changes for what is usual from now on."),
+    _post("/api/drift/accept", "acceptDrift", "accept_drift", "Takes changes for usual from now on.", sweeps=True),
     _get("/api/shape", "getShape", "shape", "What payloads of this type usually have in them.", one="shape"),
     _get("/api/handlers", "listHandlers", "handlers", "The team's handlers, and the types that they take."),
 )

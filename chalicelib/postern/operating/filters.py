@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.payloads import jsonb_text
 from chalicelib.postern.processing.attempts import Status
+
+
+class Moment(fields.AwareDateTime):
+    """A time of ISO 8601, UTC where it says nothing else."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="iso", default_timezone=UTC, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> datetime:
+        found = super()._deserialize(value, attr, data, **options)
+        try:
+            return found.astimezone(UTC)
+        except OverflowError:
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
 
 
 class EventFilters(Schema):
@@ -21,10 +36,13 @@ class EventFilters(Schema):
     source = fields.String(load_default=None, allow_none=True)
     type = fields.String(load_default=None, allow_none=True)
     status = fields.List(
-        fields.String(validate=validate.OneOf([s.value for s in Status])), load_default=None, allow_none=True
+        fields.String(validate=validate.OneOf([s.value for s in Status])),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1),
     )
-    since = fields.AwareDateTime(load_default=None, allow_none=True, format="iso")
-    until = fields.AwareDateTime(load_default=None, allow_none=True, format="iso")
+    since = Moment(load_default=None, allow_none=True)
+    until = Moment(load_default=None, allow_none=True)
     issue = fields.String(load_default=None, allow_none=True)
     key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 300))
     contains = fields.Raw(load_default=None, allow_none=True)

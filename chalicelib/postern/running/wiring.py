@@ -82,9 +82,8 @@ def relay() -> Relay | None:
     from chalicelib.postern.api.relay import BackendUnavailable, Relay
 
     _adopt_local_run()
-    if config().backend_function is None:
-        return None
-    return Relay(Function(config().need("backend_function"), BackendUnavailable).ask, time.monotonic)
+    name = config().backend_function
+    return Relay(Function(name, BackendUnavailable).ask, time.monotonic) if name else None
 
 
 def _adopt_local_run() -> None:

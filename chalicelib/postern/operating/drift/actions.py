@@ -166,7 +166,7 @@ class _Filters(Schema):
 class _Which(Schema):
     """All of these; without any of them, all that there are."""
 
-    ids = fields.List(fields.Integer(), load_default=None, allow_none=True)
+    ids = fields.List(fields.Integer(), load_default=None, allow_none=True, validate=validate.Length(1, 1000))
     source = fields.String(load_default=None, allow_none=True)
     type = fields.String(load_default=None, allow_none=True)
 

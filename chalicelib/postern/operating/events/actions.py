@@ -63,7 +63,7 @@ def _without_large_body(found: dict[str, Any] | None) -> dict[str, Any] | None:
 class _Part(Schema):
     id = fields.UUID(required=True)
     of = fields.String(required=True, validate=validate.OneOf(["event", "delivery"]))
-    offset = fields.Integer(required=True, validate=validate.Range(min=0))
+    offset = fields.Integer(required=True, validate=validate.Range(0, 2**31 - 2))
 
 
 class _Id(Schema):

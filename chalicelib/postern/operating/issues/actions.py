@@ -41,7 +41,9 @@ def _known(issues: Issues, id: str) -> dict[str, Any]:
 
 class _Listing(Schema):
     state = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(STATES))
-    before = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 12))
+    before = fields.String(
+        load_default=None, allow_none=True, validate=validate.Regexp(r"[01]\.[0-9]{1,16}\.[0-9a-f]{12}\Z")
+    )
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
 
 

@@ -14,7 +14,7 @@ class Issues:
         self._database = database
 
     def issues(self, *, state: str | None, before: str | None, limit: int) -> list[dict[str, Any]]:
-        """The latest first; those that are resolved at the end. `before` is the last id of the page before."""
+        """The latest first; those that are resolved at the end. `before` is the last `cursor` of the page before."""
         return self._database.run("list_issues", state=state, before=before, limit=limit)
 
     def issue(self, id: str) -> dict[str, Any] | None:

@@ -1,13 +1,16 @@
 -- Failed attempts, grouped.
 
 -- name: list_issues
-SELECT id, state, count, handler, error_class, message, first_seen, last_seen
+-- The cursor is the place in this order that an issue had when it was listed: it may have moved since.
+SELECT id, state, count, handler, error_class, message, first_seen, last_seen,
+       concat_ws('.', (state <> 'resolved')::integer, (extract(epoch FROM last_seen) * 1000000)::bigint, id) AS cursor
 FROM postern.issues
 WHERE (%(state)s::text IS NULL OR state = %(state)s)
   AND (%(before)s::text IS NULL
        OR (state <> 'resolved', last_seen, id)
-          < (SELECT last.state <> 'resolved', last.last_seen, last.id
-             FROM postern.issues AS last WHERE last.id = %(before)s))
+          < (split_part(%(before)s, '.', 1) = '1',
+             to_timestamp(0) + make_interval(secs => split_part(%(before)s, '.', 2)::numeric / 1000000),
+             split_part(%(before)s, '.', 3)))
 ORDER BY (state <> 'resolved') DESC, last_seen DESC, id DESC
 LIMIT %(limit)s
 

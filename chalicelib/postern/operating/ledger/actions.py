@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.metrics import Log
+from chalicelib.postern.operating.filters import Moment
 from chalicelib.postern.operating.ledger.queries import Ledger
 from chalicelib.postern.operating.operator import Action, Duty
 
@@ -137,7 +138,7 @@ def duties(bookkeeper: Bookkeeper) -> dict[str, Duty]:
 
 class _Span(Schema):
     source = fields.String(load_default=None, allow_none=True)
-    since = fields.AwareDateTime(load_default=None, allow_none=True, default_timezone=UTC)
+    since = Moment(load_default=None, allow_none=True)
 
 
 class _WriteOff(_Span):
