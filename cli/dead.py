@@ -80,7 +80,7 @@ def _redrive(on: Operator, options: argparse.Namespace) -> int:
     if options.resume:
         redrive = on.perform({"action": "show_replay", "id": str(options.resume)})["replay"]
         if redrive["kind"] != "redrive":
-            raise PosternError(f"{options.resume} is a replay: `postern replay --resume {options.resume}`.")
+            raise PosternError(f"{options.resume} is a replay: {output.command(f'replay --resume {options.resume}')}")
     else:
         asked: dict[str, Any] = {
             "id": str(options.id) if options.id else None,
@@ -107,7 +107,7 @@ def _redrive(on: Operator, options: argparse.Namespace) -> int:
                 time.sleep(_STEP_SECONDS)
     except KeyboardInterrupt:
         bar.end()
-        print(f"Paused. It goes on with: postern dead redrive --resume {redrive['id']}", file=sys.stderr)
+        print("Paused. It goes on with: " + output.command(f"dead redrive --resume {redrive['id']}"), file=sys.stderr)
         raise
     bar.end()
     if options.json:

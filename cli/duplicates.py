@@ -64,7 +64,9 @@ def _list(options: argparse.Namespace) -> int:
         print("\nOf the last day:\n" + output.table(counted, {"count": "COUNT", "source": "SOURCE", "why": "WHY"}))
     if len(found["duplicates"]) == options.limit:
         print(f"\nThere may be more: --before {found['duplicates'][-1]['id']}")
-    print("\n`postern show ID` shows one, `postern duplicates accept ID` makes it an event of its own.")
+    print(
+        f"\n`{output.command('show ID')}` shows one, `{output.command('duplicates accept ID')}` makes it an event of its own."
+    )
     return 0
 
 

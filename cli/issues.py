@@ -79,7 +79,7 @@ def _page(issue: Mapping[str, Any]) -> str:
         sections.append("Latest traceback\n" + output.indented(issue["traceback"]))
     if issue["events"].keys() & {"failed", "dead"}:
         sections.append(
-            f"When it is mended: postern dry-run {issue['last_event']}\n"
-            f"                   postern replay --issue {issue['id']} --status failed --status dead"
+            "When it is mended: " + output.command(f"dry-run {issue['last_event']}") + "\n"
+            "                   " + output.command(f"replay --issue {issue['id']} --status failed --status dead")
         )
     return "\n\n".join(sections)

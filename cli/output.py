@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,12 @@ from typing import Any
 
 # What JSON may have as it is, and a terminal takes for a command: DEL, C1 controls, and marks that turn text around.
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def command(arguments: str) -> str:
+    """What to type next, on the same stage."""
+    stage = os.environ.get("POSTERN_STAGE")
+    return f"postern {arguments}" + (f" --stage {stage}" if stage else "")
 
 
 def as_json(value: Any) -> str:
@@ -122,9 +129,10 @@ def _repetition(again: Mapping[str, Any]) -> str:
         "why": f"{WHY[again['why']]} as the event below",
     }
     headers = "\n".join(f"{name}: {value}" for name, value in sorted((again["headers"] or {}).items()))
+    accept = command(f"duplicates accept {again['id']}")
     return (
         f"{again['id']} was taken for a repetition:\n{indented(facts(named))}\n{indented(indented(headers))}\n"
-        f"`postern duplicates accept {again['id']}` makes it an event of its own.\n\nThe event:"
+        f"`{accept}` makes it an event of its own.\n\nThe event:"
     )
 
 

@@ -98,7 +98,9 @@ def rejected(options: argparse.Namespace) -> int:
         print("\n" + output.table(found["reasons"], {"count": "COUNT", "source": "SOURCE", "reason": "REASON"}))
     if len(found["rejected"]) == options.limit:
         print(f"\nThere may be more: --before {found['rejected'][-1]['id']}")
-    print("\n`postern explain ID` says why, `postern reverify` lets through what verifies now.")
+    print(
+        f"\n`{output.command('explain ID')}` says why, `{output.command('reverify')}` lets through what verifies now."
+    )
     return 0
 
 
@@ -121,7 +123,7 @@ def explain(options: argparse.Namespace) -> int:
         return 0
     print(output.plain(f"{found['source']}, {found['received_at']}: refused for '{found['reason']}'."))
     if found["event_id"]:
-        print(f"It was let through: postern show {found['event_id']}")
+        print("It was let through: " + output.command(f"show {found['event_id']}"))
     for finding in findings:
         print(output.plain(f"  {finding.cause}: {finding.sentence}"))
     if found["reason"] == "verification_token":
@@ -139,7 +141,7 @@ def _warn_of_others(source: str, on: Operator) -> None:
         print(f"  Warning: {len(tokens)} requests brought a token, and anybody can send one. The provider's form takes")
         print("  only its own; put no other into the secret. These are all:")
         for id in tokens:
-            print(f"    postern explain {id}")
+            print(f"    {output.command(f'explain {id}')}")
 
 
 def reverify(options: argparse.Namespace) -> int:

@@ -57,7 +57,9 @@ def _replay(options: argparse.Namespace) -> int:
     if options.resume:
         found = on.perform({"action": "show_replay", "id": str(options.resume)})["replay"]
         if found["kind"] != "replay":
-            raise PosternError(f"{options.resume} is a redrive: `postern dead redrive --resume {options.resume}`.")
+            raise PosternError(
+                f"{options.resume} is a redrive: {output.command(f'dead redrive --resume {options.resume}')}"
+            )
         return _watch(on, str(options.resume), as_json=options.json)
     filters = filters_of(options)
     if options.ids and filters:
@@ -111,7 +113,7 @@ def _watch(on: Operator, id: str, *, as_json: bool) -> int:
             time.sleep(_SINGLE_SECONDS if replay["total"] <= 10 else _STEP_SECONDS)
     except KeyboardInterrupt:
         bar.end()
-        print(f"Paused. It goes on with: postern replay --resume {id}", file=sys.stderr)
+        print("Paused. It goes on with: " + output.command(f"replay --resume {id}"), file=sys.stderr)
         raise
     bar.end()
     if replay["states"].get("processed") or replay["states"].get("stale"):

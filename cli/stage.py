@@ -21,6 +21,7 @@ def enter(name: str, *, with_secrets: bool) -> None:
 
     try:
         stage = read_stage(name)
+        os.environ["POSTERN_STAGE"] = name
         os.environ["STORE_FUNCTION"] = stage.function_name("store")
         os.environ["READER_FUNCTION"] = stage.function_name("reader")
         if with_secrets:

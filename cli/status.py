@@ -38,23 +38,25 @@ def _page(found: dict[str, Any], *, everything: bool) -> str:
 
 def _facts(found: dict[str, Any]) -> list[str]:
     ledger = found["ledger"]
-    balance = "balanced" if ledger["balanced"] else f"{ledger['missing']} MISSING (`postern ledger`)"
+    balance = "balanced" if ledger["balanced"] else f"{ledger['missing']} MISSING (`{output.command('ledger')}`)"
     facts = [
         f"failed  {found['failed']}  (they are tried again)",
-        f"dead    {found['dead']}" + ("  (`postern events --status dead`)" if found["dead"] else ""),
+        f"dead    {found['dead']}" + (f"  (`{output.command('events --status dead')}`)" if found["dead"] else ""),
         f"ledger  {balance}, checked {ledger['checked_at'] or 'never'}"
         + (", NOT since then: maintenance fails" * ledger["stale"]),
     ]
     if found["open_issues"]:
-        facts.append(f"issues  {found['open_issues']} open  (`postern issues`)")
+        facts.append(f"issues  {found['open_issues']} open  (`{output.command('issues')}`)")
     if number := found["identity"]["same_bytes"]:
         facts.append(f"marked  {number} of the last day with the bytes of an earlier event (docs/sources.md)")
     if number := found["identity"]["other_bytes"]:
-        facts.append(f"marked  {number} of the last day under a known id with OTHER BYTES  (`postern duplicates`)")
+        facts.append(
+            f"marked  {number} of the last day under a known id with OTHER BYTES  (`{output.command('duplicates')}`)"
+        )
     if found["open_drift"]:
-        facts.append(f"drift   {found['open_drift']} changes of payloads  (`postern drift`)")
+        facts.append(f"drift   {found['open_drift']} changes of payloads  (`{output.command('drift')}`)")
     if found["running_replays"]:
-        facts.append(f"replays {found['running_replays']} running or resting  (`postern replays`)")
+        facts.append(f"replays {found['running_replays']} running or resting  (`{output.command('replays')}`)")
     if oldest := found["oldest_failed"]:
         error = output.plain(f"{oldest['source']} {oldest['type']}: {oldest['error']}")[:100]
         facts.append(f"oldest failed  {oldest['received_at']}  {oldest['id']}  {error}")

@@ -54,7 +54,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(output.as_json(rows))
     elif not rows:
-        print(f"There are no tokens yet. To make one: postern tokens make NAME{_stage(options)}")
+        print(f"There are no tokens yet. To make one: {output.command('tokens make NAME')}")
     else:
         columns = {"name": "NAME", "role": "ROLE", "fingerprint": "FINGERPRINT", "made_at": "MADE"}
         print(output.table(rows, columns))
@@ -71,7 +71,7 @@ def _make(options: argparse.Namespace) -> int:
         if options.name in tokens:
             raise PosternError(
                 f"There is a token '{options.name}' already; to replace it, revoke it first: "
-                f"postern tokens revoke {options.name}{_stage(options)}"
+                f"{output.command(f'tokens revoke {options.name}')}"
             )
         return {**known, "tokens": {**tokens, options.name: about}}
 
@@ -139,10 +139,6 @@ def _tokens(known: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise PosternError("The tokens' secret is not as this command writes it; nothing was changed.")
     return found
-
-
-def _stage(options: argparse.Namespace) -> str:
-    return f" --stage {options.stage}" if options.stage else ""
 
 
 def _name(text: str) -> str:

@@ -91,3 +91,10 @@ def test_a_moment_may_be_a_time_and_is_utc_unless_it_says_otherwise() -> None:
 def test_a_moment_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be such as"):
         arguments.moment(text)
+
+
+def test_what_to_type_next_is_for_the_same_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSTERN_STAGE", raising=False)
+    assert output.command("show ID") == "postern show ID"
+    monkeypatch.setenv("POSTERN_STAGE", "prod")
+    assert output.command("show ID") == "postern show ID --stage prod"
