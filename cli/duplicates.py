@@ -64,9 +64,8 @@ def _list(options: argparse.Namespace) -> int:
         print("\nOf the last day:\n" + output.table(counted, {"count": "COUNT", "source": "SOURCE", "why": "WHY"}))
     if len(found["duplicates"]) == options.limit:
         print(f"\nThere may be more: --before {found['duplicates'][-1]['id']}")
-    print(
-        f"\n`{output.command('show ID')}` shows one, `{output.command('duplicates accept ID')}` makes it an event of its own."
-    )
+    show, accept = output.command("show ID"), output.command("duplicates accept ID")
+    print(f"\n`{show}` shows one, `{accept}` makes it an event of its own.")
     return 0
 
 

@@ -63,6 +63,8 @@ def _name_of(project: str) -> str:
 
 
 def _wheels(layer: Path) -> Iterator[Any]:
+    if not layer.exists():
+        return  # Chalice makes none with nothing in it
     with zipfile.ZipFile(layer) as content:
         for name in filter(_METADATA.fullmatch, content.namelist()):
             yield HeaderParser().parsestr(content.read(name).decode("utf-8", "replace"))

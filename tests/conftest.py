@@ -38,8 +38,12 @@ _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"
 
 # Files whose tests share what is expensive to start.
 _TOGETHER = {
-    "an installation": ("deployment/test_packaged.py", "deployment/test_permissions.py", "deployment/test_updates.py"),
-    "a run": ("acceptance/test_inbox.py", "acceptance/test_postern_command.py", "acceptance/test_promises.py"),
+    "an installation": ("deployment/test_packaged.py", "deployment/test_permissions.py"),
+    "another": ("deployment/test_aws_rules.py", "deployment/test_doctor.py", "deployment/test_updates.py"),
+    "a run": (
+        *("acceptance/test_api.py", "acceptance/test_inbox.py", "acceptance/test_postern_command.py"),
+        "acceptance/test_promises.py",
+    ),
 }
 
 
