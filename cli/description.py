@@ -396,7 +396,7 @@ def describe() -> Json:
 def _operation(route: Route, asked: Mapping[str, fields.Field[Any]], converter: OpenAPIConverter) -> Json:
     elsewhere = {*route.given, *(["id"] if "{id}" in route.path else [])}
     given = {name: field for name, field in asked.items() if name not in elsewhere}
-    schemas = {name: converter.field2property(field) for name, field in given.items()}
+    schemas = {name: _property(field, converter) for name, field in given.items()}
     required = [name for name, field in given.items() if field.required]
     found: Json = {
         "operationId": route.id,
@@ -415,16 +415,32 @@ def _operation(route: Route, asked: Mapping[str, fields.Field[Any]], converter: 
         }
     if "{id}" in route.path:
         found["parameters"].append(
-            {"name": "id", "in": "path", "required": True, "schema": converter.field2property(asked["id"])}
+            {"name": "id", "in": "path", "required": True, "schema": _property(asked["id"], converter)}
         )
     if route.method == "GET":
         found["parameters"] += [_parameter(name, schema, name in required) for name, schema in schemas.items()]
     elif schemas:
-        body = {"type": "object", "properties": schemas, "additionalProperties": False}
+        body: Json = {"type": "object", "properties": schemas, "additionalProperties": False}
+        if route.sweeps:
+            said: dict[str, Json] = {
+                name: {"not": {"type": "null"}} for name in schemas if name not in ("all", "rate", "most")
+            }
+            said["all"] = {"const": True}
+            body["anyOf"] = [{"required": [name], "properties": {name: schema}} for name, schema in said.items()]
         if required:
             body["required"] = required
         content = {"application/json": {"schema": body}}
-        found["requestBody"] = {"content": content, "required": bool(required)}
+        found["requestBody"] = {"content": content, "required": bool(required) or route.sweeps}
+    return found
+
+
+def _property(field: fields.Field[Any], converter: OpenAPIConverter) -> Json:
+    """Patterns as ECMA-262 writes them; what has none may have any character but NUL."""
+    found: Json = converter.field2property(field)
+    if "pattern" in found:
+        found["pattern"] = "^" + found["pattern"].removesuffix(r"\Z") + "$"
+    elif "string" in found.get("type", ()) and not found.keys() & {"enum", "format"}:
+        found["pattern"] = "^[^\\u0000]*$"
     return found
 
 

@@ -84,6 +84,10 @@ class _Handler(ChaliceRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = do_OPTIONS = _generic_handle
 
+    def do_TRACE(self) -> None:
+        """Which API Gateway hands to no function, nor any other method."""
+        self._refuse(BadRequest(405, "method_not_allowed", "This route does not take this method."))
+
     def _parse_payload(self) -> tuple[_Headers, bytes | None]:
         headers = _Headers.of(self.headers)
         if self._is_by_a_page() and not self._is_by_our_own():

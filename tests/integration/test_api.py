@@ -353,7 +353,7 @@ def test_a_body_that_is_no_object_is_400(api: Api, body: bytes) -> None:
 
 def test_all_of_them_has_to_be_said_and_in_the_body(world: World, api: Api) -> None:
     world.processor(effect).process(numbered(1, 2))
-    for body in ({}, {"rate": 5, "most": 10}, {"all": False}):
+    for body in ({}, {"rate": 5, "most": 10}, {"all": False}, {"all": {}}, {"source": None, "type": None}):
         for path in ("/api/replays", "/api/redrives", "/api/drift/accept"):
             assert api.refused("POST", path, token=OPERATE, body=body)[0] == 400
     status, body = api.refused("POST", "/api/replays", token=OPERATE, query={"source": ["shop"]}, body={"all": True})

@@ -41,8 +41,6 @@ _SAFE = ("GET", "HEAD")
 _MAX_DEPTH = 100
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-# Arguments that say how much at a time, and not of what.
-_NARROWS_NOTHING = {"rate", "most"}
 
 _DESCRIPTION = Path(__file__).with_name("openapi.json")
 
@@ -165,7 +163,7 @@ class Backend:
             raise _Refused(error(400, "invalid_request", problem))
         if misplaced := given.keys() & {*route.given, *names, "action"}:
             raise _Refused(_unfit({name: ["Unknown field."] for name in misplaced}))
-        if route.sweeps and not given.pop("all", False) and not given.keys() - _NARROWS_NOTHING:
+        if route.sweeps and given.pop("all", False) is not True and not _narrows(given):
             raise _Refused(_unfit({"all": ["Say which, or that `all` of them are meant: true."]}))
         try:
             result = operator.perform({**given, **route.given, **names, "action": route.action})
@@ -281,6 +279,11 @@ def _problem(given: Mapping[str, Any]) -> str | None:
         if not level:
             return None
     return "It is nested too deep."
+
+
+def _narrows(given: Mapping[str, Any]) -> bool:
+    """Whether they say of what, and not only how much at a time."""
+    return any(value is not None for name, value in given.items() if name not in ("rate", "most"))
 
 
 def _next(

@@ -155,18 +155,27 @@ def _floor(at: datetime) -> UUID:
     return UUID(int=new_event_id(at).int >> 80 << 80)
 
 
+# PostgreSQL's bigint.
+_MAX_ID = 2**63 - 1
+
+
 class _Filters(Schema):
     source = fields.String(load_default=None, allow_none=True)
     type = fields.String(load_default=None, allow_none=True)
     state = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(["open", "accepted"]))
-    before = fields.Integer(load_default=None, allow_none=True)
+    before = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(0, _MAX_ID))
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
 
 
 class _Which(Schema):
     """All of these; without any of them, all that there are."""
 
-    ids = fields.List(fields.Integer(), load_default=None, allow_none=True, validate=validate.Length(1, 1000))
+    ids = fields.List(
+        fields.Integer(validate=validate.Range(0, _MAX_ID)),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 1000),
+    )
     source = fields.String(load_default=None, allow_none=True)
     type = fields.String(load_default=None, allow_none=True)
 

@@ -47,7 +47,7 @@ def views(events: Events) -> dict[str, Action]:
 class _Listing(EventFilters):
     before = fields.UUID(load_default=None, allow_none=True)
     after = fields.UUID(load_default=None, allow_none=True)
-    attempts = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(min=1))
+    attempts = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(1, 2**31 - 1))
     error = fields.String(load_default=None, allow_none=True)
     limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
 
