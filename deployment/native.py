@@ -54,6 +54,7 @@ _PATIENCE_SECONDS = 120.0
 
 def prepare(stage: Stage, say: Say) -> None:
     """Creates the resources or brings them up to date, and configures the stage. Run again after a change."""
+    stage.check_functions()
     infra = stage.project / "infra"
     resources = templates.load(*(infra / name for name in templates.SHARED))
     templates.set_stage(resources, stage.name, stage.timeout_of("processor"), templates.this_python())

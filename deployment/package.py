@@ -69,6 +69,7 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
             f"Stage '{stage.name}' was prepared for `chalice deploy`: its settings in .chalice/config.json name "
             "resources of their own. Package another stage; moving one is described in docs/deploy.md."
         )
+    stage.check_functions()
     python = templates.this_python()
     say(f"Packaging stage '{stage.name}' for Python {python[0]}.{python[1]} …")
     folder.parent.mkdir(parents=True, exist_ok=True)

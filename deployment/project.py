@@ -72,6 +72,15 @@ class Stage:
         """A native deployment's stack of what Chalice does not create."""
         return f"{self.stack}-resources"
 
+    def check_functions(self) -> None:
+        """Raises DeploymentError where a new version brought a function, and the team's configuration has none yet."""
+        for name in FUNCTIONS:
+            if name not in self.config.get("lambda_functions", {}):
+                raise DeploymentError(
+                    f".chalice/config.json has no function '{name}', which this version brings: take over its entry in "
+                    f"lambda_functions, with policy-{name}.json (docs/upgrade.md)."
+                )
+
     def function_name(self, function: str) -> str:
         return f"{self.config['app_name']}-{self.name}{FUNCTIONS[function][1]}"
 

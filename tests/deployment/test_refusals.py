@@ -58,6 +58,20 @@ def test_no_stage(cloud: Cloud, clone: Path) -> None:
     assert "Say STAGE=NAME; there are dev, prod." in refused(cloud, clone, "deploy")
 
 
+@pytest.mark.parametrize("command", ["package", "native"])
+def test_a_function_that_a_new_version_brought(cloud: Cloud, clone: Path, command: str) -> None:
+    file = clone / ".chalice" / "config.json"
+    before = file.read_text("utf-8")
+    config = json.loads(before)
+    del config["lambda_functions"]["backend"]
+    file.write_text(json.dumps(config), "utf-8")
+    try:
+        said = refused(cloud, clone, command, "--stage", "dev")
+    finally:
+        file.write_text(before, "utf-8")
+    assert ".chalice/config.json has no function 'backend', which this version brings: take over its entry" in said
+
+
 def test_no_parameters(cloud: Cloud, clone: Path) -> None:
     (clone / "infra" / "parameters" / "dev.json").unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chalicelib.postern.contract.errors import SecretUnavailable
-from chalicelib.postern.running.chalice_cli import adopt_local_run
+from chalicelib.postern.running.chalice_cli import adopt_local_run, unprepared_functions
 
 
 class Environ(dict[str, str]):
@@ -56,3 +56,11 @@ def test_without_a_local_run_nothing_is_reached(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SecretUnavailable):
         adopt_local_run(environ)
     assert "make services" in capsys.readouterr().err
+
+
+def test_a_function_that_came_with_a_new_version_has_to_be_prepared() -> None:
+    functions = {name: {"iam_policy_file": f"policy-{name}.json"} for name in ("store", "backend")}
+    prepared = {"lambda_functions": {"store": {"iam_policy_file": "policy-dev-store.json"}}}
+    config = {"lambda_functions": functions, "stages": {"dev": prepared, "prod": {"lambda_functions": functions}}}
+    assert unprepared_functions(config, "dev") == ["backend"]
+    assert unprepared_functions(config, "prod") == []

@@ -52,8 +52,23 @@ def refuse_unprepared(environ: Mapping[str, str]) -> None:
     import click  # with which Chalice reads its command line; no function has it
 
     command = click.get_current_context(silent=True)
-    if command is not None and command.info_name == "deploy" and not environ.get("QUEUE_URL"):
+    if command is None or command.info_name != "deploy":
+        return
+    if not environ.get("QUEUE_URL"):
         sys.exit(
             "This stage is not prepared for `chalice deploy`: run `make native STAGE=…` first, or deploy it as one "
             "stack with `make deploy STAGE=…` (docs/deploy.md). Nothing was made."
         )
+    if new := unprepared_functions(
+        json.loads(Path(".chalice/config.json").read_text("utf-8")), command.params["stage"]
+    ):
+        sys.exit(
+            f"This stage was prepared for an earlier version, which had no function {', '.join(new)}: run `make native "
+            f"STAGE={command.params['stage']}` again. Nothing was made."
+        )
+
+
+def unprepared_functions(config: Mapping[str, Any], stage: str) -> list[str]:
+    """The functions that `make native` has not configured for this stage of Chalice's configuration."""
+    prepared = config["stages"][stage].get("lambda_functions", {})
+    return [name for name in config["lambda_functions"] if "iam_policy_file" not in prepared.get(name, {})]
