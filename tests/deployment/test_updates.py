@@ -79,7 +79,7 @@ EVERY = (HANDLER, POSTERN, PARAMETER)
 
 
 def test_each_change_takes_effect_in_every_function_and_senders_see_nothing_but_202(installation: Installation) -> None:
-    """Of a handler alone, of Postern alone (the layer), of a parameter alone."""
+    """Of a handler alone, of Postern alone (the layer), of a parameter alone; and the way back."""
     traffic = Traffic(installation)
     before = {change.file: (installation.project / change.file).read_text("utf-8") for change in EVERY}
     released = [_releases(installation)]
@@ -91,12 +91,17 @@ def test_each_change_takes_effect_in_every_function_and_senders_see_nothing_but_
                 released.append(_releases(installation))
             assert _health(installation)["version"] == "99.0.0"
             assert _tracing(installation) == {"PassThrough"}
+            rolled_back = run(installation.cloud, installation.project, "rollback", "--stage", installation.stage)
+            assert rolled_back.returncode == 0, rolled_back.stdout + rolled_back.stderr
+            back = _releases(installation)
+            assert _tracing(installation) == {"Active"}
     finally:
         for file, text in before.items():
             (installation.project / file).write_text(text, "utf-8")
 
     assert [len(releases) for releases in released] == [1, 1, 1, 1]
     assert len({*released}) == 4
+    assert back == released[-2]
     assert traffic.failures == []
     assert {answer.status for answer in traffic.answers} == {202}
     assert len(traffic.answers) > 20
