@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -22,6 +23,7 @@ from chalicelib.postern.contract.deliveries import Headers
 from chalicelib.postern.contract.errors import ConfigurationError, SecretUnavailable
 from chalicelib.postern.operating.operator import VIEWS
 from chalicelib.postern.running import wiring
+from devstack.settings import PROJECT
 from tests.integration.world import World, effect, fails_for, numbered, work
 
 READ, OPERATE = (access.make_token(bytes([n]) * 32) for n in (1, 2))
@@ -90,6 +92,7 @@ class Api:
 
 
 DESCRIPTION = description()
+DOCUMENT = PROJECT / "docs" / "api.md"
 
 
 def assert_described(method: str, path: str, answer: Answer) -> None:
@@ -155,6 +158,20 @@ def test_the_description_is_of_every_operation(api: Api) -> None:
     described = {(method.upper(), path) for path, operations in DESCRIPTION["paths"].items() for method in operations}
     assert described == {(route.method, route.path) for route in routes.ROUTES}
     assert api.get("/api/openapi.json") == DESCRIPTION
+
+
+def test_the_document_has_every_operation_and_what_role_it_asks_for() -> None:
+    rows = re.findall(r"^\| `(\w+) (/api/\S+)` \| (\w*) \| (.+) \|$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
+    own = {routes.WHO: "read", routes.CLOSE_SESSION: "read", routes.DESCRIPTION: "read", routes.OPEN_SESSION: ""}
+    assert rows == [
+        (
+            route.method,
+            route.path,
+            own.get(route.action, "read" if route.action in VIEWS else "operate"),
+            route.summary,
+        )
+        for route in routes.ROUTES
+    ]
 
 
 def test_every_answer_that_shows_something_is_as_it_is_described(world: World, api: Api) -> None:
