@@ -35,7 +35,7 @@ def health() -> Response:
     return _response(Answer(200, {"status": "ok", **wiring.version()}))
 
 
-# And every content type, because the answers to the wrong ones are ours to give.
+# Routes take every method and content type where the answers to the wrong ones are ours to give.
 _EVERY_METHOD = ["POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"]
 
 
@@ -136,7 +136,7 @@ def reader(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {"refused": str(exc)}
 
 
-# What the paths are, the backend knows; none has more steps. Every method, for the same reason as above.
+# What the paths are, the backend knows; none has more steps.
 @app.route("/api/{first}", methods=_EVERY_METHOD, content_types=["*/*"])
 @app.route("/api/{first}/{second}", methods=_EVERY_METHOD, content_types=["*/*"])
 @app.route("/api/{first}/{second}/{third}", methods=_EVERY_METHOD, content_types=["*/*"])

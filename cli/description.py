@@ -1,5 +1,5 @@
-"""Writes the API's description (OpenAPI 3.1): of the requests from the schemas that check them, of the answers from the
-shapes below, which the tests hold every answer against.
+"""Writes the API's description (OpenAPI 3.1): of the requests from the schemas that check them, of the answers from
+cli/answers.py.
 
 `python -m cli.description FILE` writes it; with --check it says whether the file is what would be written.
 """
@@ -23,345 +23,13 @@ from chalicelib.postern.api.routes import ROUTES, Route
 from chalicelib.postern.operating.operator import VIEWS, Operator
 from chalicelib.postern.running import wiring
 from chalicelib.postern.running.version import VERSION
-
-Json = dict[str, Any]
+from cli.answers import ERRORS, RESULTS, SCHEMAS, Json, ref
 
 ABOUT = """\
 What the inbox holds, and what an operator can do with it. A request needs a token (`postern tokens make NAME`) as
 `Authorization: Bearer …`, or a session, which is a cookie and changes nothing without the header `Postern-Csrf`. Tokens
 of the role `read` change nothing. Lists come in pages: for the next one add what is in `next`, which is null on the
 last. Times are UTC. An answer to GET has an ETag."""
-
-_TIME: Json = {"type": "string", "format": "date-time"}
-_UUID: Json = {"type": "string", "format": "uuid"}
-_TEXT: Json = {"type": "string"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-_WHOLE: Json = {"type": "integer"}
-_NUMBER: Json = {"type": "number"}
-_FLAG: Json = {"type": "boolean"}
-_BYTES: Json = {"type": "string", "contentEncoding": "base64"}
-_ANY: Json = {}
-_COUNTS: Json = {"type": "object", "additionalProperties": _COUNT}
-_STATUS: Json = {"type": "string", "enum": ["processed", "stale", "failed", "dead"]}
-_PAGE: Json = {
-    "type": ["object", "null"],
-    "properties": {"before": {"type": ["string", "integer"]}},
-    "required": ["before"],
-    "additionalProperties": False,
-}
-
-
-def _maybe(schema: Json) -> Json:
-    return (
-        {"anyOf": [schema, {"type": "null"}]} if "type" not in schema else {**schema, "type": [schema["type"], "null"]}
-    )
-
-
-def _list(of: Json) -> Json:
-    return {"type": "array", "items": of}
-
-
-def _object(**properties: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-_NAMED: Json = {"id": _UUID, "source": _TEXT, "type": _TEXT}
-_BEGINNING: Json = {**_NAMED, "status": _STATUS, "attempts": _COUNT, "error": _maybe(_TEXT), "received_at": _TIME}
-_KEYED: Json = {**_BEGINNING, "dedup_key": _TEXT, "processed_at": _maybe(_TIME)}
-_REPETITION: Json = {
-    "id": _UUID,
-    "event_id": _UUID,
-    "source": _TEXT,
-    "type": _maybe(_TEXT),
-    "dedup_key": _TEXT,
-    "why": _maybe(_TEXT),
-    "received_at": _TIME,
-    "accepted_at": _maybe(_TIME),
-}
-_REFUSED: Json = {
-    "id": _UUID,
-    "source": _TEXT,
-    "received_at": _TIME,
-    "reason": _TEXT,
-    "verified": _FLAG,
-    "method": _TEXT,
-    "event_id": _maybe(_UUID),
-    "note": _maybe(_TEXT),
-}
-_ISSUE: Json = {
-    "id": _TEXT,
-    "state": {"type": "string", "enum": ["open", "acknowledged", "resolved"]},
-    "count": _COUNT,
-    "handler": _TEXT,
-    "error_class": _TEXT,
-    "message": _TEXT,
-    "first_seen": _TIME,
-    "last_seen": _TIME,
-}
-_REPLAY: Json = {
-    "id": _UUID,
-    "kind": {"type": "string", "enum": ["replay", "redrive"]},
-    "trigger": _TEXT,
-    "filter": {"type": "object"},
-    "state": {"type": "string", "enum": ["running", "done", "cancelled"]},
-    "total": _COUNT,
-    "moved": _COUNT,
-    "rate": _COUNT,
-    "created_at": _TIME,
-    "finished_at": _maybe(_TIME),
-}
-_BALANCE: Json = dict.fromkeys(("accepted", "stored", "duplicates", "written_off", "missing", "surplus"), _COUNT)
-_REASON: Json = {"source": _TEXT, "count": _COUNT}
-
-SCHEMAS: Mapping[str, Json] = {
-    "Error": _object(error=_TEXT, message=_TEXT, details={"type": "object"}),
-    "Caller": _object(
-        name=_TEXT,
-        role={"type": "string", "enum": ["read", "operate"]},
-        fingerprint=_TEXT,
-        ends_at=_maybe(_TIME),
-        csrf=_maybe(_TEXT),
-    ),
-    "EventRow": _object(**_KEYED),
-    "Try": _object(
-        number=_COUNT,
-        trigger=_TEXT,
-        outcome=_STATUS,
-        started_at=_TIME,
-        duration_ms=_maybe(_NUMBER),
-        handler=_maybe(_TEXT),
-        error_class=_maybe(_TEXT),
-        message=_maybe(_TEXT),
-        traceback=_maybe(_TEXT),
-        issue_id=_maybe(_TEXT),
-        replay_id=_maybe(_UUID),
-    ),
-    "Repetition": _object(**_REPETITION),
-    "Event": _object(
-        **_KEYED,
-        request_id=_maybe(_TEXT),
-        delivery_id=_maybe(_UUID),
-        same_body_as=_maybe(_UUID),
-        headers={"type": "object"},
-        body=_maybe(_BYTES),
-        bytes=_COUNT,
-        attempts_made=_list(_ref("Try")),
-        duplicates=_list(
-            _object(id=_UUID, received_at=_TIME, type=_maybe(_TEXT), why=_maybe(_TEXT), accepted_at=_maybe(_TIME))
-        ),
-        repetition=_ANY,
-    ),
-    "Issue": _object(
-        **_ISSUE,
-        first_event=_maybe(_UUID),
-        last_event=_maybe(_UUID),
-        state_changed_at=_maybe(_TIME),
-        traceback=_maybe(_TEXT),
-        events=_COUNTS,
-        attempts=_list(
-            _object(
-                id=_UUID,
-                source=_maybe(_TEXT),
-                type=_maybe(_TEXT),
-                status=_maybe(_TEXT),
-                number=_COUNT,
-                started_at=_TIME,
-                message=_TEXT,
-            )
-        ),
-    ),
-    "Replay": _object(
-        **_REPLAY,
-        advanced_at=_TIME,
-        states=_COUNTS,
-        failures=_list(_object(id=_UUID, tries=_COUNT, error=_maybe(_TEXT))),
-    ),
-}
-
-_RESULTS: Mapping[str, Json] = {
-    routes.OPEN_SESSION: _ref("Caller"),
-    routes.WHO: _ref("Caller"),
-    routes.CLOSE_SESSION: _object(closed=_FLAG),
-    routes.DESCRIPTION: {"type": "object"},
-    "version": _object(version=_TEXT, release=_maybe(_TEXT)),
-    "status": _object(
-        sources=_list(
-            _object(
-                source=_TEXT,
-                last_seen=_maybe(_TIME),
-                hour=_COUNT,
-                day=_COUNT,
-                quiet=_maybe(_object(minutes=_COUNT, expected=_NUMBER)),
-            )
-        ),
-        failed=_COUNT,
-        dead=_COUNT,
-        oldest_failed=_maybe(_object(**{name: s for name, s in _BEGINNING.items() if name != "status"})),
-        open_issues=_COUNT,
-        open_drift=_COUNT,
-        running_replays=_COUNT,
-        identity=_object(same_bytes=_COUNT, other_bytes=_COUNT),
-        ledger=_object(balanced=_FLAG, missing=_COUNT, waiting=_COUNT, checked_at=_maybe(_TIME), stale=_FLAG),
-        well=_FLAG,
-    ),
-    "events": _object(events=_list(_ref("EventRow")), next=_PAGE),
-    "show": _object(event=_ref("Event")),
-    "body": _object(part=_BYTES),
-    "show_delivery": _object(
-        delivery=_object(
-            id=_UUID, source=_TEXT, received_at=_TIME, headers={"type": "object"}, body=_maybe(_BYTES), bytes=_COUNT
-        )
-    ),
-    "dry_run": _object(
-        **_NAMED,
-        status=_STATUS,
-        handlers=_list(_TEXT),
-        stale=_list(_TEXT),
-        outcome=_STATUS,
-        failure=_maybe(
-            _object(handler=_TEXT, error_class=_TEXT, message=_TEXT, traceback=_TEXT, issue=_TEXT, permanent=_FLAG)
-        ),
-        changes=_list({"type": "object"}),
-        incomplete=_list(_TEXT),
-    ),
-    "find": _object(
-        events=_list(_ref("EventRow")),
-        duplicates=_list(_ref("Repetition")),
-        rejected=_list(_object(id=_UUID, source=_TEXT, received_at=_TIME, reason=_TEXT, event_id=_maybe(_UUID))),
-        keys=_list(_object(source=_TEXT, event_id=_UUID, claimed_at=_TIME)),
-    ),
-    "secrets_used": _object(
-        secrets=_list(_object(source=_TEXT, secret=_maybe(_TEXT), events=_COUNT, first=_TIME, last=_TIME))
-    ),
-    "issues": _object(issues=_list(_object(**_ISSUE, cursor=_TEXT)), next=_PAGE),
-    "show_issue": _object(issue=_ref("Issue")),
-    "set_issue": _object(issue=_ref("Issue")),
-    "rejected": _object(
-        rejected=_list(_object(**_REFUSED, bytes=_COUNT)),
-        reasons=_list(_object(**_REASON, reason=_TEXT, last=_TIME)),
-        next=_PAGE,
-    ),
-    "show_rejected": _object(
-        rejected=_object(
-            **_REFUSED,
-            url=_maybe(_TEXT),
-            query=_ANY,
-            headers={"type": "object"},
-            body=_BYTES,
-            request_id=_maybe(_TEXT),
-            signed_id=_maybe(_TEXT),
-        )
-    ),
-    "duplicates": _object(
-        duplicates=_list(_ref("Repetition")), reasons=_list(_object(**_REASON, why=_maybe(_TEXT))), next=_PAGE
-    ),
-    "show_duplicate": _object(
-        duplicate=_object(
-            **_REPETITION,
-            headers=_ANY,
-            format=_maybe(_TEXT),
-            form_field=_maybe(_TEXT),
-            request_id=_maybe(_TEXT),
-            body=_ANY,
-            same_bytes=_FLAG,
-        )
-    ),
-    "accept_duplicate": _object(accepted=_FLAG, event_id=_UUID),
-    "dead_letters": _object(
-        waiting=_COUNT,
-        letters=_list(
-            _object(
-                id=_maybe(_UUID),
-                source=_maybe(_TEXT),
-                type=_maybe(_TEXT),
-                sent_at=_TIME,
-                attempts=_COUNT,
-                reason=_TEXT,
-                readable=_FLAG,
-                bytes=_COUNT,
-                status=_maybe(_TEXT),
-            )
-        ),
-    ),
-    "purge_dead_letters": _object(deleted=_COUNT, waiting=_COUNT),
-    "sweep_dead_letters": _object(deleted=_COUNT, waiting=_COUNT),
-    "start_redrive": _object(replay=_ref("Replay")),
-    "advance_redrive": _object(replay=_ref("Replay")),
-    "replays": _object(replays=_list(_object(**_REPLAY, failed=_COUNT)), next=_PAGE),
-    "start_replay": _object(replay=_ref("Replay")),
-    "plan_replay": _object(count=_COUNT, by_status=_COUNTS, sample=_list(_object(**_BEGINNING))),
-    "show_replay": _object(replay=_ref("Replay")),
-    "advance_replay": _object(replay=_ref("Replay"), held=_maybe(_TEXT)),
-    "cancel_replay": _object(replay=_ref("Replay"), cancelled=_FLAG),
-    "ledger": _object(
-        since=_TIME,
-        to=_TIME,
-        checked_at=_maybe(_TIME),
-        missing=_COUNT,
-        waiting=_COUNT,
-        sources=_list(_object(source=_TEXT, **_BALANCE, failed=_COUNT, dead=_COUNT)),
-        minutes=_list(_object(source=_TEXT, minute=_TIME, **_BALANCE, note=_maybe(_TEXT))),
-    ),
-    "write_off": _object(written_off=_COUNT),
-    "storage": _object(
-        tables=_list({"type": "object"}),
-        partitions=_list({"type": "object"}),
-        indexes=_list({"type": "object"}),
-        dedup_keys=_object(rows=_COUNT, oldest=_maybe(_TIME), oldest_days=_maybe(_COUNT)),
-        unresolved_kept=_COUNT,
-        retention=_object(retention_days=_COUNT, dedup_days=_COUNT, unresolved_days=_COUNT),
-        warnings=_list(_TEXT),
-    ),
-    "drift": _object(
-        drift=_list(
-            _object(
-                id=_WHOLE,
-                source=_TEXT,
-                type=_TEXT,
-                kind={"type": "string", "enum": ["new", "missing", "retyped"]},
-                path=_TEXT,
-                was=_ANY,
-                became=_ANY,
-                event_id=_maybe(_UUID),
-                found_at=_TIME,
-                accepted_at=_maybe(_TIME),
-            )
-        ),
-        next=_PAGE,
-    ),
-    "accept_drift": _object(accepted=_COUNT),
-    "shape": _object(
-        shape=_object(
-            events=_COUNT,
-            learned=_FLAG,
-            looked_at=_maybe(_TIME),
-            places=_list(_object(path=_TEXT, types=_list(_TEXT), seen=_COUNT, always=_FLAG)),
-        )
-    ),
-    "handlers": _object(handlers=_list(_TEXT)),
-}
-
-_ERRORS = {
-    400: "Something in the request does not fit; `details` says what, by its name.",
-    401: "No token, or none that is valid.",
-    403: "The token's role does not suffice, or a session came without its header.",
-    404: "There is no such thing, or no API.",
-    405: "The path does not take this method.",
-    409: "How things stand does not allow it.",
-    413: "The body is too large.",
-    429: "Too many failed logins.",
-    500: "Something went wrong.",
-    503: "The database, or the function behind, does not answer now.",
-}
 
 
 def describe() -> Json:
@@ -380,8 +48,8 @@ def describe() -> Json:
     spec.components.security_scheme("session", {"type": "apiKey", "in": "cookie", "name": "__Host-postern_session"})
     for name, schema in SCHEMAS.items():
         spec.components.schema(name, schema)
-    content = {"application/json": {"schema": _ref("Error")}}
-    for status, said in _ERRORS.items():
+    content = {"application/json": {"schema": ref("Error")}}
+    for status, said in ERRORS.items():
         spec.components.response(f"Error{status}", {"description": said, "content": content})
     assert plugin.converter is not None
     paths: dict[str, Json] = {}
@@ -461,7 +129,7 @@ def _parameter(name: str, schema: Json, required: bool) -> Json:
 def _responses(route: Route) -> Json:
     answer: Json = {
         "description": "Done.",
-        "content": {"application/json": {"schema": _RESULTS[route.action]}},
+        "content": {"application/json": {"schema": RESULTS[route.action]}},
     }
     if route.method == "GET":
         answer["headers"] = {"ETag": {"schema": {"type": "string"}}}
@@ -473,7 +141,7 @@ def _responses(route: Route) -> Json:
 
 def _errors(route: Route) -> Iterator[int]:
     changes = route.action not in VIEWS | {routes.WHO, routes.DESCRIPTION, routes.OPEN_SESSION}
-    for status in _ERRORS:
+    for status in ERRORS:
         if status == 403 and not (changes or route.method != "GET"):
             continue
         if status == 409 and (not changes or route.action == routes.CLOSE_SESSION):

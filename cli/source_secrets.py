@@ -7,7 +7,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from chalicelib.postern.contract.errors import PosternError, Refusal, SecretUnav
 from chalicelib.postern.receiving import naming
 from chalicelib.postern.receiving.sources import AWAITED_UNTIL, SIGNING_KEY, VERIFY_TOKEN, Source, load_sources
 from chalicelib.postern.running.config import Config
-from cli import output, samples
+from cli import kept, output, samples
 from cli.arguments import Commands
 from cli.guides import guide
 
@@ -60,7 +60,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    known = _read()
+    known = kept.read(_arn())
     rows = [_row(source, known.get(name)) for name, source in _sources().items() if source.needs_secret]
     if options.json:
         print(output.as_json(rows))
@@ -101,7 +101,7 @@ def ask_for(source: Source, stage: str) -> int:
 def _put(source: Source, what: str, *, replace: bool) -> int:
     """`what` follows the source's name where it is not the secret itself."""
     name = source.name + what
-    if not replace and _read().get(name):
+    if not replace and kept.read(_arn()).get(name):
         other = "" if what else f" `postern secrets rotate {name}` adds one beside it;"
         raise PosternError(f"{name} has a secret already:{other} --replace puts this one in its place.")
     secret = _asked_for(source, what)
@@ -113,7 +113,7 @@ def _put(source: Source, what: str, *, replace: bool) -> int:
             raise PosternError(f"{name} has got a secret meanwhile; nothing was changed.")
         return known | {name: secret}
 
-    _change(edit)
+    kept.change(_arn(), edit)
     print(f"{name} has the secret {naming.fingerprint(source.name, secret)}, within a minute.")
     if not what and (address := os.environ.get("POSTERN_ADDRESS")):
         print(f"Its webhook URL: {address}webhooks/{source.name}")
@@ -122,7 +122,7 @@ def _put(source: Source, what: str, *, replace: bool) -> int:
 
 def _rotate(options: argparse.Namespace) -> int:
     source = _named(options.source)
-    before = _listed(_read().get(source.name))
+    before = _listed(kept.read(_arn()).get(source.name))
     if options.source != source.name:
         raise PosternError("Only a source's secret can be rotated; set the others with --replace.")
     if not before:
@@ -130,14 +130,14 @@ def _rotate(options: argparse.Namespace) -> int:
     if options.done:
         if len(before) == 1:
             raise PosternError(f"{source.name} has one secret, {_fingerprints(source, before)}: nothing to drop.")
-        _change(lambda known: known | {source.name: _same(known, source, before)[0]})
+        kept.change(_arn(), lambda known: known | {source.name: _same(known, source, before)[0]})
         print(f"{source.name} has the secret {_fingerprints(source, before[:1])} alone, within a minute.")
         return 0
     secret = _asked_for(source, "")
     check(source, secret)
     if secret in before:
         raise PosternError(f"{source.name} has this secret already ({_fingerprints(source, [secret])}).")
-    _change(lambda known: known | {source.name: [secret, *_same(known, source, before)]})
+    kept.change(_arn(), lambda known: known | {source.name: [secret, *_same(known, source, before)]})
     print(
         f"{source.name} takes {_fingerprints(source, [secret])} and {_fingerprints(source, before)}, within a minute. "
         f"Change it at the provider; when `postern sources` shows no events by the old one, say\n"
@@ -215,30 +215,6 @@ def _same(known: Mapping[str, Any], source: Source, before: list[str]) -> list[s
 
 def _fingerprints(source: Source, secrets: list[str]) -> str:
     return ", ".join(naming.fingerprint(source.name, each) for each in secrets)
-
-
-def _read() -> dict[str, Any]:
-    from deployment.errors import DeploymentError
-    from deployment.secrets import read
-    from deployment.session import Session
-
-    arn = _arn()
-    try:
-        return read(Session(), arn)[0]
-    except DeploymentError as exc:
-        raise PosternError(str(exc)) from None
-
-
-def _change(edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    from deployment.errors import DeploymentError
-    from deployment.secrets import change
-    from deployment.session import Session
-
-    arn = _arn()
-    try:
-        change(Session(), arn, edit)
-    except DeploymentError as exc:
-        raise PosternError(str(exc)) from None
 
 
 def _arn() -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from chalicelib.postern.api import access
 from chalicelib.postern.api.access import Role
 from chalicelib.postern.contract.errors import PosternError
-from cli import output
+from cli import kept, output
 from cli.arguments import Commands
 from cli.local import LocalRun
 
@@ -46,7 +45,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    tokens = access.read_tokens(_secret().read())
+    tokens = access.read_tokens(kept.read(_arn()))
     rows = [
         {"name": each.name, "role": each.role.value, "fingerprint": each.fingerprint, "made_at": each.made_at}
         for each in sorted(tokens, key=lambda each: each.name)
@@ -75,7 +74,7 @@ def _make(options: argparse.Namespace) -> int:
             )
         return {**known, "tokens": {**tokens, options.name: about}}
 
-    _secret().change(edit)
+    kept.change(_arn(), edit)
     print(token)
     return 0
 
@@ -88,50 +87,23 @@ def _revoke(options: argparse.Namespace) -> int:
             raise PosternError(f"There is no token '{options.name}'; there are: {there}.")
         return {**known, "tokens": {name: about for name, about in tokens.items() if name != options.name}}
 
-    _secret().change(edit)
+    kept.change(_arn(), edit)
     print(f"The token '{options.name}' is revoked, and its sessions end, within ten seconds.")
     return 0
 
 
-class _Secret:
+def _arn() -> str:
     """The tokens' secret of the stage that the environment names, or of the local run."""
-
-    def __init__(self, arn: str) -> None:
-        self._arn = arn
-
-    def read(self) -> dict[str, Any]:
-        from deployment.secrets import read
-        from deployment.session import Session
-
-        found: dict[str, Any] = self._with(lambda: read(Session(), self._arn)[0])
-        return found
-
-    def change(self, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        from deployment.secrets import change
-        from deployment.session import Session
-
-        self._with(lambda: change(Session(), self._arn, edit))
-
-    def _with(self, work: Callable[[], Any]) -> Any:
-        from deployment.errors import DeploymentError
-
-        try:
-            return work()
-        except DeploymentError as exc:
-            raise PosternError(str(exc)) from None
-
-
-def _secret() -> _Secret:
     if os.environ.get("STORE_FUNCTION"):
         found = os.environ.get("TOKENS_SECRET_ID")
         if not found:
             raise PosternError(
                 'This stage has no API: set "Console": "on" in infra/parameters and deploy it (docs/api.md).'
             )
-        return _Secret(found)
+        return found
     run = LocalRun.find()
     os.environ |= run.environ()
-    return _Secret(run.tokens_secret_id)
+    return run.tokens_secret_id
 
 
 def _tokens(known: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _client(service: str, *, read_timeout: int = 3, attempts: int = 2) -> Any:
             import boto3
             from botocore.config import Config
 
-            # At worst 8 s in all: most senders wait 10 s, and a 503 in time is worth more than a late answer.
+            # Mostly 8 s in all, at worst: most senders wait 10 s, and a 503 in time is worth more than a late answer.
             config = Config(
                 connect_timeout=1,
                 read_timeout=read_timeout,

@@ -29,7 +29,9 @@ _PREFIX = "postern_"
 # What follows it: 32 bytes in URL-safe base64, and the beginning of their hash, by which a mistyped or made-up token is
 # known as one without asking anybody.
 _TOKEN = re.compile(_PREFIX + r"([A-Za-z0-9_-]{43})([0-9a-f]{6})", re.ASCII)
+TOKEN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 _SESSION = re.compile(r"([0-9a-f]{64})\.([0-9]{10})\.([0-9a-f]{64})", re.ASCII)
+
 # Every way of having none gets the same answer.
 UNAUTHORIZED = error(
     401,
@@ -37,8 +39,6 @@ UNAUTHORIZED = error(
     "This needs a valid token, or a session.",
     headers={"WWW-Authenticate": 'Bearer realm="Postern"'},
 )
-
-TOKEN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 
 
 class Role(StrEnum):

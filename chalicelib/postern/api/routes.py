@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import unquote
 
 
@@ -31,13 +32,7 @@ class Route:
         return self.path.removeprefix("/api/").split("/")
 
 
-def _get(path: str, id: str, action: str, summary: str, **more: object) -> Route:
-    return Route("GET", path, id, action, summary, **more)  # type: ignore[arg-type]
-
-
-def _post(path: str, id: str, action: str, summary: str, **more: object) -> Route:
-    return Route("POST", path, id, action, summary, **more)  # type: ignore[arg-type]
-
+_get, _post = partial(Route, "GET"), partial(Route, "POST")
 
 # What the backend does itself, for which there is no action.
 OPEN_SESSION, WHO, CLOSE_SESSION, DESCRIPTION = "open_session", "who", "close_session", "description"
