@@ -444,6 +444,13 @@ def test_a_question_that_takes_too_long_is_503(world: World, api: Api) -> None:
         cursor.execute("LOCK TABLE postern.issues IN ACCESS EXCLUSIVE MODE")
         status, body = api.refused("GET", "/api/issues")
     assert (status, body["error"]) == (503, "too_slow")
+    assert api.notes == {
+        "by": "anna",
+        "operation": "listIssues",
+        "reason": "StatementFailed",
+        "detail": None,
+        "status": 503,
+    }
 
 
 def test_the_log_line_says_who_asked_for_what_and_never_with_which_arguments(api: Api) -> None:

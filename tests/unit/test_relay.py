@@ -188,6 +188,13 @@ def test_what_is_remembered_of_callers_is_bounded_and_the_newest_are() -> None:
     assert [behind.request(token=tokens[n]).status for n in (-1, 0)] == [200, 429]
 
 
+def test_nothing_is_remembered_of_addresses_that_have_not_failed() -> None:
+    behind = Behind(status=503)
+    for n in range(10):
+        behind.request(address=f"192.0.2.{n}")
+    assert (behind.relay._failures, behind.relay._welcome) == ({}, {})
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_no_page_of_elsewhere_is_answered(site: str) -> None:
     behind = Behind()

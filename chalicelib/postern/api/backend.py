@@ -108,7 +108,8 @@ class Backend:
             note(reason=exc.reason)
             made = _away("tokens_unavailable", "Tokens cannot be verified now; try again.")
         except PosternError as exc:
-            note(reason=type(exc).__name__, detail=str(exc))
+            # What PostgreSQL says of a statement may quote its values.
+            note(reason=type(exc).__name__, detail=None if isinstance(exc, StatementFailed) else str(exc))
             made = _gone_wrong(exc)
         note(status=made.status)
         return {"status": made.status, "headers": dict(made.headers), "body": made.body, "session": session}

@@ -110,8 +110,10 @@ class Relay:
 
     def _failures_of(self, address: str) -> int:
         since = self.clock() - _WITHIN_SECONDS
-        self._failures[address] = [at for at in self._failures.get(address, []) if at > since]
-        return len(self._failures[address])
+        recent = [at for at in self._failures.pop(address, []) if at > since]
+        if recent:
+            self._failures[address] = recent
+        return len(recent)
 
     def _remember(self, address: str, known_by: str, status: int) -> None:
         if status == 401:
