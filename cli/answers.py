@@ -169,6 +169,19 @@ RESULTS: Mapping[str, Json] = {
     routes.CLOSE_SESSION: _object(closed=_FLAG),
     routes.DESCRIPTION: {"type": "object"},
     "version": _object(version=_TEXT, release=_maybe(_TEXT)),
+    "stats": _object(
+        since=_TIME,
+        until=_TIME,
+        step={"type": "string", "enum": ["minute", "hour", "day"]},
+        points=_list(
+            _object(
+                at=_TIME,
+                source=_maybe(_TEXT),
+                **dict.fromkeys(("processed", "stale", "failed", "dead", "duplicates", "rejected"), _COUNT),
+            )
+        ),
+        time_to_row=_object(events=_COUNT, p50=_maybe(_NUMBER), p95=_maybe(_NUMBER), p99=_maybe(_NUMBER)),
+    ),
     "status": _object(
         sources=_list(
             _object(

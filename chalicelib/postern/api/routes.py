@@ -44,6 +44,7 @@ ROUTES: Sequence[Route] = (
     _get("/api/openapi.json", "getDescription", DESCRIPTION, "This description."),
     _get("/api/version", "getVersion", "version", "Which Postern answers, and of which release."),
     _get("/api/status", "getStatus", "status", "How the inbox does: each source, what failed, the ledger."),
+    _get("/api/stats", "getStats", "stats", "How many came and what became of them, by minute, hour or day."),
     _get("/api/events", "listEvents", "events", "Stored events, the newest first.", pages="events"),
     _get("/api/events/{id}", "getEvent", "show", "One event, with its bytes and its tries.", one="event"),
     _get("/api/events/{id}/body", "getEventBody", "body", "A part of its bytes.", given={"of": "event"}),

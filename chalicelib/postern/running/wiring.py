@@ -201,6 +201,8 @@ def reader() -> Operator:
 
 
 def _views(database: Database) -> dict[str, Action]:
+    from chalicelib.postern.operating.counts import actions as counts
+    from chalicelib.postern.operating.counts.queries import Counts
     from chalicelib.postern.operating.drift import actions as drift
     from chalicelib.postern.operating.drift.queries import Shapes
     from chalicelib.postern.operating.dry_run import actions as dry_run
@@ -225,6 +227,7 @@ def _views(database: Database) -> dict[str, Action]:
     return {
         **storage.views(_upkeep(database)),
         **events.views(Events(database)),
+        **counts.views(Counts(database), utc_now),
         **issues.views(Issues(database)),
         **replays.views(ReplayStore(database)),
         **refused.views(Refused(database)),
@@ -257,6 +260,8 @@ def operator() -> Operator:
     from chalicelib.postern.adapters.migrations import migrate
     from chalicelib.postern.adapters.row_changes import RowChanges
     from chalicelib.postern.adapters.sqs import SqsQueue
+    from chalicelib.postern.operating.counts import actions as counts
+    from chalicelib.postern.operating.counts.queries import Counts
     from chalicelib.postern.operating.dead_letters import DeadLetters
     from chalicelib.postern.operating.drift import actions as drift
     from chalicelib.postern.operating.drift.queries import Shapes
@@ -311,6 +316,7 @@ def operator() -> Operator:
         },
         duties={
             **storage.duties(_upkeep(database())),
+            **counts.duties(counts.Counter(Counts(database()), time.monotonic)),
             **refused.duties(Refused(database())),
             **drift.duties(learner),
             **ledger.duties(bookkeeper),
