@@ -202,7 +202,7 @@ RESULTS: Mapping[str, Json] = {
         ledger=_object(balanced=_FLAG, missing=_COUNT, waiting=_COUNT, checked_at=_maybe(_TIME), stale=_FLAG),
         well=_FLAG,
     ),
-    "events": _object(events=_list(ref("EventRow")), next=_PAGE),
+    "events": _object(events=_list(ref("EventRow")), searched_to=_maybe(_UUID), next=_PAGE),
     "show": _object(event=ref("Event")),
     "body": _object(part=_BYTES),
     "show_delivery": _object(

@@ -7,6 +7,7 @@ import base64
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -58,15 +59,19 @@ def _events(options: argparse.Namespace) -> int:
     if options.follow:
         _follow(on, filters, as_json=options.json)
     before = str(options.before) if options.before else None
-    events = on.perform({"action": "events", **filters, "before": before})["events"]
+    found = on.perform({"action": "events", **filters, "before": before})
+    events, searched_to = found["events"], found["searched_to"]
     if options.json:
         print(output.as_json(events))
     elif events:
         print(output.table(events, _COLUMNS))
         if len(events) == options.limit:
             print(f"\nThere may be more: --before {events[-1]['id']}")
-    else:
+    elif not searched_to:
         print("No events. `postern send github push` makes one.")
+    if searched_to:
+        at = datetime.fromtimestamp((UUID(searched_to).int >> 80) // 1000, UTC).isoformat()
+        print(f"\nSearched back to {at} in the time there was; to go on: --before {searched_to}", file=sys.stderr)
     return 0
 
 

@@ -156,7 +156,7 @@ def test_a_day_that_is_dropped_is_dropped_from_the_counts(world: World) -> None:
     world.query("SELECT postern.retire_partition('events', %s, '{}', true)", name)
     world.query("SELECT postern.drop_retired('events', %s, now())", f"{name}_retired")
     assert world.query("SELECT status, events FROM postern.counts") == [("dead", 1)]
-    assert count(world)["hours_recounted"] == 24
+    count(world)
     assert world.query("SELECT status, events FROM postern.hour_counts") == [("dead", 1)]
 
 

@@ -273,7 +273,7 @@ def test_a_store_call_is_a_line_with_its_action_and_no_data(environ: dict[str, s
         ("store", {"action": "events", "source": "canary"}),
         ("store", {"action": "show", "id": "canary"}),
     )
-    assert answers == [{"events": []}, {"refused": "Action 'show': {'id': ['Not a valid UUID.']}"}]
+    assert answers == [{"events": [], "searched_to": None}, {"refused": "Action 'show': {'id': ['Not a valid UUID.']}"}]
     assert [(line["message"], line["action"]) for line in lines] == [
         ("store.done", "events"),
         ("store.failed", "show"),

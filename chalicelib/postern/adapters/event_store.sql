@@ -7,7 +7,7 @@
 RESET ROLE;
 RESET ALL;
 SELECT set_config('datestyle', 'ISO', false),
-       set_config('statement_timeout', '20s', false),
+       set_config('statement_timeout', %(statement_timeout)s, false),
        set_config('lock_timeout', '5s', false),
        set_config('idle_in_transaction_session_timeout', '60s', false),
        set_config('search_path', (

@@ -57,6 +57,8 @@ _NO_SUCH_SAVEPOINT = "3B001"
 
 # As settle_session sets it.
 _STATEMENT_MILLISECONDS = 20_000
+# Who looks is answered within this, or told that it takes too long, before the public function gives up waiting.
+_LOOK_MILLISECONDS = 12_000
 
 # The database ends a cancelled statement within milliseconds. One that takes so long was not working on it.
 _FROZEN_SECONDS = 1.0
@@ -103,6 +105,20 @@ class Database:
         """A named query in a transaction of its own; its rows."""
         with self.transaction() as session:
             return session.run(query, values)
+
+    def run_outside(self, sql: str, seconds: float) -> None:
+        """What PostgreSQL does in no transaction; for at most that long. Raises as a transaction does."""
+        connection = self._usable_connection()
+        try:
+            with translated_errors(connection):
+                connection.commit()
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT set_config('statement_timeout', %s, false)", (f"{seconds * 1000:.0f}",))
+                    cursor.execute(sql)
+        finally:
+            if not connection.closed:
+                connection.autocommit = False
 
     def close(self) -> None:
         if self._connection is not None:
@@ -348,7 +364,8 @@ def _settle(connection: GuardedConnection) -> None:
     connection.settings_changed = False
     connection.cursor_factory = psycopg2.extensions.cursor  # a handler may have chosen one for its own rows
     with connection.cursor() as cursor:
-        cursor.execute(queries()["settle_session"])
+        milliseconds = _LOOK_MILLISECONDS if connection.readonly else _STATEMENT_MILLISECONDS
+        cursor.execute(queries()["settle_session"], {"statement_timeout": f"{milliseconds}ms"})
         ((connection.settings,),) = cursor.fetchall()
 
 

@@ -179,7 +179,9 @@ class Backend:
         if route.one is not None and result[route.one] is None:
             raise _Refused(error(404, "not_found", f"There is no such {route.one}."))
         if route.pages is not None:
-            return {**result, "next": _next(result[route.pages], given, schema)}
+            searched_to = result.get("searched_to")
+            next = {"before": searched_to} if searched_to else _next(result[route.pages], given, schema)
+            return {**result, "next": next}
         return result
 
     def _cached(self, asked: Asked, result: Mapping[str, Any]) -> Answer:

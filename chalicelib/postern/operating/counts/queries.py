@@ -57,14 +57,13 @@ class Counts:
         """An hour that has changed since it was counted."""
         with self._database.transaction() as session:
             [progress] = session.run("counting")
-            taken = session.run("take_changed_hour")
+            since, until = progress["counted_from"], progress["counted_to"]
+            taken = session.run("take_changed_hour", {"since": since, "until": until})
             if not taken:
                 return False
             hour = taken[0]["hour"]
             session.run("drop_hour_counts", {"hour": hour})
-            since, until = max(hour, progress["counted_from"]), min(hour + _HOUR, progress["counted_to"])
-            if since < until:
-                _add(session, since, until)
+            _add(session, hour, min(hour + _HOUR, until))
             return True
 
     def stats(

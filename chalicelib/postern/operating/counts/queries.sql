@@ -29,11 +29,15 @@ SELECT received_at FROM postern.events WHERE id < postern.uuid7_floor(%(moment)s
 SELECT received_at FROM postern.events WHERE id >= postern.uuid7_floor(%(moment)s) ORDER BY id LIMIT 1
 
 -- name: take_changed_hour
--- The newest first. A mark that comes after this stays, for the next time.
-WITH taken AS (
-  DELETE FROM postern.changed_hours WHERE hour = (SELECT max(hour) FROM postern.changed_hours) RETURNING hour
+-- The newest of those that are counted, and with it the marks of others, whose rows are counted when their turn comes.
+-- A mark that comes after this stays, for the next time.
+WITH counted AS (
+  SELECT max(hour) AS hour FROM postern.changed_hours WHERE hour >= %(since)s AND hour < %(until)s
+), taken AS (
+  DELETE FROM postern.changed_hours AS changed USING counted
+  WHERE changed.hour = counted.hour OR changed.hour < %(since)s OR changed.hour >= %(until)s
 )
-SELECT DISTINCT hour FROM taken
+SELECT hour FROM counted WHERE hour IS NOT NULL
 
 -- name: drop_hour_counts
 DELETE FROM postern.hour_counts WHERE hour = %(hour)s

@@ -21,7 +21,7 @@ def views(events: Events) -> dict[str, Action]:
         before: UUID | None, after: UUID | None, attempts: int | None, error: str | None, limit: int, **filters: Any
     ) -> Mapping[str, Any]:
         found = events.events(filters, before=before, after=after, attempts=attempts, error=error, limit=limit)
-        return {"events": found}
+        return {"events": found.events, "searched_to": found.searched_to}
 
     def show(id: UUID) -> Mapping[str, Any]:
         return {"event": _without_large_body(events.event(id))}

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.operating.filters import as_values
+
+# What no index finds in the order of ids. It is looked for piece by piece, the newest first, for as long as a person
+# waits. A piece is wider than the one before where that was quick, and narrower where it was not.
+_SOUGHT = ("contains", "error", "attempts")
+_SECONDS = 8.0
+_PIECE_SECONDS = 3.0
+_QUICK_SECONDS = 0.2
+_FIRST, _NARROWEST, _WIDEST = timedelta(minutes=15), timedelta(seconds=1), timedelta(days=366)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_ID = UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """`searched_to` is None where these are all that there are, or as many as were asked for; otherwise time was up,
+    and the search goes on with what came before that id.
+    """
+
+    events: list[dict[str, Any]]
+    searched_to: UUID | None = None
 
 
 class Events:
     """Each question in a transaction of its own; raises DatabaseUnavailable and StatementFailed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
 
     def events(
         self,
@@ -25,13 +51,47 @@ class Events:
         attempts: int | None = None,
         error: str | None = None,
         limit: int,
-    ) -> list[dict[str, Any]]:
+    ) -> Found:
         """The newest first; `before` is the last id of the page before, and `after` an id to stop at. With at least so
         many attempts, and with an error that has this text in it.
         """
-        further = {"before": before, "after": after, "attempts": attempts, "error": error, "limit": limit}
-        with self._database.transaction() as session:
-            return session.run("list_events", {**as_values(filters), **further})
+        values = {**as_values(filters), "before": before, "after": after, "limit": limit}
+        values |= {"attempts": attempts, "error": error}
+        if any(values[name] is not None for name in _SOUGHT):
+            return self._search(values)
+        return Found(self._database.run("list_events", **values))
+
+    def _search(self, values: Mapping[str, Any]) -> Found:
+        """Raises StatementFailed where there was not the time for a single piece."""
+        since, until, after = values["since"], values["until"], values["after"]
+        begin = min(values["before"] or _LAST_ID, _first_id(until) if until else _LAST_ID)
+        oldest = self._database.run("oldest_event")
+        bottom = max(
+            oldest[0]["id"] if oldest else begin,
+            _first_id(since) if since else UUID(int=0),
+            UUID(int=after.int + 1) if after else UUID(int=0),
+        )
+        deadline, top, wide = self._clock() + _SECONDS, begin, _FIRST
+        found: list[dict[str, Any]] = []
+        while bottom < top and len(found) < values["limit"]:
+            began = self._clock()
+            if began >= deadline and top < begin:
+                return Found(found, top)
+            low = max(bottom, _first_id(min(_moment(top), datetime.now(UTC)) - wide))
+            piece = {"before": top, "after": UUID(int=low.int - 1), "limit": values["limit"] - len(found)}
+            try:
+                with self._database.transaction() as session:
+                    session.run("bound_statements", {"seconds": _PIECE_SECONDS})
+                    found += session.run("search_events", {**values, **piece})
+            except StatementFailed as exc:
+                if not exc.passing or began >= deadline:
+                    raise
+                wide = max(wide / 8, _NARROWEST)
+            else:
+                top = low
+                if self._clock() - began < _QUICK_SECONDS:
+                    wide = min(wide * 4, _WIDEST)
+        return Found(found)
 
     def event(self, id: UUID) -> dict[str, Any] | None:
         """The event of this id, with its `duplicates`; or the one that the delivery of this id was taken for a
@@ -72,3 +132,15 @@ class Events:
     def secrets_used(self, days: int) -> list[dict[str, Any]]:
         """For each source and fingerprint: how many events it verified in these days, the first and the last."""
         return self._database.run("secrets_used", days=days)
+
+
+def _first_id(moment: datetime) -> UUID:
+    """The smallest that an event of this moment can have (postern.uuid7_floor)."""
+    return UUID(int=max(0, (moment - _EPOCH) // timedelta(milliseconds=1)) << 80)
+
+
+def _moment(id: UUID) -> datetime:
+    try:
+        return _EPOCH + timedelta(milliseconds=id.int >> 80)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)

@@ -12,19 +12,41 @@
   AND (%(key)s::text IS NULL OR dedup_key COLLATE "C" = %(key)s
        OR dedup_key COLLATE "C" >= %(key)s || ':' AND dedup_key COLLATE "C" < %(key)s || ';')
   AND (%(issue)s::text IS NULL
-       OR id IN (SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s))
+       OR id = ANY (ARRAY(SELECT event_id FROM postern.attempts WHERE issue_id = %(issue)s)))
+
+-- part: listed_columns
+id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error, received_at, processed_at
+
+-- part: listing_filter
+(%(before)s::uuid IS NULL OR id < %(before)s)
+  AND (%(attempts)s::integer IS NULL OR attempts >= %(attempts)s)
+  -- The first condition is that of the index which finds those with an error.
+  AND (%(error)s::text IS NULL OR status <> 'processed' AND position(lower(%(error)s) IN lower(error)) > 0)
+  AND (%(after)s::uuid IS NULL OR id > %(after)s)
 
 -- name: list_events
-SELECT id, source, type, dedup_key, status, attempts, split_part(error, E'\n', 1) AS error,
-       received_at, processed_at
+SELECT /* listed_columns */
 FROM postern.events
-WHERE /* event_filter */
-  AND (%(before)s::uuid IS NULL OR id < %(before)s)
-  AND (%(attempts)s::integer IS NULL OR attempts >= %(attempts)s)
-  AND (%(error)s::text IS NULL OR position(lower(%(error)s) IN lower(error)) > 0)
-  AND (%(after)s::uuid IS NULL OR id > %(after)s)
+WHERE /* event_filter */ AND /* listing_filter */
 ORDER BY id DESC
 LIMIT %(limit)s
+
+-- name: search_events
+-- What fits is found first and put in order then: in the order of ids, every row would be looked at.
+WITH found AS MATERIALIZED (
+  SELECT /* listed_columns */
+  FROM postern.events
+  WHERE /* event_filter */ AND /* listing_filter */
+)
+SELECT * FROM found
+ORDER BY id DESC
+LIMIT %(limit)s
+
+-- name: oldest_event
+SELECT id FROM postern.events ORDER BY id LIMIT 1
+
+-- name: bound_statements
+SELECT set_config('statement_timeout', (%(seconds)s * 1000)::integer::text, true)
 
 -- name: show_event
 SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, delivery_id,

@@ -23,22 +23,39 @@ SELECT (SELECT count(*) FROM postern.events
         WHERE why = 'same_id_other_bytes' AND id >= postern.uuid7_floor(now() - interval '1 day')) AS other_bytes
 
 -- name: last_seen
--- By the ledger, too: a source is not quiet while its events wait in the queue.
+-- By the ledger, too: a source is not quiet while its events wait in the queue. A day is 23 hours that are counted and
+-- the two parts of hours at its ends, or one; what last came is looked for in the last hour that has any.
+WITH counted AS (
+  SELECT source, sum(events) AS events, max(hour) AS last
+  FROM postern.counts
+  WHERE hour > %(now)s - interval '1 day'
+  GROUP BY source
+), rest AS (
+  SELECT source, count(*) AS events
+  FROM postern.events
+  WHERE id >= postern.uuid7_floor(%(now)s - interval '1 day')
+    AND id < postern.uuid7_floor(date_trunc('hour', %(now)s - interval '23 hours', 'UTC'))
+  GROUP BY source
+), recent AS (
+  SELECT source, count(*) AS events, max(received_at) AS last
+  FROM postern.events
+  WHERE id >= postern.uuid7_floor(%(now)s - interval '1 hour')
+  GROUP BY source
+)
 SELECT wanted.source,
        greatest(
          (SELECT max(minute) FROM postern.ledger WHERE ledger.source = wanted.source),
          (SELECT last_minute FROM postern.source_hours WHERE source_hours.source = wanted.source
           ORDER BY hour DESC LIMIT 1),
-         recent.last
+         coalesce(recent.last, (
+           SELECT max(received_at) FROM postern.events
+           WHERE source = wanted.source AND id >= postern.uuid7_floor(counted.last)
+             AND id < postern.uuid7_floor(counted.last + interval '1 hour')))
        ) AS last_seen,
-       coalesce(recent.hour, 0) AS hour,
-       coalesce(recent.day, 0) AS day
+       coalesce(recent.events, 0) AS hour,
+       (coalesce(counted.events, 0) + coalesce(rest.events, 0))::bigint AS day
 FROM unnest(%(sources)s::text[]) AS wanted (source)
-LEFT JOIN (
-  SELECT source, max(received_at) AS last, count(*) AS day,
-         count(*) FILTER (WHERE id >= postern.uuid7_floor(%(now)s - interval '1 hour')) AS hour
-  FROM postern.events
-  WHERE id >= postern.uuid7_floor(%(now)s - interval '1 day')
-  GROUP BY source
-) AS recent USING (source)
+LEFT JOIN counted USING (source)
+LEFT JOIN rest USING (source)
+LEFT JOIN recent USING (source)
 ORDER BY wanted.source

@@ -64,6 +64,18 @@ class Storage:
         moved: int | None = self._run_bounded("make_partition", parent=table, day=day)["moved"]
         return moved
 
+    def days_without_payload_index(self, closed: datetime) -> dict[str, bool]:
+        """The events' partitions that ended before, the newest first; True where an index was begun and left."""
+        return {row["name"]: row["left"] for row in self._database.run("days_without_payload_index", closed=closed)}
+
+    def make_payload_index(self, name: str, seconds: float) -> None:
+        """So that payloads can be searched (`@>`). Blocks nobody. What was left of an earlier try is dropped first."""
+        index = f"{name}_payload"
+        self._database.run_outside(f"DROP INDEX CONCURRENTLY IF EXISTS postern.{index}", seconds)
+        self._database.run_outside(
+            f"CREATE INDEX CONCURRENTLY {index} ON postern.{name} USING gin (payload jsonb_path_ops)", seconds
+        )
+
     def settled_since(self, partition: Partition, moment: datetime) -> list[UUID]:
         """The events of a partition of theirs that were processed at this moment or later."""
         values = {"since": partition.since, "until": partition.until, "settled_since": moment}

@@ -18,6 +18,16 @@ FROM postern.days_without_partition(%(parent)s::text, %(first)s::date, %(last)s:
 -- name: make_partition
 SELECT postern.make_partition(%(parent)s::text, %(day)s::date) AS moved
 
+-- name: days_without_payload_index
+-- The newest first. `left`: one that was begun and not finished, which is there and of no use.
+SELECT partition.name, index.oid IS NOT NULL AS left
+FROM postern.partitions AS partition
+LEFT JOIN pg_catalog.pg_class AS index
+  ON index.relnamespace = 'postern'::regnamespace AND index.relname = partition.name || '_payload'
+LEFT JOIN pg_catalog.pg_index AS about ON about.indexrelid = index.oid
+WHERE partition.parent = 'events' AND partition.until <= %(closed)s AND about.indisvalid IS NOT TRUE
+ORDER BY partition.since DESC
+
 -- name: settled_since
 SELECT id
 FROM postern.events
@@ -163,7 +173,8 @@ ORDER BY bytes DESC, name
 -- name: index_health
 -- An index of a partitioned table with all of its parts.
 SELECT owner.relname::text AS table,
-       whole.relname::text AS name,
+       -- The payloads' has no parent: each day gets its own, and the present one has none.
+       regexp_replace(whole.relname, '^events_[0-9]{8}_payload$', 'events_payload') AS name,
        coalesce(sum(pg_relation_size(part.oid)), 0)::bigint AS bytes,
        coalesce(sum(stats.idx_scan), 0)::bigint AS scans,
        bool_or(index.indisunique) AS unique,
@@ -177,7 +188,7 @@ LEFT JOIN pg_catalog.pg_inherits AS of_table ON of_table.inhrelid = leaf.oid
 JOIN pg_catalog.pg_class AS owner ON owner.oid = coalesce(of_table.inhparent, leaf.oid)
 LEFT JOIN pg_catalog.pg_stat_user_indexes AS stats ON stats.indexrelid = part.oid
 WHERE leaf.relnamespace = 'postern'::regnamespace
-GROUP BY owner.relname, whole.relname
+GROUP BY owner.relname, 2
 ORDER BY bytes DESC, name
 
 -- name: default_events
