@@ -54,7 +54,7 @@ def works(number: int, body: bytes | None = None) -> list[Work]:
 
 def upsert(event: Event, db: Any) -> None:
     db.execute(
-        "INSERT INTO counts (n, times) VALUES (%s, 1) ON CONFLICT (n) DO UPDATE SET times = counts.times + 1",
+        "INSERT INTO tallies (n, times) VALUES (%s, 1) ON CONFLICT (n) DO UPDATE SET times = tallies.times + 1",
         (event.payload["n"],),
     )
 
@@ -99,7 +99,7 @@ def by_hand(connection: Any, batch: list[Work]) -> None:
         )
         for work in batch:
             cursor.execute(
-                "INSERT INTO counts (n, times) VALUES (%s, 1) ON CONFLICT (n) DO UPDATE SET times = counts.times + 1",
+                "INSERT INTO tallies (n, times) VALUES (%s, 1) ON CONFLICT (n) DO UPDATE SET times = tallies.times + 1",
                 (json.loads(work.body)["n"],),
             )
         psycopg2.extras.execute_values(
@@ -192,7 +192,7 @@ def main() -> None:
             migrate(server.url)
             connection = psycopg2.connect(server.url)
             with connection.cursor() as cursor:
-                cursor.execute("CREATE TABLE counts (n integer PRIMARY KEY, times integer NOT NULL)")
+                cursor.execute("CREATE TABLE tallies (n integer PRIMARY KEY, times integer NOT NULL)")
             connection.commit()
             url = server.url
             plain, handled = processor(url), processor(url, upsert)
