@@ -166,6 +166,33 @@ def api(first: str, second: str = "", third: str = "") -> Response:
     return _response(answer)
 
 
+@app.route("/console", methods=["GET"])
+def console_page() -> Response:
+    request = app.current_request
+    if request is not None and (request.context.get("path") or "").endswith("/"):
+        # What the page asks for stands beside it, not below it.
+        return Response("", {"Location": "../console"}, 308)
+    return _console(lambda console, secure: console.page(secure=secure))
+
+
+@app.route("/console/{release}/{name}", methods=["GET"])
+def console_file(release: str, name: str) -> Response:
+    return _console(lambda console, secure: console.file(release, name, secure=secure))
+
+
+def _console(answer: Callable[[Any, bool], Answer]) -> Response:
+    """The console is there where the API is."""
+    from chalicelib.postern.api import console
+
+    try:
+        relay = wiring.relay()
+    except Refusal as refusal:  # `chalice local` by itself
+        return _response(http.refused(refusal))
+    if relay is None:
+        return _response(error(404, "not_found", "There is nothing here."))
+    return _response(answer(console, wiring.config().is_deployed))
+
+
 @app.lambda_function(name="backend")
 def backend(event: dict[str, Any], context: object) -> dict[str, Any]:
     """What the API asks for a caller of its own: who that is, this function finds out itself."""

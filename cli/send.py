@@ -21,7 +21,7 @@ from chalicelib.postern.contract.errors import PosternError, Refusal, SecretUnav
 from chalicelib.postern.receiving.http import EVENT_ID
 from chalicelib.postern.receiving.sources import Source, load_sources
 from chalicelib.postern.running.config import Config
-from cli import arguments, samples
+from cli import arguments, samples, storm
 from cli.arguments import Commands
 from cli.local import LocalRun, Operator, operator
 from cli.sources import unknown
@@ -38,11 +38,20 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         description="Signs a sample as a provider does, and POSTs it. With --stage it is signed with the stage's own "
         "secret, and is a real event: its handlers run.",
     )
-    parser.add_argument("source", help="a source of the sources file, such as github")
+    parser.add_argument("source", nargs="?", help="a source of the sources file, such as github")
     parser.add_argument("type", nargs="?", help="an event type, such as push (default: the provider's most common)")
     parser.add_argument("--body", type=Path, metavar="FILE", help="send the bytes of FILE instead of the sample's")
     parser.add_argument(
         "--times", type=arguments.count, default=1, metavar="N", help="send the identical delivery N times"
+    )
+    parser.add_argument(
+        "--storm",
+        type=arguments.count,
+        nargs="?",
+        const=storm.DELIVERIES,
+        metavar="N",
+        help="send N deliveries (default 500) from every source, with repetitions, forgeries and failures among them, "
+        "to the local run",
     )
     parser.add_argument("--no-wait", action="store_true", help="return without waiting for the event to be stored")
     parser.add_argument("--yes", action="store_true", help="do not ask before sending to a stage")
@@ -64,6 +73,12 @@ class _Place:
 
 
 def _send(options: argparse.Namespace) -> int:
+    if options.storm is not None:
+        if options.stage or options.source:
+            raise PosternError("A storm is of every source, and for a local run only: `postern send --storm`.")
+        return storm.storm(options.storm, LocalRun.find(), _post)
+    if not options.source:
+        raise PosternError("Send what? `postern send github push`, or `postern send --storm`.")
     run = None if options.stage else LocalRun.find()
     place = _here(run, options.source) if run else _of_stage(options.source)
     type = options.type or samples.default_type(place.source.provider)

@@ -31,6 +31,7 @@ def main() -> int:
         supervisor.start()
         if settings.with_api:
             screen.say(f"Postern is ready at {supervisor.url}  (Ctrl-C stops it)")
+            screen.say(f"Its console: {supervisor.console_url}")
         else:
             screen.say("Postern's services are ready for `.venv/bin/chalice local`  (Ctrl-C stops them)")
         supervisor.watch()

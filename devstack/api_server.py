@@ -104,11 +104,13 @@ class _Handler(ChaliceRequestHandler):
         return "origin" in self.headers or self.headers.get("sec-fetch-site", "none") != "none"
 
     def _is_by_our_own(self) -> bool:
-        """Whether a page from here asks the API, whose callers have to say who they are. By no other name than ours:
-        somebody else's may lead here as well.
+        """Whether a page from here asks the API, whose callers have to say who they are, or whoever it is only goes to
+        the console. By no other name than ours: somebody else's may lead here as well.
         """
         if (self.headers.get("host") or "").partition(":")[0] not in ("127.0.0.1", "localhost"):
             return False
+        if self.command in ("GET", "HEAD") and (self.path + "/").startswith("/console/"):
+            return True
         ours = self.headers.get("origin") in (None, f"http://{self.headers.get('host')}")
         return self.path.startswith("/api/") and ours and self.headers.get("sec-fetch-site") in ("same-origin", "none")
 

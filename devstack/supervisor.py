@@ -173,6 +173,11 @@ class Supervisor:
         """What lets whoever may read it use the API."""
         return self._state / "token"
 
+    @property
+    def console_url(self) -> str:
+        """Signs in whoever opens it: what follows the # goes to no server."""
+        return f"{self.url}/console#token={self._token()}"
+
     def _token(self) -> str:
         if not self.token_file.exists():
             write_atomically(self.token_file, access.make_token(os.urandom(32)))

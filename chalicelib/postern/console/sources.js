@@ -1,0 +1,75 @@
+// Where deliveries come from: addresses, secrets by their fingerprints, and how payloads change.
+
+import {html} from "./preact.js";
+import {base, post, usePages, useQuery} from "./api.js";
+import {number, plain, short} from "./format.js";
+import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";
+
+const address = (source) => `${location.origin}${base}/webhooks/${source}`;
+
+export const Sources = () => {
+  const status = useQuery("status", {}, {every: 15_000});
+  const secrets = useQuery("sources", {days: 7});
+  const handlers = useQuery("handlers");
+  return html`<h1>Sources</h1>
+    <p class="muted">Declared in <code>sources.toml</code>. Another one: <code>postern sources add NAME</code>, which also says how its
+      provider is set up. An example, signed as the provider signs: <code>postern send NAME TYPE</code>.</p>
+    <${Loaded} of=${status}>${(found) => html`<${Table} caption="Sources" rows=${found.sources} keyOf=${(row) => row.source} columns=${[
+      {name: "Source", of: (row) => html`<a href=${hrefTo("events", {q: `source:${row.source}`})}>${plain(row.source)}</a>`},
+      {name: "Address", class: "wide", of: (row) => html`<code>${address(row.source)}</code> <${Copy} text=${address(row.source)}>Copy<//>`},
+      {name: "Last seen", of: (row) => html`<${Time} at=${row.last_seen} />`},
+      {name: "In a day", class: "number", of: (row) => number(row.day)},
+      {name: "", of: (row) => (row.quiet ? html`<span class="badge is-failed">quiet for ${row.quiet.minutes} min</span>` : row.last_seen ? "" : html`<span class="muted">nothing yet</span>`)},
+    ]} />`}<//>
+    <h2>Secrets that verified events in the last week</h2>
+    <p class="muted">A secret whose last event is long ago is no longer used by its provider, and can go.</p>
+    <${Loaded} of=${secrets}>${(found) => found.secrets.length
+      ? html`<${Table} caption="Secrets" rows=${found.secrets} keyOf=${(row) => `${row.source} ${row.secret}`} columns=${[
+          {name: "Source", of: (row) => plain(row.source)},
+          {name: "Secret", class: "wide", of: (row) => (row.secret ? html`<code>${plain(row.secret)}</code>` : html`<span class="muted">none: not signed, or from before fingerprints were kept</span>`)},
+          {name: "Events", class: "number", of: (row) => number(row.events)},
+          {name: "First", of: (row) => html`<${Time} at=${row.first} />`},
+          {name: "Last", of: (row) => html`<${Time} at=${row.last} />`},
+        ]} />`
+      : html`<p class="muted">None yet.</p>`}<//>
+    <h2>Handlers</h2>
+    <${Loaded} of=${handlers} lines=${2}>${(found) => found.handlers.length
+      ? html`<ul>${found.handlers.map((each) => html`<li><code>${plain(each)}</code></li>`)}</ul>`
+      : html`<p class="muted">None: events are stored, and nothing else is done.</p>`}<//>`;
+};
+
+const KINDS = {new: "new", missing: "gone", retyped: "of another type"};
+
+export const Drift = () => {
+  const {query} = usePlace();
+  const state = query.get("state") ?? "open";
+  const drift = usePages("drift", "drift", {state, limit: 50}, {every: 60_000});
+  const accept = (ids, said) => async () => {
+    await post("drift/accept", {ids});
+    say(said);
+    drift.refresh();
+  };
+  const all = async () => {
+    if (!(await ask({title: "Take all changes for usual?", text: "Those that are found later are reported again.", yes: "Accept all"}))) return;
+    await post("drift/accept", {all: true});
+    say("Accepted.");
+    drift.refresh();
+  };
+  return html`<h1>Drift</h1>
+    <p class="muted">Where payloads departed from the shape that their type usually has. Learned hourly from the rows.</p>
+    <${Tabs} name="state" value=${state} label="State" of=${[["open", "Not accepted"], ["accepted", "Accepted"], ["all", "All"]]} />
+    <${Loaded} of=${drift}>${() => drift.rows.length
+      ? html`${state === "open" && html`<div class="row"><span class="space"></span><${Action} work=${all}>Accept all …<//></div>`}
+        <${Table} caption="Drift" rows=${drift.rows} columns=${[
+          {name: "Found", of: (row) => html`<${Time} at=${row.found_at} />`},
+          {name: "Source", of: (row) => plain(row.source)},
+          {name: "Type", of: (row) => html`<bdi>${short(row.type, 40)}</bdi>`},
+          {name: "Where", class: "wide", of: (row) => html`<code><bdi>${short(row.path, 90)}</bdi></code>`},
+          {name: "Is", of: (row) => KINDS[row.kind]},
+          {name: "Was", of: (row) => plain([row.was].flat().join(", ") || "–")},
+          {name: "Became", of: (row) => plain([row.became].flat().join(", ") || "–")},
+          {name: "Event", of: (row) => row.event_id && html`<${Id} id=${row.event_id} />`},
+          {name: "", of: (row) => (row.accepted_at ? "accepted" : html`<${Action} work=${accept([row.id], "Accepted.")}>Accept<//>`)},
+        ]} /><${More} of=${drift} />`
+      : html`<${Empty} title="No changes"><p>The shape of a type is learned from its first events; what departs from it later is listed here.</p><//>`}<//>`;
+};
