@@ -81,12 +81,12 @@ bench: $(STAMP) ## Run every benchmark; each prints ratios
 	$(BIN)/python -m bench.processing
 
 .PHONY: check
-check: $(STAMP) ## Check format, lint, types and import directions
+check: $(STAMP) ## Check format, lint, types, import directions, and what is generated
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive app.py chalicelib cli deployment devstack bench
-	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+	$(BIN)/python -m pytest -q tests/unit/test_imports.py tests/unit/test_console.py
 	$(BIN)/python -m cli.catalogue --check docs/providers.md
 	$(BIN)/python -m cli.description --check chalicelib/postern/api/openapi.json
 

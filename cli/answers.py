@@ -126,6 +126,7 @@ SCHEMAS: Mapping[str, Json] = {
         **_KEYED,
         request_id=_maybe(_TEXT),
         delivery_id=_maybe(_UUID),
+        secret=_maybe(_TEXT),
         same_body_as=_maybe(_UUID),
         headers={"type": "object"},
         body=_maybe(_BYTES),

@@ -13,7 +13,7 @@ STATUSES = ("processed", "stale", "failed", "dead")
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", help="only events of this source")
-    parser.add_argument("--type", help="only events of this type")
+    parser.add_argument("--type", help="only events of this type; invoice.* for all that begin so")
     parser.add_argument("--status", action="append", choices=STATUSES, help="only events in this state (repeatable)")
     parser.add_argument(
         "--since",

@@ -50,6 +50,9 @@ def found(events: list[dict[str, Any]], world: World) -> list[int]:
         ({"filters": {}, "error": "IS POISONED"}, [*range(1, 12)]),
         ({"filters": {}, "attempts": 8}, [8, 9, 10, 11]),
         ({"filters": {"contains": {"kind": 1}, "type": "other"}}, []),
+        ({"filters": {"type": "ord*"}}, [*range(1, 12)]),
+        ({"filters": {"type": "orde_*"}}, []),
+        ({"filters": {"type": "order"}}, [*range(1, 12)]),
     ],
 )
 def test_a_search_finds_all_there_is_the_newest_first(scattered: World, asked: Any, expected: list[int]) -> None:

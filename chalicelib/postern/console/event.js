@@ -9,6 +9,7 @@ import {Action, ask, Badge, Copy, Empty, hrefTo, Id, Loaded, processAgain, Probl
 export const Event = ({id}) => {
   const event = useQuery(`events/${id}`);
   if (event.error?.status === 404) return html`<${Unknown} id=${id} />`;
+  if (event.error && !event.data) return html`<h1>An event</h1><${Problem} error=${event.error} retry=${event.error.passes ? event.refresh : null} />`;
   return html`<${Loaded} of=${event} lines=${12}>${({event: found}) => html`<${Found} event=${found} />`}<//>`;
 };
 
@@ -80,6 +81,7 @@ const Facts = ({event}) => html`<dl class="facts">
     <a href=${hrefTo("events", {q: `id:${JSON.stringify(event.dedup_key)}`})}>all of it</a></dd></div>
   ${event.delivery_id && html`<div><dt>Delivery</dt><dd>one of several in <code>${event.delivery_id}</code></dd></div>`}
   ${event.same_body_as && html`<div><dt>Same bytes as</dt><dd><${Id} id=${event.same_body_as} /></dd></div>`}
+  ${event.secret && html`<div><dt>Verified with</dt><dd>the secret <code>${plain(event.secret)}</code></dd></div>`}
   ${event.request_id && html`<div><dt>Request</dt><dd><code>${plain(event.request_id)}</code></dd></div>`}
 </dl>`;
 

@@ -9,11 +9,14 @@ import {Action, ask, Empty, go, hrefTo, Id, Loaded, More, say, Table, Tabs, Time
 
 // What each reason means, and what one does about it.
 const REASONS = {
-  invalid_signature: "The signature does not fit the body. A wrong secret, a rotated one, or somebody who has none.",
-  missing_signature: "There was no signature: the sender is not set up to sign, or is a stranger.",
-  stale_signature: "Signed too long ago: a replay by somebody, or a clock that is wrong.",
-  invalid_payload: "The body is not what its content type says.",
+  not_json: "The body is no JSON, though its content type says so.",
+  not_utf8: "The body is not UTF-8.",
   schema: "The body does not fit the schema that the source has in sources.toml.",
+  signature_mismatch: "The signature does not fit the body: a wrong secret, a rotated one, or somebody who has none.",
+  signature_missing: "There was no signature: the sender is not set up to sign, or is a stranger.",
+  header_missing: "A header that is signed was not there.",
+  timestamp_stale: "Signed too long ago: sent again by somebody, or a clock that is wrong.",
+  timestamp_in_future: "Signed in the future: a clock that is wrong.",
 };
 
 export const Rejected = () => {
@@ -83,7 +86,7 @@ export const Duplicates = () => {
     <p class="muted">Accepted deliveries that were taken for an event which was there already. None of them counted twice.</p>
     <${Tabs} name="why" value=${why} label="Why" of=${WHICH} />
     <${Loaded} of=${duplicates}>${(found) => duplicates.rows.length
-      ? html`<p class="row">${found.reasons.map((row) => html`<span><a href=${hrefTo("duplicates", {source: row.source, why})}>${plain(row.source)}</a>
+      ? html`<p class="row">${found.reasons.map((row) => html`<span><a href=${hrefTo("duplicates", {source: row.source, why})}>${plain(row.source)}</a>${" "}
             <span class="muted">${number(row.count)} × ${whyOf(row.why)}</span></span>`)}</p>
           <${Table} caption="Repetitions" rows=${duplicates.rows} open=${(row) => hrefTo(["duplicates", row.id])} columns=${[
             {name: "Received", of: (row) => html`<${Time} at=${row.received_at} />`},

@@ -28,8 +28,9 @@ class Moment(fields.AwareDateTime):
 
 
 class EventFilters(Schema):
-    """`since` and `until`: of receipt; `issue`: of the issue with this id; `contains`: what the payload has in it;
-    `key`: the provider's id, whole, or its first part where it has several.
+    """`type`: with a `*` at its end, all that begin so; `since` and `until`: of receipt; `issue`: of the issue with
+    this id; `contains`: what the payload has in it; `key`: the provider's id, whole, or its first part where it has
+    several.
     """
 
     ids = fields.List(fields.UUID(), load_default=None, allow_none=True, validate=validate.Length(1, 1000))

@@ -72,7 +72,9 @@ FROM (
   WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
   GROUP BY 1, 2
 ) AS counted
-WHERE (%(source)s::text IS NULL OR source = %(source)s) AND (%(type)s::text IS NULL OR type = %(type)s)
+WHERE (%(source)s::text IS NULL OR source = %(source)s)
+  AND (%(type)s::text IS NULL
+       OR CASE WHEN right(%(type)s, 1) = '*' THEN starts_with(type, left(%(type)s, -1)) ELSE type = %(type)s END)
 GROUP BY 1, 2
 ORDER BY 1, 2
 

@@ -57,7 +57,7 @@ class Events:
         """
         values = {**as_values(filters), "before": before, "after": after, "limit": limit}
         values |= {"attempts": attempts, "error": error}
-        if any(values[name] is not None for name in _SOUGHT):
+        if any(values[name] is not None for name in _SOUGHT) or (values["type"] or "").endswith("*"):
             return self._search(values)
         return Found(self._database.run("list_events", **values))
 

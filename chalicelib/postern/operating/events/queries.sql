@@ -4,7 +4,8 @@
 -- Which events are meant (operating/filters.py). A filter that is NULL lets everything through.
 (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(source)s::text IS NULL OR source = %(source)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(type)s::text IS NULL
+       OR CASE WHEN right(%(type)s, 1) = '*' THEN starts_with(type, left(%(type)s, -1)) ELSE type = %(type)s END)
   AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
   AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
   AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
@@ -50,7 +51,7 @@ SELECT set_config('statement_timeout', (%(seconds)s * 1000)::integer::text, true
 
 -- name: show_event
 SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, delivery_id,
-       same_body_as, headers, body
+       secret, same_body_as, headers, body
 FROM postern.events
 WHERE id = %(id)s
 
