@@ -10,9 +10,11 @@ import uuid
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from chalicelib.postern.receiving.http import EVENT_ID
 from chalicelib.postern.receiving.providers import provider
+from tests.acceptance import browser as browsers
 from tests.deployment.installation import Installation, fetch
 from tests.support import eventually
 
@@ -252,3 +254,23 @@ def test_the_function_behind_the_api_does_nothing_without_a_token(installation: 
     answer = installation.invoke(f"{installation.name}-backend", {**request, "token": None, "if_none_match": None})
     assert (answer["failed"], answer["result"]["status"]) == (False, 401)
     assert installation.invoke(f"{installation.name}-backend", {"action": "events"})["failed"]
+
+
+def test_the_console_works_there(installation: Installation) -> None:
+    """In a browser, through the emulated API Gateway, with every role no wider than it has to be."""
+    [id] = [installation.post("github").body["id"]]
+    installation.row_of(id)
+    wrong: list[str] = []
+    with browsers.chromium() as chromium:
+        page = browsers.page_of(chromium, wrong, ignore_https_errors=True)
+        page.set_default_timeout(30_000)
+        page.goto(f"{installation.address}console")
+        page.get_by_label("Token").fill(installation.token)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="Sources")).to_be_visible(timeout=30_000)
+        page.goto(f"{installation.address}console#/events/{id}")
+        page.get_by_role("button", name="Process again").click()
+        page.locator("dialog").get_by_role("button", name="Process again").click()
+        expect(page.locator("h1")).to_contain_text("done", timeout=30_000)
+    assert wrong == []
+    assert installation.rows([id])[0]["attempts"] == 2
