@@ -97,6 +97,7 @@ _REPLAY: Json = {
 }
 _BALANCE: Json = dict.fromkeys(("accepted", "stored", "duplicates", "written_off", "missing", "surplus"), _COUNT)
 _REASON: Json = {"source": _TEXT, "count": _COUNT}
+_DEPTH: Json = _object(waiting=_COUNT, in_work=_COUNT, delayed=_COUNT)
 
 SCHEMAS: Mapping[str, Json] = {
     "Error": _object(error=_TEXT, message=_TEXT, details={"type": "object"}),
@@ -170,6 +171,7 @@ RESULTS: Mapping[str, Json] = {
     routes.CLOSE_SESSION: _object(closed=_FLAG),
     routes.DESCRIPTION: {"type": "object"},
     "version": _object(version=_TEXT, release=_maybe(_TEXT)),
+    "queues": _object(**dict.fromkeys(("queue", "dead_letters"), _DEPTH)),
     "stats": _object(
         since=_TIME,
         until=_TIME,

@@ -140,7 +140,7 @@ def _responses(route: Route) -> Json:
 
 
 def _errors(route: Route) -> Iterator[int]:
-    changes = route.action not in VIEWS | {routes.WHO, routes.DESCRIPTION, routes.OPEN_SESSION}
+    changes = not route.looks and route.action not in VIEWS | {routes.WHO, routes.DESCRIPTION, routes.OPEN_SESSION}
     for status in ERRORS:
         if status == 403 and not (changes or route.method != "GET"):
             continue

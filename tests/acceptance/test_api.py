@@ -48,6 +48,14 @@ def test_it_shows_what_was_sent_and_replays_it(run: Run) -> None:
     assert ask(run, "GET", f"/api/events/{id}")[1]["event"]["attempts"] == 2
 
 
+def test_it_says_what_the_queues_hold(run: Run) -> None:
+    looker = run.postern("tokens", "make", "looks-at-queues").stdout.strip()
+    eventually(lambda: ask(run, "GET", "/api/session", token=looker)[0] == 200, every=0.5)
+    status, found, _ = ask(run, "GET", "/api/queues", token=looker)
+    assert (status, {*found}) == (200, {"queue", "dead_letters"})
+    assert {*found["queue"]} == {"waiting", "in_work", "delayed"}
+
+
 def test_only_its_owner_may_read_the_runs_token(run: Run) -> None:
     assert stat.S_IMODE((run.state / "token").stat().st_mode) == 0o600
 

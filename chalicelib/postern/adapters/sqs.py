@@ -12,11 +12,18 @@ from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES
 from chalicelib.postern.contract.errors import QueueUnavailable
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
     from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
 
 # SQS takes no more entries in one call.
 _MAX_ENTRIES = 10
 _MAX_DELAY_SECONDS = 900
+
+_DEPTH: Mapping[str, QueueAttributeNameType] = {
+    "waiting": "ApproximateNumberOfMessages",
+    "in_work": "ApproximateNumberOfMessagesNotVisible",
+    "delayed": "ApproximateNumberOfMessagesDelayed",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,13 @@ class SqsQueue:
 
     def waiting(self) -> int:
         """About how many messages could be received now."""
+        return self.depth()["waiting"]
+
+    def depth(self) -> dict[str, int]:
+        """About how many messages could be received now, are being worked on, and are to be tried later."""
         with aws.failing_as(QueueUnavailable):
-            answer = aws.sqs().get_queue_attributes(QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"])
-        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+            answer = aws.sqs().get_queue_attributes(QueueUrl=self.url, AttributeNames=[*_DEPTH.values()])
+        return {name: int(answer["Attributes"].get(attribute, 0)) for name, attribute in _DEPTH.items()}
 
     def receive(self, most: int, *, hidden_seconds: int) -> list[Letter]:
         """Up to ten messages, which nobody else receives for so long; none when there seem to be none."""

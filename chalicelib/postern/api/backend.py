@@ -154,10 +154,10 @@ class Backend:
             return _who(caller)
         if route.action == routes.DESCRIPTION:
             return self.description()
-        changes = route.action not in VIEWS
+        changes = route.action not in VIEWS and not route.looks
         if changes and not caller.token.role.may(Role.OPERATE):
             raise _Refused(error(403, "forbidden", "This needs a token of the role 'operate'."))
-        operator = self.operator() if changes else self.reader()
+        operator = self.reader() if route.action in VIEWS else self.operator()
         schema = operator.actions[route.action].arguments.fields
         given = _from_query(asked.query, schema) if asked.method in _SAFE else _object(asked.body)
         if problem := _problem(given):

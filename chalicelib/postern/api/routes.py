@@ -14,7 +14,8 @@ class Route:
 
     `given`: arguments that the path stands for. `one`: the part of the result that is null where there is no such
     thing, which is then a 404. `pages`: the list in the result that comes in pages, each asked for by the last id of
-    the one before. `sweeps`: without an argument it would be about everything, which has to be said.
+    the one before. `sweeps`: without an argument it would be about everything, which has to be said. `looks`: it
+    changes nothing, though it is no question to the database.
     """
 
     method: str
@@ -26,6 +27,7 @@ class Route:
     one: str | None = None
     pages: str | None = None
     sweeps: bool = False
+    looks: bool = False
 
     @property
     def steps(self) -> list[str]:
@@ -44,6 +46,7 @@ ROUTES: Sequence[Route] = (
     _get("/api/openapi.json", "getDescription", DESCRIPTION, "This description."),
     _get("/api/version", "getVersion", "version", "Which Postern answers, and of which release."),
     _get("/api/status", "getStatus", "status", "How the inbox does: each source, what failed, the ledger."),
+    _get("/api/queues", "getQueues", "queues", "How many messages the queues hold, about.", looks=True),
     _get("/api/stats", "getStats", "stats", "How many came and what became of them, by minute, hour or day."),
     _get("/api/events", "listEvents", "events", "Stored events, the newest first.", pages="events"),
     _get("/api/events/{id}", "getEvent", "show", "One event, with its bytes and its tries.", one="event"),

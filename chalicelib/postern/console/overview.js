@@ -18,6 +18,7 @@ export const Overview = () => {
   const {query} = usePlace();
   const span = SPANS[query.get("span")] ? query.get("span") : "day";
   const status = useQuery("status", {}, {every: 10_000});
+  const queues = useQuery("queues", {}, {every: 10_000});
   const stats = useQuery("stats", {step: SPANS[span].step, since: before(SPANS[span].milliseconds)}, {every: 15_000});
   const sources = useQuery("stats", {step: "hour", since: before(86_400_000), by_source: true}, {every: 60_000});
   return html`<h1>Overview</h1>
@@ -27,7 +28,7 @@ export const Overview = () => {
       <${Loaded} of=${stats} lines=${4}>${(found) => html`<${Columns} stats=${found} label="Deliveries"
         onSpan=${(since, until) => go(hrefTo("events", {q: `since:${since} until:${until}`}))} />`}<//>
     </div>
-    <${Loaded} of=${status} lines=${2}>${(found) => html`<${Figures} status=${found} stats=${stats.data} />`}<//>
+    <${Loaded} of=${status} lines=${2}>${(found) => html`<${Figures} status=${found} stats=${stats.data} queues=${queues.data} />`}<//>
     <h2>Sources</h2>
     <${Loaded} of=${status}>${(found) => html`<${Sources} status=${found} stats=${sources.data} />`}<//>`;
 };
@@ -77,7 +78,7 @@ const Needs = ({status}) => {
     <span>${plain(text)}</span> <a href=${href}>${link}</a></li>`)}</ul>`;
 };
 
-const Figures = ({status, stats}) => {
+const Figures = ({status, stats, queues}) => {
   const {ledger} = status;
   const times = stats?.time_to_row;
   const oldest = status.oldest_failed;
@@ -85,7 +86,10 @@ const Figures = ({status, stats}) => {
     <div><dt>Ledger</dt><dd><a href=${hrefTo("ledger")} class=${ledger.balanced ? "good" : "bad"}>
       ${ledger.balanced ? "✓ balanced" : `${number(ledger.missing)} missing`}</a></dd>
       <dd class="muted">${ledger.checked_at ? html`checked <${Time} at=${ledger.checked_at} />` : "not checked yet"}</dd></div>
-    <div><dt>Waiting in the queues</dt><dd>${number(ledger.waiting)}</dd><dd class="muted">beyond stored events, at that check</dd></div>
+    <div><dt>In the queue</dt><dd>${queues ? number(queues.queue.waiting + queues.queue.in_work + queues.queue.delayed) : "–"}</dd>
+      <dd class="muted">${queues ? `${number(queues.queue.in_work)} in work, ${number(queues.queue.delayed)} for later` : "\u00a0"}</dd></div>
+    <div><dt>Dead letters</dt><dd><a href=${hrefTo("dead-letters")}>${queues ? number(queues.dead_letters.waiting + queues.dead_letters.in_work) : "–"}</a></dd>
+      <dd class="muted">about, as SQS counts</dd></div>
     <div><dt>From receipt to row</dt><dd>${seconds(times?.p50)}</dd>
       <dd class="muted">p95 ${seconds(times?.p95)}, p99 ${seconds(times?.p99)}</dd></div>
     <div><dt>To be tried again</dt><dd><a href=${hrefTo("events", {q: "status:failed"})}>${number(status.failed)}</a></dd>

@@ -7,9 +7,12 @@ import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Ti
 
 const address = (source) => `${location.origin}${base}/webhooks/${source}`;
 
+const SPANS = [["1", "Last day"], ["7", "Last week"], ["30", "Last 30 days"]];
+
 export const Sources = () => {
+  const days = usePlace().query.get("days") ?? "1";
   const status = useQuery("status", {}, {every: 15_000});
-  const secrets = useQuery("sources", {days: 7});
+  const secrets = useQuery("sources", {days});
   const handlers = useQuery("handlers");
   return html`<h1>Sources</h1>
     <p class="muted">Declared in <code>sources.toml</code>. Another one: <code>postern sources add NAME</code>, which also says how its
@@ -21,8 +24,9 @@ export const Sources = () => {
       {name: "In a day", class: "number", of: (row) => number(row.day)},
       {name: "", of: (row) => (row.quiet ? html`<span class="badge is-failed">quiet for ${row.quiet.minutes} min</span>` : row.last_seen ? "" : html`<span class="muted">nothing yet</span>`)},
     ]} />`}<//>
-    <h2>Secrets that verified events in the last week</h2>
+    <h2>Secrets that verified events</h2>
     <p class="muted">A secret whose last event is long ago is no longer used by its provider, and can go.</p>
+    <${Tabs} name="days" value=${days} label="How far back" of=${SPANS} />
     <${Loaded} of=${secrets}>${(found) => found.secrets.length
       ? html`<${Table} caption="Secrets" rows=${found.secrets} keyOf=${(row) => `${row.source} ${row.secret}`} columns=${[
           {name: "Source", of: (row) => plain(row.source)},

@@ -50,6 +50,7 @@ class Letter(Protocol):
 
 
 class LetterBox(Protocol):
+    def depth(self) -> Mapping[str, int]: ...
     def waiting(self) -> int: ...
     def receive(self, most: int, *, hidden_seconds: int) -> Sequence[Letter]: ...
     def hide(self, delays: Mapping[str, int]) -> None: ...
@@ -57,6 +58,7 @@ class LetterBox(Protocol):
 
 
 class Queue(Protocol):
+    def depth(self) -> Mapping[str, int]: ...
     def send(self, message: str, *, group: str, attributes: Mapping[str, str], trace: str | None) -> None: ...
 
 
@@ -72,12 +74,16 @@ class DeadLetters:
 
     def actions(self) -> dict[str, Action]:
         return {
+            "queues": Action(self._depths, Schema()),
             "dead_letters": Action(self._list, _Limit()),
             "start_redrive": Action(self._start, _Start()),
             "advance_redrive": Action(self._advance, _Id()),
             "purge_dead_letters": Action(self._purge, _Most()),
             "sweep_dead_letters": Action(self._sweep, _Most()),
         }
+
+    def _depths(self) -> Mapping[str, Any]:
+        return {"queue": self.queue().depth(), "dead_letters": self.letters().depth()}
 
     def _list(self, limit: int) -> Mapping[str, Any]:
         """Some of the letters; SQS shows none of them all. They are let go at once."""
