@@ -195,6 +195,58 @@ def test_counts_are_what_the_rows_say_whatever_happens(world: World, seed: int) 
         assert world.query(_COUNTS) == world.query(_ROWS)
 
 
+def test_who_may_read_the_view_needs_no_other_right_and_who_may_delete_events_none_on_counts(world: World) -> None:
+    insert(world, now() - timedelta(days=1))
+    count(world)
+    role = f"looker_{world.url.rsplit('_', 1)[1]}"
+    world.query(f"CREATE ROLE {role}")
+    try:
+        world.query(f"GRANT USAGE ON SCHEMA postern TO {role}; GRANT SELECT ON postern.hourly TO {role}")
+        assert world.query(f"SET LOCAL ROLE {role}; SELECT sum(events) FROM postern.hourly") == [(1,)]
+        world.query(f"GRANT SELECT, DELETE ON postern.events TO {role}")
+        world.query(f"SET LOCAL ROLE {role}; DELETE FROM postern.events")
+        assert is_right(world) is False
+    finally:
+        world.query(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_an_hour_that_changes_all_the_time_keeps_nothing_else_waiting(world: World) -> None:
+    hour = now() - timedelta(days=1)
+    insert(world, hour)
+    count(world)
+    insert(world, hour)
+
+    class Busy(Counts):
+        def recount(self, done: Any) -> datetime | None:
+            insert(world, hour)
+            return super().recount(done)
+
+    done = actions.Counter(Busy(world.database()), lambda: 0.0).count()
+    assert done["hours_recounted"] == 1
+    assert is_right(world)
+
+
+def test_counting_goes_on_in_a_server_that_the_database_was_restored_in(world: World) -> None:
+    """Where the ids of transactions begin anew."""
+    world.processor().process(numbered(1))
+    world.query("UPDATE postern.counting SET looked_in = '900000000'")
+    count(world)
+    settle(world)
+    count(world)
+    assert counted_hours(world) == 1
+    assert is_right(world)
+
+
+def test_a_row_whose_id_is_of_another_hour_ends_nothing(world: World) -> None:
+    at = now() - timedelta(days=3)
+    id = insert(world, at)
+    world.query("UPDATE postern.events SET received_at = received_at + interval '2 days' WHERE id = %s", id)
+    count(world)
+    world.query("UPDATE postern.events SET type = 'other'")
+    count(world), count(world)
+    assert world.query("SELECT type, sum(events) FROM postern.counts GROUP BY 1") == [("other", 1)]
+
+
 def operator(world: World) -> Operator:
     return Operator(actions.views(Counts(world.database()), now), {})
 

@@ -114,7 +114,9 @@ class Database:
                 connection.commit()
                 connection.autocommit = True
                 with connection.cursor() as cursor:
-                    cursor.execute("SELECT set_config('statement_timeout', %s, false)", (f"{seconds * 1000:.0f}",))
+                    # A lock that others hold for long is waited for as well; nobody waits behind it.
+                    for setting in ("statement_timeout", "lock_timeout"):
+                        cursor.execute("SELECT set_config(%s, %s, false)", (setting, f"{seconds * 1000:.0f}"))
                     cursor.execute(sql)
         finally:
             if not connection.closed:

@@ -321,6 +321,7 @@ def operator() -> Operator:
             **drift.duties(learner),
             **ledger.duties(bookkeeper),
             **quiet.duties(quiet.Watch(Hours(database()), _sources, utc_now, logs.line)),
+            **storage.late_duties(_upkeep(database())),
         },
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chalicelib.postern.adapters.postgres import Database, Session
 
 _HOUR = timedelta(hours=1)
+
+# A million events, wide ones.
+_SECONDS = 30.0
 
 
 class Counts:
@@ -25,14 +29,14 @@ class Counts:
         with self._database.transaction() as session:
             [progress] = session.run("counting")
             since, settled = progress["counted_to"], progress["settled_to"]
-            if settled is None:
+            if settled is None and not progress["restored"]:
                 return False
-            if settled <= since:
+            if settled is None or settled <= since:
                 session.run("note_look")
                 return False
             # Over hours in which nothing came.
             found = session.run("next_event_after", {"moment": since})
-            first = found[0]["received_at"] if found else settled
+            first = found[0]["at"] if found else settled
             if first >= settled:
                 until = settled
             else:
@@ -48,23 +52,23 @@ class Counts:
             found = session.run("last_event_before", {"moment": progress["counted_from"]})
             if not found:
                 return False
-            hour = _hour_of(found[0]["received_at"])
+            hour = _hour_of(found[0]["at"])
             _add(session, hour, min(hour + _HOUR, progress["counted_from"]))
             session.run("note_counted", {"since": hour, "until": progress["counted_to"]})
             return True
 
-    def recount(self) -> bool:
-        """An hour that has changed since it was counted."""
+    def recount(self, done: Collection[datetime]) -> datetime | None:
+        """An hour that has changed since it was counted, and is none of these; None where there is none."""
         with self._database.transaction() as session:
             [progress] = session.run("counting")
             since, until = progress["counted_from"], progress["counted_to"]
-            taken = session.run("take_changed_hour", {"since": since, "until": until})
+            taken = session.run("take_changed_hour", {"since": since, "until": until, "done": [*done]})
             if not taken:
-                return False
-            hour = taken[0]["hour"]
+                return None
+            hour: datetime = taken[0]["hour"]
             session.run("drop_hour_counts", {"hour": hour})
             _add(session, hour, min(hour + _HOUR, until))
-            return True
+            return hour
 
     def stats(
         self, *, since: datetime, until: datetime, step: str, source: str | None, type: str | None, by_source: bool
@@ -80,7 +84,7 @@ class Counts:
 
 
 def _add(session: Session, since: datetime, until: datetime) -> None:
-    session.run("allow_a_minute")
+    session.run("bound_statements", {"seconds": _SECONDS})
     session.run("add_counts", {"since": since, "until": until})
 
 

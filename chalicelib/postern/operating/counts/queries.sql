@@ -2,7 +2,8 @@
 
 -- name: counting
 -- `settled_to`: before it no row comes any more without a mark at its hour. NULL while a transaction of before is open.
-SELECT counted_from, counted_to,
+-- `restored`: the last look was in another server, whose transactions have other ids.
+SELECT counted_from, counted_to, looked_in >= pg_snapshot_xmax(pg_current_snapshot()) AS restored,
        CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) > looked_in THEN looked_at - interval '5 minutes' END AS settled_to
 FROM postern.counting
 FOR UPDATE
@@ -12,9 +13,12 @@ FOR UPDATE
 UPDATE postern.counting SET looked_in = pg_current_xact_id(), looked_at = now()
 
 -- name: add_counts
--- The hour that goes on is counted in parts.
+-- Of one hour, or a part of it: the one that goes on is counted in parts.
 INSERT INTO postern.hour_counts AS known (hour, source, type, status, events, attempts)
-SELECT hour, source, type, status, events, attempts FROM postern.count_events(%(since)s, %(until)s)
+SELECT date_trunc('hour', %(since)s, 'UTC'), source, type, status, count(*), sum(attempts)
+FROM postern.events
+WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
+GROUP BY source, type, status
 ON CONFLICT (hour, source, type, status) DO UPDATE
 SET events = known.events + excluded.events, attempts = known.attempts + excluded.attempts
 
@@ -23,16 +27,19 @@ UPDATE postern.counting
 SET counted_from = least(counted_from, %(since)s), counted_to = greatest(counted_to, %(until)s)
 
 -- name: last_event_before
-SELECT received_at FROM postern.events WHERE id < postern.uuid7_floor(%(moment)s) ORDER BY id DESC LIMIT 1
+SELECT postern.uuid7_time(id) AS at FROM postern.events
+WHERE id < postern.uuid7_floor(%(moment)s) ORDER BY id DESC LIMIT 1
 
 -- name: next_event_after
-SELECT received_at FROM postern.events WHERE id >= postern.uuid7_floor(%(moment)s) ORDER BY id LIMIT 1
+SELECT postern.uuid7_time(id) AS at FROM postern.events
+WHERE id >= postern.uuid7_floor(%(moment)s) ORDER BY id LIMIT 1
 
 -- name: take_changed_hour
--- The newest of those that are counted, and with it the marks of others, whose rows are counted when their turn comes.
+-- The newest of those that are counted and are not done yet, and with it the marks of others, whose rows are counted when their turn comes.
 -- A mark that comes after this stays, for the next time.
 WITH counted AS (
-  SELECT max(hour) AS hour FROM postern.changed_hours WHERE hour >= %(since)s AND hour < %(until)s
+  SELECT max(hour) AS hour FROM postern.changed_hours
+  WHERE hour >= %(since)s AND hour < %(until)s AND hour <> ALL (%(done)s::timestamptz[])
 ), taken AS (
   DELETE FROM postern.changed_hours AS changed USING counted
   WHERE changed.hour = counted.hour OR changed.hour < %(since)s OR changed.hour >= %(until)s

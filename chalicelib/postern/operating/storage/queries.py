@@ -71,7 +71,7 @@ class Storage:
     def make_payload_index(self, name: str, seconds: float) -> None:
         """So that payloads can be searched (`@>`). Blocks nobody. What was left of an earlier try is dropped first."""
         index = f"{name}_payload"
-        self._database.run_outside(f"DROP INDEX CONCURRENTLY IF EXISTS postern.{index}", seconds)
+        self._database.run_outside(f"DROP INDEX CONCURRENTLY IF EXISTS postern.{index}", seconds / 5)
         self._database.run_outside(
             f"CREATE INDEX CONCURRENTLY {index} ON postern.{name} USING gin (payload jsonb_path_ops)", seconds
         )
