@@ -7,9 +7,9 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -50,7 +50,7 @@ def storm(number: int, run: LocalRun, post: Post) -> int:
     counts: Counter[tuple[str, int]] = Counter()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         deliveries = _deliveries(number, sources, run)
-        for done, (what, status) in enumerate(pool.map(lambda each: _sent(each, post), deliveries), start=1):
+        for done, (what, status) in enumerate(_sent_by(pool, deliveries, post), start=1):
             counts[what, status] += 1
             if time.monotonic() - said > _SAID_EVERY_SECONDS:
                 said = time.monotonic()
@@ -93,6 +93,17 @@ def _deliveries(number: int, sources: Sequence[Source], run: LocalRun) -> Iterat
         if what == "event":
             before = delivery
         yield delivery
+
+
+def _sent_by(pool: ThreadPoolExecutor, deliveries: Iterator[_Delivery], post: Post) -> Iterator[tuple[str, int]]:
+    """In their order. None is made long before its turn comes."""
+    under_way: deque[Future[tuple[str, int]]] = deque()
+    for delivery in deliveries:
+        under_way.append(pool.submit(_sent, delivery, post))
+        if len(under_way) > _AT_ONCE:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
 
 
 def _sent(delivery: _Delivery, post: Post) -> tuple[str, int]:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.errors import StatementFailed, UnknownAction
 from chalicelib.postern.operating.operator import VIEWS
+from chalicelib.postern.operating.replays.queries import ReplayStore
 from chalicelib.postern.running import wiring
-from tests.integration.world import World, effect, fails_for, numbered
+from tests.integration.world import World, effect, fails_for, now, numbered
 
 
 @pytest.fixture
@@ -37,11 +39,14 @@ def test_each_view_can_be_had_read_only(world: World, perform: Callable[..., dic
     world.processor(effect, fails_for(2)).process(batch)
     id = str(batch[1].event.id)
     [issue] = perform("issues")["issues"]
+    replay = new_event_id(now())
+    ReplayStore(world.database()).start(replay, kind="replay", trigger="replay", asked={"ids": [id]}, rate=1, total=1)
     arguments: dict[str, dict[str, Any]] = {
         "body": {"id": id, "of": "event", "offset": 0},
         "find": {"key": batch[0].event.dedup_key},
         "shape": {"source": "shop", "type": "order"},
         "show_issue": {"id": issue["id"]},
+        "show_replay": {"id": str(replay)},
         **{action: {"id": id} for action in ("show", "show_delivery", "show_duplicate")},
     }
     for action in VIEWS:

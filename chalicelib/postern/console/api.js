@@ -17,8 +17,9 @@ export class ApiError extends Error {
     Object.assign(this, {status, code, details});
   }
 
-  // Whether it may go away by itself.
+  // Whether it may go away by itself. What took too long does not, asked again.
   get passes() {
+    if (this.code === "too_slow") return false;
     return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
@@ -40,6 +41,17 @@ const bodyOf = ({contains, ...others}) => {
 };
 
 export const call = async (method, path, given = {}, signal = null) => {
+  try {
+    return await called(method, path, given, signal);
+  } catch (error) {
+    if (error.code !== "csrf") throw error;
+    // Somebody signed in anew in another tab.
+    await who();
+    return called(method, path, given, signal);
+  }
+};
+
+const called = async (method, path, given, signal) => {
   const asks = method === "GET";
   const headers = asks ? {} : {"Content-Type": "application/json", ...(csrf && {"Postern-Csrf": csrf})};
   const late = AbortSignal.timeout(ANSWER_WITHIN);
@@ -78,10 +90,12 @@ export const signOut = async () => {
 };
 
 // Asks, and asks again every `every` milliseconds while the page is looked at. What was answered stays when the next
-// answer fails (`stale` says so), and the question is repeated, less and less often.
-export const useQuery = (path, given = {}, {every = 0, skip = false} = {}) => {
+// answer fails (`stale` says so), and the question is repeated, less and less often. Questions of one name (`as`) are one
+// to whoever looks, though a time in them goes on: what was answered stays until the next is.
+export const useQuery = (path, given = {}, {every = 0, skip = false, as = null} = {}) => {
   const [state, setState] = useState({data: null, error: null, stale: false, at: null});
   const key = skip ? null : path + query(given);
+  const name = skip ? null : (as ?? key);
   const asked = useRef({});
   const ask = useCallback(async () => {
     if (key === null) return;
@@ -93,16 +107,16 @@ export const useQuery = (path, given = {}, {every = 0, skip = false} = {}) => {
     try {
       const data = await get(path, given, control.signal);
       mine.failures = 0;
-      setState({data, error: null, stale: false, at: Date.now(), key});
+      setState({data, error: null, stale: false, at: Date.now(), name});
     } catch (error) {
       if (control.signal.aborted) return;
       mine.failures = (mine.failures ?? 0) + 1;
       if (error.passes) pause = Math.min(RETRY_FIRST * 2 ** (mine.failures - 1), RETRY_MOST);
       else pause = 0;
       setState((before) =>
-        before.key === key && before.data && error.passes
+        before.name === name && before.data && error.passes
           ? {...before, error, stale: true}
-          : {data: null, error, stale: false, at: null, key});
+          : {data: null, error, stale: false, at: null, name});
     }
     if (pause && !control.signal.aborted) {
       mine.timer = setTimeout(() => (document.hidden ? (mine.due = true) : ask()), pause);
@@ -126,15 +140,19 @@ export const useQuery = (path, given = {}, {every = 0, skip = false} = {}) => {
       mine.control?.abort();
     };
   }, [ask]);
-  const current = state.key === key;
+  const current = state.name === name;
   return {...state, data: current ? state.data : null, error: current ? state.error : null, refresh: ask};
 };
 
 // A list that comes in pages: what was asked for so far, and how to ask for more.
 export const usePages = (path, name, given, options) => {
-  const first = useQuery(path, given, options);
   const [further, setFurther] = useState({of: null, rows: [], next: null, busy: false, error: null});
   const key = path + query(given);
+  const present = useRef(key);
+  present.current = key;
+  // With further pages on show the first one stays as it is: between two that moved, rows would be missing.
+  const isPaged = further.of === key && further.rows.length > 0;
+  const first = useQuery(path, given, {...options, every: isPaged ? 0 : options?.every});
   const mine = further.of === key ? further : {rows: [], next: undefined, busy: false, error: null};
   const rows = [...(first.data?.[name] ?? []), ...mine.rows];
   const next = mine.next === undefined ? first.data?.next : mine.next;
@@ -142,12 +160,12 @@ export const usePages = (path, name, given, options) => {
     setFurther({...mine, of: key, next, busy: true, error: null});
     try {
       const page = await get(path, {...given, ...next});
-      setFurther({of: key, rows: [...mine.rows, ...page[name]], next: page.next, busy: false, error: null});
+      if (present.current === key) setFurther({of: key, rows: [...mine.rows, ...page[name]], next: page.next, busy: false, error: null});
     } catch (error) {
-      setFurther({...mine, of: key, next, busy: false, error});
+      if (present.current === key) setFurther({...mine, of: key, next, busy: false, error});
     }
   };
-  return {...first, rows, next, more, moreBusy: mine.busy, moreError: mine.error, isPaged: mine.rows.length > 0};
+  return {...first, rows, next, more, moreBusy: mine.busy, moreError: mine.error};
 };
 
 export const bytesOf = (base64) => Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));

@@ -4,13 +4,14 @@ import {html, useEffect, useState} from "./preact.js";
 import {base, bytesOf, get, post, useQuery} from "./api.js";
 import {ago, count, plain, seconds, short, utc} from "./format.js";
 import {Payload} from "./payload.js";
-import {Action, ask, Badge, Copy, Empty, hrefTo, Id, Loaded, processAgain, Problem, Table, Time} from "./ui.js";
+import {processAgain} from "./replays.js";
+import {written} from "./search.js";
+import {Action, ask, Badge, Copy, Empty, hrefTo, Id, Loaded, Problem, Table, Time} from "./ui.js";
 
 export const Event = ({id}) => {
-  const event = useQuery(`events/${id}`);
+  const event = useQuery(`events/${encodeURIComponent(id)}`);
   if (event.error?.status === 404) return html`<${Unknown} id=${id} />`;
-  if (event.error && !event.data) return html`<h1>An event</h1><${Problem} error=${event.error} retry=${event.error.passes ? event.refresh : null} />`;
-  return html`<${Loaded} of=${event} lines=${12}>${({event: found}) => html`<${Found} event=${found} />`}<//>`;
+  return html`<${Loaded} of=${event} name="An event" lines=${12}>${({event: found}) => html`<${Found} event=${found} />`}<//>`;
 };
 
 const Unknown = ({id}) => html`<h1>No such event</h1>
@@ -27,8 +28,8 @@ const Found = ({event}) => {
     <div class="row">
       <${Action} kind="main" work=${() => again(event)}>Process again<//>
       <${DryRun} event=${event} />
-      <${Copy} text=${() => curlOf(event, body.bytes)} title="The delivery as it came, for a shell">Copy as curl<//>
-      <${Copy} text=${() => fixtureOf(event, body.bytes)} title="For your handlers’ tests">Copy as pytest fixture<//>
+      <${Copy} text=${() => curlOf(event, body.bytes)} disabled=${!body.bytes} title="The delivery as it came, for a shell">Copy as curl<//>
+      <${Copy} text=${() => fixtureOf(event, body.bytes)} disabled=${!body.bytes} title="For your handlers’ tests">Copy as pytest fixture<//>
       <${Copy} text=${event.id}>Copy id<//>
     </div>
     <${Facts} event=${event} />
@@ -78,7 +79,7 @@ const Facts = ({event}) => html`<dl class="facts">
   <div><dt>Processed</dt><dd><${Time} at=${event.processed_at} /></dd></div>
   <div><dt>Id</dt><dd><code>${event.id}</code></dd></div>
   <div><dt>Identity</dt><dd><code><bdi>${plain(event.dedup_key)}</bdi></code>
-    <a href=${hrefTo("events", {q: `id:${JSON.stringify(event.dedup_key)}`})}>all of it</a></dd></div>
+    <a href=${hrefTo("events", {q: written("id", event.dedup_key)})}>all of it</a></dd></div>
   ${event.delivery_id && html`<div><dt>Delivery</dt><dd>one of several in <code>${event.delivery_id}</code></dd></div>`}
   ${event.same_body_as && html`<div><dt>Same bytes as</dt><dd><${Id} id=${event.same_body_as} /></dd></div>`}
   ${event.secret && html`<div><dt>Verified with</dt><dd>the secret <code>${plain(event.secret)}</code></dd></div>`}
@@ -151,7 +152,7 @@ const WHY = {
 };
 export const whyOf = (why) => WHY[why] ?? "from before reasons were kept";
 
-const Duplicates = ({event}) => event.duplicates.length > 0 && html`<h2>Came again ${count(event.duplicates.length, "time")}</h2>
+const Duplicates = ({event}) => event.duplicates.length > 0 && html`<h2>Came again ${event.duplicates.length === 100 ? "100 times at least" : count(event.duplicates.length, "time")}</h2>
   <${Table} caption="Repetitions" rows=${event.duplicates} open=${(row) => hrefTo(["duplicates", row.id])} columns=${[
     {name: "Received", of: (row) => html`<${Time} at=${row.received_at} />`},
     {name: "Why", class: "wide", of: (row) => whyOf(row.why)},
@@ -170,12 +171,24 @@ const SKIPPED = new Set(["host", "content-length", "accept-encoding", "connectio
 const curlOf = (event, bytes) => {
   const url = `${location.origin}${base}/webhooks/${event.source}`;
   const headers = Object.entries(event.headers).filter(([name]) => !SKIPPED.has(name));
-  const text = new TextDecoder().decode(bytes ?? new Uint8Array());
-  return [`curl -X POST ${shell(url)}`, ...headers.map(([name, value]) => `-H ${shell(`${name}: ${value}`)}`), `--data-binary ${shell(text)}`].join(" \\\n  ");
+  const text = textOf(bytes);
+  const body = text === null ? "--data-binary @-" : `--data-raw ${shell(text)}`;
+  const curl = [`curl -X POST ${shell(url)}`, ...headers.map(([name, value]) => `-H ${shell(`${name}: ${value}`)}`), body].join(" \\\n  ");
+  return text === null ? `printf '${[...bytes].map((each) => `\\${each.toString(8).padStart(3, "0")}`).join("")}' | ${curl}` : curl;
+};
+
+// As a shell can be given it, or null: no bytes that are no text, and nothing that steers a terminal.
+const textOf = (bytes) => {
+  try {
+    const text = new TextDecoder("utf-8", {fatal: true, ignoreBOM: true}).decode(bytes);
+    return plain(text) === text ? text : null;
+  } catch {
+    return null;
+  }
 };
 
 const fixtureOf = (event, bytes) => {
-  const body = [...(bytes ?? [])].map((each) =>
+  const body = [...bytes].map((each) =>
     each === 92 ? "\\\\" : each === 34 ? '\\"' : each > 31 && each < 127 ? String.fromCharCode(each) : `\\x${each.toString(16).padStart(2, "0")}`).join("");
   return `@pytest.fixture
 def delivery() -> dict[str, object]:

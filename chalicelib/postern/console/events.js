@@ -3,8 +3,9 @@
 import {html, useEffect, useMemo, useRef, useState} from "./preact.js";
 import {get, usePages, useQuery} from "./api.js";
 import {count, momentOf, number, plain, short} from "./format.js";
-import {filtersOf, isUuid, QUALIFIERS, STATUSES, withWord, words} from "./search.js";
-import {Action, ask, Badge, Columns, Empty, go, hrefTo, Id, Loaded, More, processAgain, Table, Time, usePlace} from "./ui.js";
+import {processAgain} from "./replays.js";
+import {filtersOf, isUuid, QUALIFIERS, STATUSES, withWord, words, written} from "./search.js";
+import {Action, ask, Badge, Columns, Empty, go, hrefTo, Id, Loaded, More, Table, Time, usePlace} from "./ui.js";
 
 const LIMIT = 50;
 const LIVE_EVERY = 2_000;
@@ -15,26 +16,30 @@ export const Events = () => {
   const text = query.get("q") ?? "";
   // A relative time means the same for as long as the search stands.
   const {filters, problems} = useMemo(() => filtersOf(text), [text]);
+  const isSearched = words(text).length > 0;
   const [isLive, setLive] = useState(false);
   const reads = useReads();
   const [chosen, setChosen] = useState(new Map());
   useEffect(() => setChosen(new Map()), [text]);
   const pauses = reads || chosen.size > 0;
+  // What is searched row by row is not searched every other second.
+  const mayLive = !filters.contains && !filters.error && !filters.attempts && !filters.type?.endsWith("*");
+  const mayReplay = isSearched && !filters.error && !filters.attempts;
   const events = usePages("events", "events", {...filters, limit: LIMIT},
-    {every: isLive && !pauses ? LIVE_EVERY : 0, skip: problems.length > 0});
-  const isSearched = words(text).length > 0;
+    {every: isLive && mayLive && !pauses ? LIVE_EVERY : 0, skip: problems.length > 0});
   return html`<h1>Events</h1>
     <${Search} text=${text} />
     ${problems.map((problem) => html`<p class="problem" role="alert">${plain(problem)}</p>`)}
     <${Histogram} filters=${filters} text=${text} />
     <div class="row bar">
-      <label class="switch"><input type="checkbox" checked=${isLive} onChange=${(event) => setLive(event.target.checked)} />
+      <label class="switch"><input type="checkbox" checked=${isLive && mayLive} disabled=${!mayLive}
+        title=${mayLive ? "" : "Not for what is searched row by row"} onChange=${(event) => setLive(event.target.checked)} />
         Live</label>
-      ${isLive && html`<span class=${pauses ? "muted" : "live"}>${pauses ? "paused while you read" : "new events appear by themselves"}</span>`}
+      ${isLive && mayLive && html`<span class=${pauses ? "muted" : "live"}>${pauses ? "paused while you read" : "new events appear by themselves"}</span>`}
       <span class="space"></span>
       ${chosen.size > 0 && html`<span>${number(chosen.size)} chosen</span>
         <${Action} work=${() => again([...chosen.keys()])}>Process again<//>`}
-      ${isSearched && !chosen.size && events.rows.length > 0 && html`<a class="button" href=${hrefTo("replays", {q: text})}>
+      ${mayReplay && !chosen.size && events.rows.length > 0 && html`<a class="button" href=${hrefTo("replays", {q: text})}>
         Process all that match again …</a>`}
     </div>
     ${problems.length === 0 && html`<${Loaded} of=${events} lines=${10}>${() => html`
@@ -103,7 +108,7 @@ const Histogram = ({filters, text}) => {
   const long = (until ? Date.parse(until) : now) - since;
   const step = long <= 3 * 3_600_000 ? "minute" : long <= 21 * DAY ? "hour" : "day";
   const stats = useQuery("stats", {since: new Date(since).toISOString(), until, step, source: filters.source, type: filters.type},
-    {every: 30_000, skip: !counted || long <= 0 || long > 1000 * DAY});
+    {every: 30_000, as: `${filters.since} ${until} ${step} ${filters.source} ${filters.type}`, skip: !counted || long <= 0 || long > 1000 * DAY});
   if (!counted) return null;
   const shown = stats.data && filters.status
     ? {...stats.data, points: stats.data.points.map((point) => ({at: point.at, ...Object.fromEntries(filters.status.map((each) => [each, point[each]]))}))}
@@ -192,10 +197,10 @@ const useOffers = (typed, isOpen) => {
   }, [isOpen]);
   const last = /(?:^|\s)(\S*)$/.exec(typed)?.[1] ?? "";
   const [, name, value] = /^([a-z]+):(.*)$/.exec(last) ?? [];
-  const values = {source: known?.sources, type: known?.types, status: STATUSES, since: ["1h", "24h", "7d", "30d"], until: ["1h", "24h"]}[name];
+  const values = {source: known?.sources, type: known?.types, status: STATUSES, since: ["1h", "24h", "7d", "30d"], until: ["1h", "24h"]};
   const made = name === undefined
     ? Object.entries(QUALIFIERS).map(([each, about]) => ({text: `${each}:`, about}))
-    : (values ?? []).map((each) => ({text: `${name}:${/\s/.test(each) ? JSON.stringify(each) : each}`, about: ""}));
+    : (Object.hasOwn(values, name) && values[name] ? values[name] : []).map((each) => ({text: written(name, each), about: ""}));
   return made.filter((offer) => offer.text.startsWith(last) && offer.text !== last).slice(0, 10)
     .map((offer) => ({...offer, typed: last, value}));
 };

@@ -27,9 +27,9 @@ export const Issues = () => {
 };
 
 export const Issue = ({id}) => {
-  const issue = useQuery(`issues/${id}`, {}, {every: 30_000});
+  const issue = useQuery(`issues/${encodeURIComponent(id)}`, {}, {every: 30_000});
   return html`<p class="crumbs"><a href=${hrefTo("issues")}>Issues</a></p>
-    <${Loaded} of=${issue} lines=${10}>${({issue: found}) => html`<${Found} issue=${found} refresh=${issue.refresh} />`}<//>`;
+    <${Loaded} of=${issue} name="An issue" lines=${10}>${({issue: found}) => html`<${Found} issue=${found} refresh=${issue.refresh} />`}<//>`;
 };
 
 const Found = ({issue, refresh}) => {

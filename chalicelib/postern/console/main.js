@@ -1,6 +1,6 @@
 // The console: who is there, where one is, and the keys that work everywhere.
 
-import {html, render, useEffect, useState} from "./preact.js";
+import {html, render, useEffect, useErrorBoundary, useRef, useState} from "./preact.js";
 import {signIn, signOut, who} from "./api.js";
 import {plain} from "./format.js";
 import {Asked, go, hrefTo, nextTimes, Problem, remember, remembered, Said, say, Session, timesAre, useAction, usePlace} from "./ui.js";
@@ -37,24 +37,47 @@ const nextTheme = () => {
   say(`Theme: ${next}.`);
 };
 
+// A ready link brings its token behind the "#", where no server sees it, and not for longer than this.
+const broughtToken = () => {
+  const brought = /^#token=([\w-]+)$/.exec(location.hash)?.[1];
+  if (brought) history.replaceState(null, "", location.pathname);
+  return brought;
+};
+
+// Whoever is signed in stays so, whatever link they follow.
+const enter = async (brought) => {
+  try {
+    return await who();
+  } catch (error) {
+    if (error.status !== 401 || !brought) throw error;
+    return signIn(brought);
+  }
+};
+
 const App = () => {
   const [caller, setCaller] = useState(undefined);
   const [error, setError] = useState(null);
+  const timer = useRef(null);
   useEffect(() => {
-    // A ready link brings its token behind the "#", where no server sees it, and not for longer than this.
-    const brought = /^#token=(postern_\w[\w-]*)$/.exec(location.hash)?.[1];
-    if (brought) history.replaceState(null, "", location.pathname);
-    const begin = async () => {
+    const begin = async (brought) => {
+      clearTimeout(timer.current);
       try {
-        setCaller(await (brought ? signIn(brought) : who()));
+        setCaller(await enter(brought));
         setError(null);
       } catch (wrong) {
         setCaller(null);
         setError(wrong.status === 401 && !brought ? null : wrong);
-        if (wrong.passes) setTimeout(begin, 5000);
+        if (wrong.passes) timer.current = setTimeout(() => begin(brought), 5000);
       }
     };
-    begin();
+    begin(broughtToken());
+    const followed = () => {
+      const brought = broughtToken();
+      if (!brought) return;
+      dispatchEvent(new HashChangeEvent("hashchange"));
+      begin(brought);
+    };
+    addEventListener("hashchange", followed);
     const left = () => {
       setCaller((before) => {
         if (before) setError({message: "The session is over: sign in again. What you were looking at comes back."});
@@ -62,11 +85,16 @@ const App = () => {
       });
     };
     addEventListener("signed-out", left);
-    return () => removeEventListener("signed-out", left);
+    return () => {
+      clearTimeout(timer.current);
+      removeEventListener("hashchange", followed);
+      removeEventListener("signed-out", left);
+    };
   }, []);
   if (caller === undefined) return html`<main class="login" aria-busy="true"></main>`;
   if (caller === null) {
     return html`<${Login} error=${error} enter=${(found) => {
+      clearTimeout(timer.current);
       setError(null);
       setCaller(found);
     }} />`;
@@ -107,7 +135,7 @@ const Shell = ({caller, leave}) => {
   const [isHelp, setHelp] = useState(false);
   const [isMenu, setMenu] = useState(false);
   const [times, setTimes] = useState(timesAre());
-  const name = PAGES[steps[0]] ? steps[0] : "overview";
+  const name = Object.hasOwn(PAGES, steps[0]) ? steps[0] : "overview";
   useKeys(() => setHelp((before) => !before), () => setHelp(false));
   useEffect(() => {
     const changed = () => setTimes(timesAre());
@@ -155,6 +183,10 @@ const Page = ({name, id}) => {
       setError({message: "This page could not be fetched: Postern does not answer, or was deployed anew. Load it again."}));
   };
   useEffect(load, []);
+  const [broken] = useErrorBoundary();
+  if (broken) {
+    return html`<${Problem} error=${{message: `This page has a fault of its own: ${broken.message}`}} retry=${() => location.reload()} />`;
+  }
   if (error) return html`<${Problem} error=${error} retry=${() => location.reload()} />`;
   return found ? html`<${found} id=${id} />` : html`<div class="waiting" aria-busy="true"></div>`;
 };
@@ -175,8 +207,12 @@ const Help = ({close}) => {
   return html`<dialog id="help" aria-labelledby="keys" onClose=${close}>
     <h2 id="keys">Keys</h2>
     <dl class="keys">${KEYS.map(([key, what]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl>
+    <p><label class="switch"><input type="checkbox" checked=${keysAreOn()} onChange=${(event) =>
+      remember("keys", event.target.checked ? "on" : "off")} /> Keys of one letter</label></p>
     <form method="dialog"><button class="main" autofocus>Close</button></form></dialog>`;
 };
+
+const keysAreOn = () => remembered("keys", "on") === "on";
 
 const rows = () => [...document.querySelectorAll("main tbody tr[tabindex]")];
 
@@ -199,7 +235,7 @@ const useKeys = (toggleHelp, closeHelp) => {
         if (typing && !document.querySelector(".offers")) typing.blur();
         return;
       }
-      if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+      if (typing || !keysAreOn() || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       if (Date.now() - went < 1500) {
         went = 0;
         const page = Object.entries(PAGES).find(([, each]) => each.key === event.key);

@@ -16,11 +16,11 @@ const before = (milliseconds) => new Date(Math.floor((Date.now() - milliseconds)
 
 export const Overview = () => {
   const {query} = usePlace();
-  const span = SPANS[query.get("span")] ? query.get("span") : "day";
+  const span = Object.hasOwn(SPANS, query.get("span")) ? query.get("span") : "day";
   const status = useQuery("status", {}, {every: 10_000});
   const queues = useQuery("queues", {}, {every: 10_000});
-  const stats = useQuery("stats", {step: SPANS[span].step, since: before(SPANS[span].milliseconds)}, {every: 15_000});
-  const sources = useQuery("stats", {step: "hour", since: before(86_400_000), by_source: true}, {every: 60_000});
+  const stats = useQuery("stats", {step: SPANS[span].step, since: before(SPANS[span].milliseconds)}, {every: 15_000, as: `stats of the ${span}`});
+  const sources = useQuery("stats", {step: "hour", since: before(86_400_000), by_source: true}, {every: 60_000, as: "stats by source"});
   return html`<h1>Overview</h1>
     <${Loaded} of=${status} lines=${3}>${(found) => html`<${Needs} status=${found} />`}<//>
     <${Tabs} name="span" value=${span} label="Span" of=${Object.entries(SPANS).map(([key, {name}]) => [key, name])} />

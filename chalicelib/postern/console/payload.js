@@ -7,6 +7,8 @@ import {Copy} from "./ui.js";
 const MOST_SHOWN = 200_000;
 const FIRST_LINES = 400;
 const DEEPEST = 60;
+// JSON has four; what is none may have any number.
+const MOST_IN_A_LINE = 200;
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/gy;
 const SPACE = /\s*/y;
@@ -43,6 +45,9 @@ export const lines = (text) => {
     } else if (token === ",") {
       line.push(["", token]);
       end();
+    } else if (line.length > MOST_IN_A_LINE) {
+      end();
+      line.push(["", token]);
     } else if (token === ":") line.push(["", ": "]);
     else {
       SPACE.lastIndex = at;

@@ -44,17 +44,19 @@ export const Rejected = () => {
             {name: "Id", of: (row) => html`<${Id} id=${row.id} href=${hrefTo(["rejected", row.id])} />`},
             {name: "", of: (row) => row.event_id && html`<a href=${hrefTo(["events", row.event_id])}>let through</a>`},
           ]} /><${More} of=${refused} />`
-      : html`<${Empty} title="Nothing was refused and kept"><p>To keep some of what strangers send, say <code>quarantine = true</code> for a source.</p><//>`}<//>`;
+      : html`<${Empty} title="Nothing was refused and kept">
+          ${query.get("source") && html`<p>of ${plain(query.get("source"))}. <a href=${hrefTo("rejected")}>Look at all sources</a></p>`}
+          <p>To keep some of what strangers send, say <code>quarantine = true</code> for a source.</p><//>`}<//>`;
 };
 
 export const RejectedOne = ({id}) => {
   const mayOperate = useMayOperate();
-  const one = useQuery(`rejected/${id}`, {}, {skip: !mayOperate});
+  const one = useQuery(`rejected/${encodeURIComponent(id)}`, {}, {skip: !mayOperate});
   const crumbs = html`<p class="crumbs"><a href=${hrefTo("rejected")}>Refused deliveries</a></p>`;
   if (!mayOperate) {
     return html`${crumbs}<${Empty} title="Its bytes are for who may operate"><p>Nobody vouches for what is in them.</p><//>`;
   }
-  return html`${crumbs}<${Loaded} of=${one} lines=${10}>${({rejected: found}) => html`
+  return html`${crumbs}<${Loaded} of=${one} name="A refused delivery" lines=${10}>${({rejected: found}) => html`
     <h1><code>${plain(found.reason)}</code></h1>
     <p>${REASONS[found.reason] ?? ""}</p>
     <dl class="facts">
@@ -96,11 +98,11 @@ export const Duplicates = () => {
             {name: "Of", of: (row) => html`<${Id} id=${row.event_id} />`},
             {name: "", of: (row) => row.accepted_at && "let through"},
           ]} /><${More} of=${duplicates} />`
-      : html`<${Empty} title="No repetitions"><p>Providers that get no answer in time send again. Those deliveries are listed here.</p><//>`}<//>`;
+      : html`<${Empty} title="No repetitions"><p>${(query.get("source") || query.get("why")) && html`<a href=${hrefTo("duplicates")}>Look at all</a> `}Providers that get no answer in time send again. Those deliveries are listed here.</p><//>`}<//>`;
 };
 
 export const Duplicate = ({id}) => {
-  const one = useQuery(`duplicates/${id}`);
+  const one = useQuery(`duplicates/${encodeURIComponent(id)}`);
   const accept = async () => {
     const sure = await ask({title: "Make it an event of its own?", yes: "Let it through",
       text: "It gets a row and runs the handlers, as if nothing had come before it."});
@@ -110,7 +112,7 @@ export const Duplicate = ({id}) => {
     go(hrefTo(["events", event]));
   };
   return html`<p class="crumbs"><a href=${hrefTo("duplicates")}>Repetitions</a></p>
-    <${Loaded} of=${one} lines=${8}>${({duplicate: found}) => html`
+    <${Loaded} of=${one} name="A repetition" lines=${8}>${({duplicate: found}) => html`
       <h1>A repetition <span class="muted">${whyOf(found.why)}</span></h1>
       <div class="row">${found.accepted_at
         ? html`<a class="button" href=${hrefTo(["events", found.id])}>See the event it became</a>`

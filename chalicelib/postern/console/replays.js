@@ -1,12 +1,15 @@
 // Processing again: a plan with its count, then steps that whoever watches has done; and the dead letters.
 
-import {html, useEffect, useMemo, useRef, useState} from "./preact.js";
+import {html, useEffect, useMemo, useState} from "./preact.js";
 import {post, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {filtersOf} from "./search.js";
 import {Action, ask, Badge, Empty, go, hrefTo, Id, Loaded, More, Problem, say, Table, Time, useMayOperate, usePlace} from "./ui.js";
 
 const STEP_EVERY = 1_000;
+const LOOK_EVERY = 3_000;
+// Of one replay, as the server takes it.
+const MOST = 100_000;
 const RATES = [1, 10, 50, 100];
 
 export const Replays = () => {
@@ -43,7 +46,9 @@ const Plan = ({text}) => {
     setPlan(null);
     setError(null);
     if (!text || problems.length) return undefined;
-    post("replays/plan", filters).then((found) => left || setPlan(found), (wrong) => left || setError(wrong));
+    // What comes while the plan is looked at is not of it.
+    const meant = {...filters, until: filters.until ?? new Date().toISOString()};
+    post("replays/plan", meant).then((found) => left || setPlan({...found, meant}), (wrong) => left || setError(wrong));
     return () => {
       left = true;
     };
@@ -56,8 +61,8 @@ const Plan = ({text}) => {
       type: plan.count > 1 ? plan.count : null,
     });
     if (!sure) return;
-    const {replay} = await post("replays", {...filters, rate});
-    go(hrefTo(["replays", replay.id]));
+    const {replay} = await post("replays", {...plan.meant, rate, most: plan.count});
+    goOnWith(replay);
   };
   return html`<form class="search" onSubmit=${(event) => {
       event.preventDefault();
@@ -73,7 +78,8 @@ const Plan = ({text}) => {
       <div class="row"><strong>${count(plan.count, "event")}</strong>
         ${Object.entries(plan.by_status).map(([status, many]) => html`<${Badge} kind=${status}>${number(many)} ${status}<//>`)}
         <span class="space"></span>
-        ${plan.count > 0 && html`<label>Rate <select value=${rate} onChange=${(event) => setRate(Number(event.target.value))}>
+        ${plan.count > MOST && html`<span class="bad">More than ${number(MOST)} at once are not taken: narrow it down.</span>`}
+        ${plan.count > 0 && plan.count <= MOST && html`<label>Rate <select value=${rate} onChange=${(event) => setRate(Number(event.target.value))}>
             ${RATES.map((each) => html`<option value=${each}>${each} a second</option>`)}</select></label>
           <${Action} kind="main" work=${start}>Process them again …<//>`}</div>
       ${plan.sample.length > 0 && html`<p class="muted">Some of them:</p>
@@ -86,40 +92,70 @@ const Plan = ({text}) => {
         ]} />`}</section>`}`;
 };
 
+// Those that were begun on this page go on by themselves; another waits to be told.
+const begun = new Set();
+
+export const goOnWith = (replay) => {
+  begun.add(replay.id);
+  go(hrefTo(["replays", replay.id]));
+};
+
+export const processAgain = async (ids) => {
+  const {replay} = await post("replays", {ids});
+  say(`A replay of ${count(ids.length, "event")} has begun.`);
+  goOnWith(replay);
+};
+
 export const Replay = ({id}) => {
-  const first = useQuery(`replays/${id}`);
-  const [replay, setReplay] = useState(null);
-  const [held, setHeld] = useState(null);
-  const [error, setError] = useState(null);
-  const [rests, setRests] = useState(false);
   const mayOperate = useMayOperate();
-  const known = replay ?? first.data?.replay;
-  const watched = useRef(null);
+  const [rests, setRests] = useState(!begun.has(id));
+  const found = useQuery(`replays/${encodeURIComponent(id)}`, {}, {every: rests ? LOOK_EVERY : 0});
+  const [step, setStep] = useState({replay: null, held: null, error: null});
+  const known = (rests ? found.data?.replay : null) ?? step.replay ?? found.data?.replay;
+  const goesOn = mayOperate && !rests && known?.state === "running";
+  const steps = known && `${known.kind === "redrive" ? "redrives" : "replays"}/${id}`;
   useEffect(() => {
-    if (!first.data || rests || !mayOperate || known?.state !== "running") return undefined;
-    // Looked at or not: whoever has the page open has it go on.
-    const step = async () => {
+    if (!goesOn) return undefined;
+    let over = false, timer = null, pause = STEP_EVERY;
+    const advance = async () => {
       try {
-        const found = await post(`${known.kind === "redrive" ? "redrives" : "replays"}/${id}/advance`);
-        setReplay(found.replay);
-        setHeld(found.held ?? null);
-        setError(null);
-      } catch (wrong) {
-        setError(wrong);
+        const {replay, held} = await post(`${steps}/advance`);
+        if (over) return;
+        pause = STEP_EVERY;
+        setStep({replay, held: held ?? null, error: null});
+      } catch (error) {
+        if (over) return;
+        setStep((before) => ({...before, error}));
+        if (!error.passes) {
+          setRests(true);
+          return;
+        }
+        pause = Math.min(pause * 2, 30_000);
       }
-      watched.current = setTimeout(step, STEP_EVERY);
+      timer = setTimeout(advance, pause);
     };
-    watched.current = setTimeout(step, 200);
-    return () => clearTimeout(watched.current);
-  }, [first.data !== null, rests, known?.state, mayOperate]);
+    timer = setTimeout(advance, 200);
+    return () => {
+      over = true;
+      clearTimeout(timer);
+    };
+  }, [goesOn, steps]);
+  const {held, error} = step;
+  const rest = () => {
+    setStep({replay: null, held: null, error: null});
+    setRests(!rests);
+    found.refresh();
+  };
   const cancel = async () => {
     if (!(await ask({title: "Cancel it?", text: "What was queued is still tried; the rest is left alone.", yes: "Cancel it", dangerous: true}))) return;
-    const found = await post(`${known.kind === "redrive" ? "redrives" : "replays"}/${id}/cancel`);
-    setReplay(found.replay);
+    await post(`${steps}/cancel`);
+    setStep({replay: null, held: null, error: null});
+    setRests(true);
+    found.refresh();
     say("Cancelled.");
   };
   return html`<p class="crumbs"><a href=${hrefTo("replays")}>Replays</a></p>
-    <${Loaded} of=${first} lines=${6}>${() => html`
+    <${Loaded} of=${found} name="A replay" lines=${6}>${() => html`
       <h1>${known.kind === "redrive" ? "Redrive" : "Replay"} <span class="muted">${known.state}</span></h1>
       <p class="muted"><bdi>${plain(filterText(known.filter))}</bdi></p>
       <progress max=${Math.max(1, known.total)} value=${settled(known)} aria-label="Progress"></progress>
@@ -132,9 +168,9 @@ export const Replay = ({id}) => {
         ${known.finished_at && html`<div><dt>Ended</dt><dd><${Time} at=${known.finished_at} /></dd></div>`}
       </dl>
       ${known.state === "running" && html`<div class="row">
-        <button type="button" onClick=${() => setRests(!rests)}>${rests ? "Go on" : "Rest"}</button>
+        <${Action} kind="main" work=${rest}>${rests ? "Go on" : "Rest"}<//>
         <${Action} kind="danger" work=${cancel}>Cancel …<//>
-        <span class="muted">${rests ? "It rests; nothing is lost." : mayOperate ? "It goes on while this page is open." : "Whoever may operate has it go on."}</span></div>`}
+        <span class="muted">${rests ? "It rests, unless somebody has it go on elsewhere; nothing is lost." : "It goes on while this page is open."}</span></div>`}
       ${known.failures?.length > 0 && html`<h2>Failed</h2>
         <${Table} caption="Failed" rows=${known.failures} open=${(row) => hrefTo(["events", row.id])} columns=${[
           {name: "Event", of: (row) => html`<${Id} id=${row.id} />`},
@@ -173,13 +209,13 @@ export const DeadLetters = () => {
   const redrive = (given, said) => async () => {
     const {replay} = await post("redrives", given);
     say(said);
-    go(hrefTo(["replays", replay.id]));
+    goOnWith(replay);
   };
   const all = async () => {
     const {waiting} = letters.data;
     const sure = await ask({title: `Move ${count(waiting, "letter")} back to the queue?`, yes: "Move them back", type: waiting > 1 ? waiting : null,
       text: "Each event gets a new budget of tries. What is processed already is left alone."});
-    if (sure) await redrive({all: true}, "They move back.")();
+    if (sure) await redrive({all: true, most: waiting}, "They move back.")();
   };
   const purge = async () => {
     const {waiting} = letters.data;
@@ -191,7 +227,7 @@ export const DeadLetters = () => {
   };
   const sweep = async () => {
     const deleted = await repeated("dead-letters/sweep", letters.data.waiting);
-    say(deleted ? `${count(deleted, "letter")} of processed events deleted.` : "None is of an event that was processed since.");
+    say(deleted ? `${count(deleted, "letter")} of processed events deleted.` : "None of those that SQS showed is of an event that was processed since.");
     letters.refresh();
   };
   return html`<h1>Dead letters</h1>

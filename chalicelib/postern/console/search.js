@@ -16,6 +16,9 @@ export const QUALIFIERS = {
 };
 export const STATUSES = ["processed", "stale", "failed", "dead"];
 
+// The others mean one thing.
+const SEVERAL = new Set(["status", "id"]);
+
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 export const isUuid = (text) => UUID.test(text);
 
@@ -30,10 +33,10 @@ export const words = (text) => {
     }
     const start = at;
     const named = /^([a-z]+):/.exec(text.slice(at));
-    const name = named && named[1] in QUALIFIERS ? named[1] : null;
+    const name = named && Object.hasOwn(QUALIFIERS, named[1]) ? named[1] : null;
     if (name) at += name.length + 1;
     let value;
-    if (text[at] === '"') [value, at] = quoted(text, at);
+    if (text[at] === '"' && name !== "payload") [value, at] = quoted(text, at);
     else if (name === "payload") [value, at] = object(text, at);
     else {
       const end = /\s/.exec(text.slice(at));
@@ -76,9 +79,11 @@ const object = (text, from) => {
 // The API's filters for these words, and what of them says nothing.
 export const filtersOf = (text) => {
   const filters = {}, problems = [];
+  const once = new Set();
   for (const {name, value} of words(text)) {
-    const problem = take(filters, name, value);
+    const problem = once.has(name) ? `“${name}:” can be said once.` : take(filters, name, value);
     if (problem) problems.push(problem);
+    if (!SEVERAL.has(name)) once.add(name);
   }
   return {filters, problems};
 };
@@ -120,7 +125,8 @@ const take = (filters, name, value) => {
   }
 };
 
-const written = (name, value) => {
+// A qualifier as one types it.
+export const written = (name, value) => {
   const bare = name === "payload" || !/[\s"]/.test(value);
   return `${name}:${bare ? value : `"${value.replace(/["\\]/g, "\\$&")}"`}`;
 };

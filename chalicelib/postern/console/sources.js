@@ -2,7 +2,7 @@
 
 import {html} from "./preact.js";
 import {base, post, usePages, useQuery} from "./api.js";
-import {number, plain, short} from "./format.js";
+import {count, number, plain, short} from "./format.js";
 import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";
 
 const address = (source) => `${location.origin}${base}/webhooks/${source}`;
@@ -54,16 +54,16 @@ export const Drift = () => {
     drift.refresh();
   };
   const all = async () => {
-    if (!(await ask({title: "Take all changes for usual?", text: "Those that are found later are reported again.", yes: "Accept all"}))) return;
-    await post("drift/accept", {all: true});
-    say("Accepted.");
-    drift.refresh();
+    const ids = drift.rows.map((row) => row.id);
+    if (await ask({title: `Take ${count(ids.length, "change")} for usual?`, text: "Those that are not listed yet, and that are found later, stay.", yes: "Accept them"})) {
+      await accept(ids, "Accepted.")();
+    }
   };
   return html`<h1>Drift</h1>
     <p class="muted">Where payloads departed from the shape that their type usually has. Learned hourly from the rows.</p>
     <${Tabs} name="state" value=${state} label="State" of=${[["open", "Not accepted"], ["accepted", "Accepted"], ["all", "All"]]} />
     <${Loaded} of=${drift}>${() => drift.rows.length
-      ? html`${state === "open" && html`<div class="row"><span class="space"></span><${Action} work=${all}>Accept all …<//></div>`}
+      ? html`${state === "open" && html`<div class="row"><span class="space"></span><${Action} work=${all}>Accept all that are listed …<//></div>`}
         <${Table} caption="Drift" rows=${drift.rows} columns=${[
           {name: "Found", of: (row) => html`<${Time} at=${row.found_at} />`},
           {name: "Source", of: (row) => plain(row.source)},

@@ -1,7 +1,6 @@
 // The pieces that pages are made of.
 
 import {createContext, html, useContext, useEffect, useRef, useState} from "./preact.js";
-import {post} from "./api.js";
 import {ago, count, local, number, plain, utc} from "./format.js";
 
 export const Session = createContext(null);
@@ -9,15 +8,24 @@ export const useMayOperate = () => useContext(Session)?.role === "operate";
 
 // --- Where one is: the part of the address behind "#".
 
+const decoded = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
+
 const place = () => {
-  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  return {steps: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query ?? "")};
+  const [path, query] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  return {steps: path.split("/").filter(Boolean).map(decoded), query: new URLSearchParams(query ?? "")};
 };
 
 export const usePlace = () => {
   const [at, setAt] = useState(place);
   useEffect(() => {
     const moved = () => setAt(place());
+    moved(); // it may have changed since the page was drawn
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
   }, []);
@@ -108,8 +116,8 @@ export const copy = async (text) => {
   say("Copied.");
 };
 
-export const Copy = ({text, children = "Copy", title}) =>
-  html`<button type="button" class="quiet" title=${title} onClick=${() => copy(typeof text === "function" ? text() : text)}>
+export const Copy = ({text, children = "Copy", title, disabled = false}) =>
+  html`<button type="button" class="quiet" title=${title} disabled=${disabled} onClick=${() => copy(typeof text === "function" ? text() : text)}>
     ${children}</button>`;
 
 const MARKS = {processed: "✓", stale: "≈", failed: "!", dead: "✕", open: "!", acknowledged: "…", resolved: "✓"};
@@ -131,13 +139,14 @@ export const Problem = ({error, stale, at, retry}) =>
   </div>`;
 
 // A page's data: what there is, or why there is none, without anything jumping about.
-export const Loaded = ({of, children, lines = 6}) => {
+export const Loaded = ({of, children, lines = 6, name = null}) => {
   if (of.data) {
     return html`<div class=${of.stale ? "stale" : ""}>
       <${Problem} error=${of.error} stale=${of.stale} at=${of.at} retry=${of.refresh} />${children(of.data)}</div>`;
   }
-  if (of.error) return html`<${Problem} error=${of.error} retry=${of.error.passes ? of.refresh : null} />`;
-  return html`<div class="waiting" aria-busy="true" aria-label="Loading">
+  const heading = name && html`<h1>${name}</h1>`;
+  if (of.error) return html`${heading}<${Problem} error=${of.error} retry=${of.error.passes ? of.refresh : null} />`;
+  return html`${heading}<div class="waiting" aria-busy="true" aria-label="Loading">
     ${Array.from({length: lines}, () => html`<div class="line"></div>`)}</div>`;
 };
 
@@ -204,7 +213,15 @@ export const Asked = () => {
     return () => removeEventListener("ask", hear);
   }, []);
   useEffect(() => {
-    if (about && !dialog.current.open) dialog.current.showModal();
+    if (!about) return undefined;
+    if (!dialog.current.open) dialog.current.showModal();
+    // What is asked belongs to the page that it was asked on.
+    const left = () => {
+      about.answer(false);
+      setAbout(null);
+    };
+    addEventListener("hashchange", left);
+    return () => removeEventListener("hashchange", left);
   }, [about]);
   if (!about) return null;
   const end = (answer) => {
@@ -229,7 +246,7 @@ export const Asked = () => {
         <input autofocus required maxlength="500" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></label>`}
       <div class="row">
         <button type="submit" class=${about.dangerous ? "danger" : "main"} disabled=${!isSure}>${about.yes}</button>
-        <button type="button" onClick=${() => end(false)}>Cancel</button>
+        <button type="button" autofocus=${about.dangerous && !about.type && !about.note} onClick=${() => end(false)}>Cancel</button>
       </div>
     </form>
   </dialog>`;
@@ -306,7 +323,7 @@ const filled = ({since, until, step, points}) => {
 
 const total = (point) => KINDS.reduce((sum, [kind]) => sum + (point[kind] ?? 0), 0);
 
-// With `onSpan`, a stretch of it can be chosen: by the mouse, or column by column with the keys.
+// With `onSpan`, a stretch of it can be chosen with the mouse; `since:` and `until:` say the same.
 export const Columns = ({stats, onSpan, label}) => {
   const points = filled(stats);
   const [from, setFrom] = useState(null);
@@ -365,12 +382,4 @@ export const Sparkline = ({points, since, until, label}) => {
     .join(" ");
   return html`<svg class="sparkline" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" aria-label=${label}>
     <title>${label}</title><polyline points=${line} /></svg>`;
-};
-
-// --- Processing again
-
-export const processAgain = async (ids) => {
-  const {replay} = await post("replays", {ids});
-  say(`${count(ids.length, "event is", "events are")} queued again.`);
-  go(hrefTo(["replays", replay.id]));
 };

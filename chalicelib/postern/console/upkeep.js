@@ -13,10 +13,12 @@ const columns = BALANCE.map((name) => ({name: NAMES[name], class: "number",
 export const Ledger = () => {
   const ledger = useQuery("ledger", {}, {every: 30_000});
   const writeOff = async () => {
-    const note = await ask({title: "Write off what is missing?", text: "It is counted as missed no more. Say what you found out.",
-      note: "Note", yes: "Write off", dangerous: true});
+    const {since, sources} = ledger.data;
+    const missing = sources.reduce((sum, row) => sum + row.missing, 0);
+    const note = await ask({title: `Write off ${count(missing, "event")}?`, note: "Note", yes: "Write off", dangerous: true,
+      text: "What is missing since the time above, and older than twenty minutes, is counted as missed no more. Say what you found out."});
     if (!note) return;
-    const {written_off: many} = await post("ledger/write-offs", {note});
+    const {written_off: many} = await post("ledger/write-offs", {note, since});
     say(`${count(many, "event")} written off.`);
     ledger.refresh();
   };
@@ -36,7 +38,9 @@ export const Ledger = () => {
             {name: "Dead", class: "number", of: (row) => number(row.dead)}]} />`
         : html`<${Empty} title="Nothing was counted yet"><p>Maintenance keeps the ledger, every five minutes.</p><//>`}
       ${found.minutes.length > 0 && html`<h2>Minutes that do not balance</h2>
-        <div class="row"><span class="space"></span>${found.missing > 0 && html`<${Action} kind="danger" work=${writeOff}>Write off …<//>`}</div>
+        <div class="row"><span class="space"></span>${found.missing > found.waiting
+          ? html`<${Action} kind="danger" work=${writeOff}>Write off …<//>`
+          : html`<span class="muted">What is missing may be among what waits in the queues.</span>`}</div>
         <${Table} caption="Minutes" rows=${found.minutes} keyOf=${(row) => `${row.source} ${row.minute}`} columns=${[
           {name: "Minute", of: (row) => html`<${Time} at=${row.minute} exact />`},
           {name: "Source", class: "wide", of: (row) => html`<a href=${hrefTo("events", {q: `source:${row.source} since:${row.minute} until:${new Date(Date.parse(row.minute) + 60_000).toISOString()}`})}>${plain(row.source)}</a>`},

@@ -48,6 +48,7 @@ VIEWS = frozenset(
         "show_delivery",
         "show_duplicate",
         "show_issue",
+        "show_replay",
         "stats",
         "status",
         "storage",

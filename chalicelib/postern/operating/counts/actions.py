@@ -20,6 +20,7 @@ _SECONDS = 30.0
 # As many points as a page can show, and the time that they may span.
 _STEPS = {"minute": timedelta(hours=6), "hour": timedelta(days=32), "day": timedelta(days=1000)}
 _USUAL = timedelta(days=1)
+_LENGTHS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def views(counts: Counts, now: Callable[[], datetime]) -> dict[str, Action]:
     ) -> Mapping[str, Any]:
         until = until or now()
         since = _begin(since or until - _USUAL, step)
-        if until - since > _STEPS[step]:
+        until = _begin(until + _LENGTHS[step] - timedelta(microseconds=1), step)
+        if until - since > _STEPS[step] + _LENGTHS[step]:
             problem = f"By the {step}, {_STEPS[step] / timedelta(hours=1):.0f} hours at most."
             raise UnfitArguments(f"Action 'stats': {problem}", {"step": [problem]})
         return {

@@ -46,9 +46,13 @@ def views(replays: ReplayStore) -> dict[str, Action]:
     def listing(before: UUID | None, limit: int) -> Mapping[str, Any]:
         return {"replays": replays.replays(before=before, limit=limit)}
 
+    def show(id: UUID) -> Mapping[str, Any]:
+        return _known(replays, id, finish=False)
+
     return {
         "plan_replay": Action(plan, EventFilters()),
         "replays": Action(listing, _Page()),
+        "show_replay": Action(show, _Id()),
     }
 
 
@@ -102,8 +106,8 @@ def allowance(rate: int, seconds: float) -> int:
     return max(1, min(round(rate * min(seconds, _MAX_STEP_SECONDS)), _MAX_STEP))
 
 
-def _known(replays: ReplayStore, id: UUID) -> dict[str, Any]:
-    found = replays.replay(id)
+def _known(replays: ReplayStore, id: UUID, *, finish: bool = True) -> dict[str, Any]:
+    found = replays.replay(id, finish=finish)
     if found is None:
         raise NotFound(f"There is no replay {id}.")
     return {"replay": found}

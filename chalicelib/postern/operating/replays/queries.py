@@ -55,20 +55,22 @@ class ReplayStore:
         """The newest first; `before` is the last id of the page before."""
         return self._database.run("list_replays", before=before, limit=limit)
 
-    def replay(self, id: UUID) -> dict[str, Any] | None:
-        """With how many of its events are in which state, and some that failed. One that has nothing left is done."""
+    def replay(self, id: UUID, *, finish: bool = True) -> dict[str, Any] | None:
+        """With how many of its events are in which state, and some that failed. One that has nothing left is done; it
+        is noted where `finish` has it.
+        """
         with self._database.transaction() as session:
-            session.run("finish_replay", {"id": id})
+            if finish:
+                session.run("finish_replay", {"id": id})
             found = session.run("show_replay", {"id": id})
             if not found:
                 return None
-            states = session.run("count_replay_items", {"id": id})
-            failures = session.run("failed_replay_items", {"id": id})
-            return {
-                **found[0],
-                "states": {row["state"]: row["count"] for row in states},
-                "failures": failures,
-            }
+            replay = found[0]
+            states = {row["state"]: row["count"] for row in session.run("count_replay_items", {"id": id})}
+            is_settled = not states.keys() & {"waiting", "queued"}
+            if replay["kind"] == "replay" and replay["state"] == "running" and is_settled:
+                replay["state"] = "done"
+            return {**replay, "states": states, "failures": session.run("failed_replay_items", {"id": id})}
 
     def cancel(self, id: UUID) -> bool:
         """Whether it was running. What is on the queue already is passed over when its turn comes."""
