@@ -263,7 +263,7 @@ RESULTS: Mapping[str, Json] = {
             format=_maybe(_TEXT),
             form_field=_maybe(_TEXT),
             request_id=_maybe(_TEXT),
-            body=_ANY,
+            body=_maybe(_BYTES),
             same_bytes=_FLAG,
         )
     ),

@@ -78,6 +78,18 @@ def test_several_handlers_of_an_event_succeed_or_fail_together(world: World) -> 
 # For good
 
 
+def test_what_a_handler_changes_in_the_payload_is_not_the_next_ones(world: World) -> None:
+    seen: list[Any] = []
+
+    def changes(event: Event, db: Any) -> None:
+        seen.append((event.payload["n"], "b" in event.headers))
+        event.payload["n"] = "changed"
+        event.headers["b"] = "changed"  # type: ignore[index]
+
+    world.processor(changes, changes, changes).process(numbered(1))
+    assert seen == [(1, False)] * 3
+
+
 def test_a_permanent_error_is_dead_at_once(world: World) -> None:
     class NoSuchPlan(PermanentError):
         """The team's own."""

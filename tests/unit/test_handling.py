@@ -6,13 +6,14 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chalicelib.postern.contract.deliveries import Event, new_event_id
-from chalicelib.postern.contract.errors import ConfigurationError
+from chalicelib.postern.contract.errors import ConfigurationError, PermanentError
 from chalicelib.postern.processing import handling
 from chalicelib.postern.processing.handling import Handler
 
@@ -178,3 +179,92 @@ def test_what_a_failed_module_had_imported_before_keeps_its_handlers_once(
         handling.discover(name)
     monkeypatch.setenv("SETTING", "1")
     assert sorted(h.type for h in handling.discover(name)) == ["a", "b"]
+
+
+# What would do nothing, or could never run
+
+
+async def _awaited(event: Event, db: Any) -> None: ...
+
+
+def _yields(event: Event, db: Any) -> Iterator[None]:
+    yield
+
+
+async def _yields_later(event: Event, db: Any) -> Any:
+    yield
+
+
+class _Awaited:
+    async def __call__(self, event: Event, db: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (_awaited, "async"),
+        (_yields_later, "async"),
+        (_Awaited(), "async"),
+        (partial(_awaited, db=None), "async"),
+        (_yields, "yield"),
+        (lambda event: None, r"\(event, db\)"),
+        (lambda event, db, session: None, r"\(event, db\)"),
+        (lambda: None, r"\(event, db\)"),
+        ("text", "no function"),
+    ],
+)
+def test_what_would_do_nothing_is_refused_when_it_is_imported(registry: None, function: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        handling.on("s", "t")(function)
+    assert handling._registered == []
+
+
+@pytest.mark.parametrize(
+    ("source", "type", "said"),
+    [
+        (nothing, "*", "without parentheses before nothing"),
+        ("s", ["a", "b"], "one @on above the other"),
+        (None, "a", "source"),
+        ("s", None, "type"),
+    ],
+)
+def test_what_on_takes_is_said(registry: None, source: Any, type: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        handling.on(source, type)
+
+
+def test_what_is_ordinary_is_taken(registry: None) -> None:
+    @wraps(lambda event, db, session: None)
+    def injected(event: Event, db: Any) -> None: ...
+
+    class Ordinary:
+        def __call__(self, event: Event, db: Any) -> None: ...
+
+    taken = [
+        injected,
+        Ordinary(),
+        partial(lambda extra, event, db: None, 1),
+        lambda *all: None,
+        lambda event, db, n=1: n,
+    ]
+    for function in taken:
+        handling.on("s", "t")(function)
+    assert len(handling._registered) == len(taken)
+
+
+def test_a_decorator_that_hides_a_coroutine_is_found_out_when_it_runs(registry: None) -> None:
+    def hidden(event: Event, db: Any) -> Any:
+        return _awaited(event, db)
+
+    with pytest.raises(PermanentError, match="nothing runs"):
+        Handler("s", "t", hidden)(EVENT, None)
+
+
+def test_handlers_in_folders_are_found_with_or_without_an_init_file(package: Package, tmp_path: Path) -> None:
+    name = package(a=handler("s", "a"))
+    for folder, text in (("billing/deep", handler("s", "deep")), ("plain", handler("s", "plain"))):
+        (tmp_path / name / folder).mkdir(parents=True)
+        (tmp_path / name / folder / "orders.py").write_text(text)
+        (tmp_path / name / folder / "test_orders.py").write_text("raise AssertionError")
+    (tmp_path / name / "billing" / "__init__.py").write_text(handler("s", "billing"))
+    assert sorted(h.type for h in handling.discover(name)) == ["a", "billing", "deep", "plain"]

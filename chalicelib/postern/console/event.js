@@ -23,7 +23,7 @@ const Found = ({event}) => {
   return html`
     <p class="crumbs"><a href=${hrefTo("events")}>Events</a> / <a href=${hrefTo("events", {q: `source:${event.source}`})}>${plain(event.source)}</a></p>
     <h1><bdi>${short(event.type, 120)}</bdi> <${Badge} kind=${event.status} /></h1>
-    ${event.repetition && html`<p class="note">The id that you asked for came ${ago(event.repetition.received_at)} and was taken for a repetition of
+    ${event.repetition && html`<p class="note">The id that you asked for came ${ago(event.repetition.received_at)} and was taken for a repetition of${" "}
       this event (${plain(event.repetition.why)}). <a href=${hrefTo(["duplicates", event.repetition.id])}>See the repetition</a></p>`}
     <div class="row">
       <${Action} kind="main" work=${() => again(event)}>Process again<//>
@@ -78,7 +78,7 @@ const Facts = ({event}) => html`<dl class="facts">
   <div><dt>Received</dt><dd><${Time} at=${event.received_at} /></dd></div>
   <div><dt>Processed</dt><dd><${Time} at=${event.processed_at} /></dd></div>
   <div><dt>Id</dt><dd><code>${event.id}</code></dd></div>
-  <div><dt>Identity</dt><dd><code><bdi>${plain(event.dedup_key)}</bdi></code>
+  <div><dt>Identity</dt><dd><code><bdi>${plain(event.dedup_key)}</bdi></code>${" "}
     <a href=${hrefTo("events", {q: written("id", event.dedup_key)})}>all of it</a></dd></div>
   ${event.delivery_id && html`<div><dt>Delivery</dt><dd>one of several in <code>${event.delivery_id}</code></dd></div>`}
   ${event.same_body_as && html`<div><dt>Same bytes as</dt><dd><${Id} id=${event.same_body_as} /></dd></div>`}
@@ -100,7 +100,7 @@ const Timeline = ({event}) => {
     <div class="row"><strong>${step.title}</strong>
       ${step.try && html`<${Badge} kind=${step.kind} />`}
       <${Time} at=${step.at} />
-      ${step.try && step.try.duration_ms !== null && html`<span class="muted">took ${seconds(step.try.duration_ms / 1000)}</span>`}</div>
+      ${step.try?.duration_ms > 0 && html`<span class="muted">took ${seconds(step.try.duration_ms / 1000)}</span>`}</div>
     ${step.text && html`<div class="muted">${step.text}</div>`}
     ${step.try?.message && html`<div class="error-text"><bdi>${plain(step.try.error_class)}: ${plain(step.try.message)}</bdi>
       ${step.try.handler && html` in <code>${plain(step.try.handler)}</code>`}

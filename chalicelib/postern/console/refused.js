@@ -124,6 +124,8 @@ export const Duplicate = ({id}) => {
         <div><dt>Identity</dt><dd><code><bdi>${plain(found.dedup_key)}</bdi></code></dd></div>
         ${found.accepted_at && html`<div><dt>Let through</dt><dd><${Time} at=${found.accepted_at} /></dd></div>`}
       </dl>
-      ${found.same_bytes ? html`<p class="muted">It had the event’s own bytes.</p>` : found.body && html`<${Payload} bytes=${bytesOf(found.body)} name="Body" />`}
+      ${found.same_bytes ? html`<p class="muted">It had the event’s own bytes.</p>`
+        : found.body !== null ? html`<${Payload} bytes=${bytesOf(found.body)} name="Body" />`
+          : html`<p class="muted">Its bytes were not kept, or are too many to be shown.</p>`}
       ${found.headers && html`<${Headers} of=${found.headers} />`}`}<//>`;
 };

@@ -35,31 +35,32 @@ CREATE TABLE postern.counting (
 
 COMMENT ON TABLE postern.counting IS 'How far maintenance has come with postern.hour_counts.';
 
--- As before (0010), and a day that is taken out is counted once more: some of its events stay.
+-- As before (0011), and a day that is taken out is counted once more: some of its events stay.
 CREATE OR REPLACE FUNCTION postern.retire_partition(parent text, name text, keep uuid[], unresolved boolean) RETURNS bigint
 LANGUAGE plpgsql STRICT AS $$
 DECLARE
   kept  bigint;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('postern.ensure_partitions'));
+  PERFORM FROM postern.partitions AS p WHERE p.parent = $1 AND p.name = $2 AND p.since IS NOT NULL;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
   IF parent = 'events' THEN
     INSERT INTO postern.changed_hours
     SELECT generate_series(p.since, p.until - interval '1 hour', '1 hour')
     FROM postern.partitions AS p
-    WHERE p.parent = $1 AND p.name = $2 AND p.since IS NOT NULL;
-  END IF;
-  PERFORM FROM postern.partitions AS p WHERE p.parent = $1 AND p.name = $2 AND p.since IS NOT NULL;
-  IF NOT FOUND THEN
-    RETURN NULL;
+    WHERE p.parent = $1 AND p.name = $2;
   END IF;
   -- Whoever works with a partition holds the parent's lock: with this one, there is nothing left to wait for.
   EXECUTE format('LOCK TABLE ONLY postern.%I IN ACCESS EXCLUSIVE MODE', parent);
   EXECUTE format('ALTER TABLE postern.%I DETACH PARTITION postern.%I', parent, name);
   EXECUTE format(
-    'INSERT INTO postern.%1$I SELECT * FROM postern.%2$I WHERE %3$I = ANY ($1)%4$s', parent, name,
+    'INSERT INTO postern.%1$I (%5$s) SELECT %5$s FROM postern.%2$I WHERE %3$I = ANY ($1)%4$s', parent, name,
     postern.partition_key(parent),
     -- The first condition is that of the index which finds them.
-    CASE WHEN unresolved THEN ' OR status <> ''processed'' AND status IN (''failed'', ''dead'')' ELSE '' END)
+    CASE WHEN unresolved THEN ' OR status <> ''processed'' AND status IN (''failed'', ''dead'')' ELSE '' END,
+    postern.stored_columns(parent))
     USING keep;
   GET DIAGNOSTICS kept = ROW_COUNT;
   EXECUTE format('ALTER TABLE postern.%I RENAME TO %I', name, name || '_retired');

@@ -198,8 +198,7 @@ class Runner:
         current = [(handler, place) for handler, place in one.handlers if not order.is_stale(place)]
         status = Status.PROCESSED if len(current) == len(one.handlers) else Status.STALE
         if current:
-            assert one.announced is not None
-            call = Call(self, one.announced, [handler for handler, _ in current], clock)
+            call = Call(self, one, [handler for handler, _ in current], clock)
             had_it_all = clock.is_whole
             try:
                 connection.run_handlers(call)
@@ -236,16 +235,20 @@ class Call:
     """Calls one event's handlers, one after the other, and remembers which one is at work."""
 
     runner: Runner
-    event: Event
+    one: Try
     handlers: Sequence[Handler]
     clock: Clock
     at_work: str = field(default="", init=False)
 
     def __call__(self, db: Any) -> None:
-        for handler in self.handlers:
+        announced = self.one.announced
+        assert announced is not None
+        for place, handler in enumerate(self.handlers):
             self.at_work = handler.name
+            # What one changes in the payload is not the next one's.
+            event = _announced(self.one, announced.dry_run) if place else announced
             limit, left = self.runner.limit(handler), max(0.1, self.clock.left())
-            work = partial(handler, self.event, db)
+            work = partial(handler, event, db)
             within(min(limit, left), work, db.connection.interrupt, cut_short=left < limit)
 
 

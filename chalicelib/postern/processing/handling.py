@@ -12,13 +12,15 @@ handler wrote is kept only if every handler of the event returns.
 
 from __future__ import annotations
 
+import builtins
 import importlib
-import pkgutil
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -67,7 +69,12 @@ class Handler:
     def __call__(self, event: Event, db: Any) -> None:
         if self.schema is not None:
             event = replace(event, payload=_loaded(self.schema, event.payload))
-        self.function(event, db)
+        result = self.function(event, db)
+        if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+            raise PermanentError(f"It returned {type(result).__name__}, which nothing runs: nothing was done.")
 
 
 @cache
@@ -100,17 +107,50 @@ def on(
     A class of schema ignores fields that it does not name, unless its Meta says otherwise.
     """
     module = sys._getframe(1).f_globals.get("__name__", "")
+    _check_names(source, type)
     if timeout is not None and not timeout > 0:
         raise ConfigurationError(f"A handler's timeout is {timeout!r}, not a number of seconds.")
     if version is not None and entity is None:
         raise ConfigurationError("A handler has a version, and no entity that it is the version of.")
 
     def register(function: _F) -> _F:
+        _check_function(function)
         made = _instance(schema) if schema is not None else None
         _registered.append(Handler(source, type, function, module, timeout, made, entity, version))
         return function
 
     return register
+
+
+def _check_names(source: object, type: object) -> None:
+    """Raises ConfigurationError with what to write instead."""
+    if callable(source):
+        name = getattr(source, "__qualname__", source)
+        raise ConfigurationError(f'@on stands without parentheses before {name}: @on("stripe", "invoice.paid").')
+    for what, given in (("source", source), ("type", type)):
+        if not isinstance(given, str):
+            one_each = ": one @on above the other for each of several" if isinstance(given, list | tuple | set) else ""
+            raise ConfigurationError(f"@on has {given!r} as its {what}, which is one text{one_each}.")
+
+
+def _check_function(function: object) -> None:
+    """Raises ConfigurationError for what would be called, and do nothing, or could never be called."""
+    if not callable(function):
+        raise ConfigurationError(f"@on decorates {function!r}, which is no function.")
+    name = getattr(function, "__qualname__", builtins.type(function).__name__)
+    for code in (function, getattr(function, "func", None), builtins.type(function).__call__):
+        if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
+            raise ConfigurationError(
+                f"Handler {name} is async, and nothing awaits it: write `def`, with asyncio.run() inside if need be."
+            )
+        if inspect.isgeneratorfunction(code):
+            raise ConfigurationError(f"Handler {name} has a `yield`, and nothing would run it: return instead.")
+    try:
+        inspect.signature(function, follow_wrapped=False).bind("event", "db")
+    except TypeError as exc:
+        raise ConfigurationError(f"Handler {name} cannot be called with (event, db): {exc}.") from None
+    except ValueError:
+        pass  # written in C: it says nothing of what it takes
 
 
 def _instance(schema: Schema | type[Schema]) -> Schema:
@@ -125,12 +165,22 @@ def discover(package: str = _HANDLERS) -> Sequence[Handler]:
     Raises ConfigurationError when one cannot be imported, or imports what was Postern's before.
     """
     root = _import(package)
-    for module in pkgutil.iter_modules(root.__path__, prefix=f"{package}."):
-        _import(module.name)
+    for name in _modules(Path(root.__path__[0])):
+        _import(f"{package}.{name}")
     if _OLD_NAME in sys.modules:
         # What an upgrade left behind: handlers that import it register where nobody looks, and would be passed over.
         raise ConfigurationError(f"A handler imports {_OLD_NAME}, which is an earlier version's. {_IMPORT_FROM}")
     return tuple(_registered)
+
+
+def _modules(folder: Path) -> list[str]:
+    """Every module in it, in folders as well, whether these have an `__init__.py` or not; but for tests."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        steps = file.relative_to(folder).with_suffix("").parts
+        if all(step.isidentifier() for step in steps) and not steps[-1].startswith(("test_", "conftest")):
+            found.add(".".join(steps[:-1] if steps[-1] == "__init__" else steps))
+    return sorted(found - {""})
 
 
 def _import(module: str) -> ModuleType:

@@ -34,7 +34,7 @@ def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges
         changes: Sequence[Any] = ()
         incomplete: Sequence[str] = ()
         if failure is None and one.announced is not None:
-            call = Call(runner(), one.announced, current, Clock(lambda: _SECONDS))
+            call = Call(runner(), one, current, Clock(lambda: _SECONDS))
             found = rows.of(call)
             changes, incomplete = found.changes, found.incomplete
             failure = failure_of(found.error, call.at_work) if found.error else None

@@ -17,6 +17,8 @@ from chalicelib.postern.processing.claims import Why
 
 # So many of each kind, for one id of a provider's.
 _MAX_FOUND = 50
+# A function's answer carries 6 MB, in which bytes are base64.
+_MOST_BYTES = 3_000_000
 
 
 class Queue(Protocol):
@@ -26,7 +28,10 @@ class Queue(Protocol):
 def views(duplicates: Duplicates) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         found = duplicates.duplicate(id)
-        return {"duplicate": None if found is None else {**asdict(found), "body": None}}
+        if found is None:
+            return {"duplicate": None}
+        body = found.body if found.body is not None and len(found.body) <= _MOST_BYTES else None
+        return {"duplicate": {**asdict(found), "body": body}}
 
     def find(key: str) -> Mapping[str, Any]:
         return duplicates.known_by(key, _MAX_FOUND)
