@@ -84,9 +84,11 @@ class _Handler(ChaliceRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = do_OPTIONS = _generic_handle
 
-    def do_TRACE(self) -> None:
-        """Which API Gateway hands to no function, nor any other method."""
-        self._refuse(BadRequest(405, "method_not_allowed", "This route does not take this method."))
+    def __getattr__(self, name: str) -> Any:
+        """TRACE, QUERY and whatever else API Gateway hands to no function."""
+        if not name.startswith("do_"):
+            raise AttributeError(name)
+        return lambda: self._refuse(BadRequest(405, "method_not_allowed", "This route does not take this method."))
 
     def _parse_payload(self) -> tuple[_Headers, bytes | None]:
         headers = _Headers.of(self.headers)
@@ -150,6 +152,8 @@ class _Handler(ChaliceRequestHandler):
         self.close_connection = True
         answer = {"error": exc.error, "message": str(exc), "details": {}}
         headers = {"Content-Type": "application/json", "Connection": "close"}
+        if exc.status == 405:
+            headers["Allow"] = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
         with suppress(ConnectionError, TimeoutError):
             self._send_http_response(exc.status, headers, json.dumps(answer))
 

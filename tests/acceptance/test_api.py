@@ -5,12 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from devstack.settings import PROJECT
 from tests.acceptance.conftest import Run
 from tests.support import eventually
 
@@ -54,6 +58,27 @@ def test_it_says_what_the_queues_hold(run: Run) -> None:
     status, found, _ = ask(run, "GET", "/api/queues", token=looker)
     assert (status, {*found}) == (200, {"queue", "dead_letters"})
     assert {*found["queue"]} == {"waiting", "in_work", "delayed"}
+
+
+def test_whatever_is_asked_is_answered_as_the_description_says(run: Run, tmp_path: Path) -> None:
+    """Some hundreds that Schemathesis makes of the description. Valid ones may be refused: that characters are
+    none that PostgreSQL takes, or that a span is too long, no schema can say.
+    """
+    checked = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("schemathesis"), "run"),
+            *(PROJECT / "chalicelib" / "postern" / "api" / "openapi.json", "--url", f"http://127.0.0.1:{run.port}"),
+            *("--header", f"Authorization: Bearer {run.token}", "--exclude-path", "/api/session", "--no-color"),
+            *("--checks", "all", "--exclude-checks", "positive_data_acceptance", "--phases", "fuzzing"),
+            *("--max-examples", "4", "--generation-deterministic"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert checked.returncode == 0, checked.stdout
+    assert "Tested: 40" in checked.stdout
 
 
 def test_only_its_owner_may_read_the_runs_token(run: Run) -> None:

@@ -333,6 +333,7 @@ def test_tokens_that_cannot_be_read_let_nobody_in(api: Api) -> None:
         ("/api/events", {"limit": ["0"]}),
         ("/api/events", {"limit": ["1", "2"]}),
         ("/api/events", {"limit": ["many"]}),
+        ("/api/events", {"limit": ["1.7"]}),
         ("/api/events", {"before": ["yesterday"]}),
         ("/api/events", {"since": ["yesterday"]}),
         ("/api/events", {"contains": ["{"]}),
@@ -379,7 +380,8 @@ def test_all_of_them_has_to_be_said_and_in_the_body(world: World, api: Api) -> N
             assert api.refused("POST", path, token=OPERATE, body=body)[0] == 400
     status, body = api.refused("POST", "/api/replays", token=OPERATE, query={"source": ["shop"]}, body={"all": True})
     assert (status, body["details"]) == (400, {"source": ["Arguments of this stand in its body."]})
-    assert api.refused("POST", "/api/drift/accept", token=OPERATE, body={"ids": []})[0] == 400
+    for ids in ([], [1.7], ["1.7"], [True]):
+        assert api.refused("POST", "/api/drift/accept", token=OPERATE, body={"ids": ids})[0] == 400, ids
     assert api.get("/api/replays")["replays"] == []
     assert api.post("/api/replays", all=True)["replay"]["total"] == 2
 

@@ -18,6 +18,7 @@ from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
 from chalicelib.postern.contract.errors import Conflict, MalformedMessage, NotFound
 from chalicelib.postern.operating.events.queries import Events
+from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.operating.replays.actions import allowance
 from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
@@ -197,12 +198,12 @@ def _described(letter: Letter) -> dict[str, Any]:
 
 
 class _Limit(Schema):
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 200))
+    limit = Whole(load_default=20, validate=validate.Range(1, 200))
 
 
 class _Start(Schema):
-    most = fields.Integer(load_default=_MAX_LETTERS, validate=validate.Range(1, _MAX_LETTERS))
-    rate = fields.Integer(load_default=_RATE, validate=validate.Range(1, 1000))
+    most = Whole(load_default=_MAX_LETTERS, validate=validate.Range(1, _MAX_LETTERS))
+    rate = Whole(load_default=_RATE, validate=validate.Range(1, 1000))
     id = fields.UUID(load_default=None, allow_none=True)
     source = fields.String(load_default=None, allow_none=True)
     type = fields.String(load_default=None, allow_none=True)
@@ -213,4 +214,4 @@ class _Id(Schema):
 
 
 class _Most(Schema):
-    most = fields.Integer(required=True, validate=validate.Range(1, _MAX_LETTERS))
+    most = Whole(required=True, validate=validate.Range(1, _MAX_LETTERS))

@@ -27,6 +27,16 @@ class Moment(fields.AwareDateTime):
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
 
 
+class Whole(fields.Integer):
+    """A whole number, as one or as its digits; 1.7 is none, where marshmallow would make 1 of it."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, float) and not value.is_integer():
+            raise self.make_error("invalid", input=value)
+        found: int = super()._validated(value)
+        return found
+
+
 class EventFilters(Schema):
     """`type`: with a `*` at its end, all that begin so; `since` and `until`: of receipt; `issue`: of the issue with
     this id; `contains`: what the payload has in it; `key`: the provider's id, whole, or its first part where it has

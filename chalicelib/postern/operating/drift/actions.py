@@ -19,6 +19,7 @@ from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE, Log
 from chalicelib.postern.operating.drift import shapes
 from chalicelib.postern.operating.drift.queries import Shapes
 from chalicelib.postern.operating.drift.shapes import LEARNED_AFTER, Field, Finding
+from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.operator import Action, Duty
 
 # One run looks at 300 events and 20 MB of each type at most, at 1,000 types, and stops after a minute.
@@ -163,15 +164,15 @@ class _Filters(Schema):
     source = fields.String(load_default=None, allow_none=True)
     type = fields.String(load_default=None, allow_none=True)
     state = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(["open", "accepted"]))
-    before = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(0, _MAX_ID))
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+    before = Whole(load_default=None, allow_none=True, validate=validate.Range(0, _MAX_ID))
+    limit = Whole(load_default=20, validate=validate.Range(1, 1000))
 
 
 class _Which(Schema):
     """All of these; without any of them, all that there are."""
 
     ids = fields.List(
-        fields.Integer(validate=validate.Range(0, _MAX_ID)),
+        Whole(validate=validate.Range(0, _MAX_ID)),
         load_default=None,
         allow_none=True,
         validate=validate.Length(1, 1000),

@@ -12,6 +12,7 @@ from marshmallow import Schema, fields, validate
 from chalicelib.postern.contract.envelope import MAX_MESSAGE_BYTES, Accepted, to_message
 from chalicelib.postern.contract.errors import Conflict, NotFound
 from chalicelib.postern.operating.duplicates.queries import Duplicates, Repetition
+from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.claims import Why
 
@@ -88,7 +89,7 @@ class _Filters(Schema):
     why = fields.String(load_default=None, allow_none=True, validate=validate.OneOf([why.value for why in Why]))
     event_id = fields.UUID(load_default=None, allow_none=True)
     before = fields.UUID(load_default=None, allow_none=True)
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+    limit = Whole(load_default=20, validate=validate.Range(1, 1000))
 
 
 class _Id(Schema):

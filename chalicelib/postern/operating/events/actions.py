@@ -9,7 +9,7 @@ from uuid import UUID
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.operating.events.queries import Events
-from chalicelib.postern.operating.filters import EventFilters
+from chalicelib.postern.operating.filters import EventFilters, Whole
 from chalicelib.postern.operating.operator import Action
 
 # A function's answer carries 6 MB, in which bytes are base64 and an event has its headers and its tries.
@@ -47,9 +47,9 @@ def views(events: Events) -> dict[str, Action]:
 class _Listing(EventFilters):
     before = fields.UUID(load_default=None, allow_none=True)
     after = fields.UUID(load_default=None, allow_none=True)
-    attempts = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(1, 2**31 - 1))
+    attempts = Whole(load_default=None, allow_none=True, validate=validate.Range(1, 2**31 - 1))
     error = fields.String(load_default=None, allow_none=True)
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+    limit = Whole(load_default=20, validate=validate.Range(1, 1000))
 
 
 def _without_large_body(found: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ def _without_large_body(found: dict[str, Any] | None) -> dict[str, Any] | None:
 class _Part(Schema):
     id = fields.UUID(required=True)
     of = fields.String(required=True, validate=validate.OneOf(["event", "delivery"]))
-    offset = fields.Integer(required=True, validate=validate.Range(0, 2**31 - 2))
+    offset = Whole(required=True, validate=validate.Range(0, 2**31 - 2))
 
 
 class _Id(Schema):
@@ -71,4 +71,4 @@ class _Id(Schema):
 
 
 class _Days(Schema):
-    days = fields.Integer(load_default=30, validate=validate.Range(1, 366))
+    days = Whole(load_default=30, validate=validate.Range(1, 366))

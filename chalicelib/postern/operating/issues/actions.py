@@ -8,6 +8,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.errors import NotFound
+from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.issues.queries import Issues
 from chalicelib.postern.operating.operator import Action
 
@@ -44,7 +45,7 @@ class _Listing(Schema):
     before = fields.String(
         load_default=None, allow_none=True, validate=validate.Regexp(r"[01]\.[0-9]{1,16}\.[0-9a-f]{12}\Z")
     )
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+    limit = Whole(load_default=20, validate=validate.Range(1, 1000))
 
 
 class _Id(Schema):

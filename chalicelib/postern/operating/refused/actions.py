@@ -8,6 +8,7 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
+from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.operator import Action, Duty
 from chalicelib.postern.operating.refused.queries import Refused
 
@@ -43,7 +44,7 @@ class _Filters(Schema):
     source = fields.String(load_default=None, allow_none=True)
     pending = fields.Boolean(load_default=False)
     before = fields.UUID(load_default=None, allow_none=True)
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+    limit = Whole(load_default=20, validate=validate.Range(1, 1000))
 
 
 class _Id(Schema):

@@ -16,7 +16,7 @@ from marshmallow import Schema, fields, validate
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import to_message
 from chalicelib.postern.contract.errors import Conflict, NotFound
-from chalicelib.postern.operating.filters import EventFilters
+from chalicelib.postern.operating.filters import EventFilters, Whole
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.operating.replays.queries import Advance, ReplayStore
 from chalicelib.postern.processing.attempts import Trigger
@@ -114,8 +114,8 @@ def _known(replays: ReplayStore, id: UUID, *, finish: bool = True) -> dict[str, 
 
 
 class _Start(EventFilters):
-    rate = fields.Integer(load_default=_RATE, validate=validate.Range(1, 1000))
-    most = fields.Integer(load_default=_MAX_EVENTS, validate=validate.Range(1, _MAX_EVENTS))
+    rate = Whole(load_default=_RATE, validate=validate.Range(1, 1000))
+    most = Whole(load_default=_MAX_EVENTS, validate=validate.Range(1, _MAX_EVENTS))
 
 
 class _Id(Schema):
@@ -124,4 +124,4 @@ class _Id(Schema):
 
 class _Page(Schema):
     before = fields.UUID(load_default=None, allow_none=True)
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, 1000))
+    limit = Whole(load_default=20, validate=validate.Range(1, 1000))
