@@ -339,7 +339,23 @@ RESULTS: Mapping[str, Json] = {
             places=_list(_object(path=_TEXT, types=_list(_TEXT), seen=_COUNT, always=_FLAG)),
         )
     ),
-    "handlers": _object(handlers=_list(_TEXT)),
+    "handlers": _object(
+        handlers=_list(_TEXT),
+        registered=_list(
+            _object(
+                name=_TEXT,
+                source=_TEXT,
+                type=_TEXT,
+                timeout=_NUMBER,
+                events=_COUNT,
+                p50_ms=_maybe(_NUMBER),
+                p95_ms=_maybe(_NUMBER),
+                failures=_COUNT,
+                last_failure=_maybe(_TIME),
+            )
+        ),
+        doubts=_list(_TEXT),
+    ),
 }
 
 ERRORS = {

@@ -243,9 +243,11 @@ def _database(patient: Patient) -> Findings:
         return
     yield Finding(Weight.OK, "The database is reached, and migrated.")
     try:
-        patient.ask("handlers")
+        doubts = patient.ask("handlers")["doubts"]
     except DeploymentError as exc:
         yield Finding(Weight.WRONG, f"Events wait in the queue, for no handler is run: {exc}")
+    else:
+        yield from (Finding(Weight.LOOK, doubt) for doubt in doubts)
     yield from _inbox(patient)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ def main() -> int:
         if settings.with_api:
             screen.say(f"Postern is ready at {supervisor.url}  (Ctrl-C stops it)")
             screen.say(f"Its console: {supervisor.console_url}")
+            _say_doubts()
         else:
             screen.say("Postern's services are ready for `.venv/bin/chalice local`  (Ctrl-C stops them)")
         supervisor.watch()
@@ -47,6 +49,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     supervisor.stop()
     return code
+
+
+def _say_doubts() -> None:
+    """What is wrong or doubtful about the team's handlers, before the first event finds it out."""
+    found = subprocess.run([sys.executable, "-m", "cli", "handlers"], capture_output=True, text=True, timeout=60)
+    for line in found.stderr.splitlines():
+        if line.strip():
+            screen.say(line)
 
 
 def _give_up(exc: StartError) -> int:

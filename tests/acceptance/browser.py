@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 # As root it runs without its sandbox, and it calls nobody.
 _OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+
+# Other tests run at the same time.
+_PATIENCE_MILLISECONDS = 20_000
+expect.set_options(timeout=_PATIENCE_MILLISECONDS)
 
 
 def program() -> str:
@@ -39,7 +43,7 @@ def chromium() -> Iterator[Browser]:
 def page_of(browser: Browser, wrong: list[str], **settings: Any) -> Page:
     """A page whose own errors, and what its policy refused, are added to `wrong`."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}, **settings).new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(_PATIENCE_MILLISECONDS)
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on(
         "console",

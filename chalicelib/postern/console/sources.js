@@ -2,7 +2,7 @@
 
 import {html} from "./preact.js";
 import {base, post, usePages, useQuery} from "./api.js";
-import {count, number, plain, short} from "./format.js";
+import {count, number, plain, seconds, short} from "./format.js";
 import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";
 
 const address = (source) => `${location.origin}${base}/webhooks/${source}`;
@@ -38,7 +38,16 @@ export const Sources = () => {
       : html`<p class="muted">None yet.</p>`}<//>
     <h2>Handlers</h2>
     <${Loaded} of=${handlers} lines=${2}>${(found) => found.handlers.length
-      ? html`<ul>${found.handlers.map((each) => html`<li><code>${plain(each)}</code></li>`)}</ul>`
+      ? html`${found.doubts.map((each) => html`<p class="problem">${plain(each)}</p>`)}
+        <${Table} caption="Handlers" rows=${found.registered} keyOf=${(row) => `${row.name} ${row.source} ${row.type}`} columns=${[
+          {name: "Handler", class: "wide", of: (row) => html`<code>${plain(row.name)}</code>`},
+          {name: "Takes", of: (row) => html`<a href=${hrefTo("events", {q: `${row.source.includes("*") ? "" : `source:${row.source}`} ${/^[^*]*\*?$/.test(row.type) && row.type !== "*" ? `type:${row.type}` : ""}`.trim()})}>${plain(`${row.source} ${row.type}`)}</a>`},
+          {name: "In a day", class: "number", of: (row) => number(row.events)},
+          {name: "p50", class: "number", of: (row) => seconds(row.p50_ms === null ? null : row.p50_ms / 1000)},
+          {name: "p95", class: "number", of: (row) => seconds(row.p95_ms === null ? null : row.p95_ms / 1000)},
+          {name: "Failed in a week", class: "number", of: (row) => number(row.failures)},
+          {name: "Last failure", of: (row) => html`<${Time} at=${row.last_failure} />`},
+        ]} />`
       : html`<p class="muted">None: events are stored, and nothing else is done.</p>`}<//>`;
 };
 

@@ -64,7 +64,10 @@ class Handler:
         return f"{module.removeprefix(_HANDLERS + '.')}.{function}"
 
     def takes(self, source: str, type: str) -> bool:
-        return _pattern(self.source).fullmatch(source) is not None and _pattern(self.type).fullmatch(type) is not None
+        return self.takes_source(source) and _pattern(self.type).fullmatch(type) is not None
+
+    def takes_source(self, source: str) -> bool:
+        return _pattern(self.source).fullmatch(source) is not None
 
     def __call__(self, event: Event, db: Any) -> None:
         if self.schema is not None:

@@ -205,11 +205,12 @@ def _views(database: Database) -> dict[str, Action]:
     from chalicelib.postern.operating.counts.queries import Counts
     from chalicelib.postern.operating.drift import actions as drift
     from chalicelib.postern.operating.drift.queries import Shapes
-    from chalicelib.postern.operating.dry_run import actions as dry_run
     from chalicelib.postern.operating.duplicates import actions as duplicates
     from chalicelib.postern.operating.duplicates.queries import Duplicates
     from chalicelib.postern.operating.events import actions as events
     from chalicelib.postern.operating.events.queries import Events
+    from chalicelib.postern.operating.handlers import actions as handlers
+    from chalicelib.postern.operating.handlers.queries import Work
     from chalicelib.postern.operating.issues import actions as issues
     from chalicelib.postern.operating.issues.queries import Issues
     from chalicelib.postern.operating.ledger import actions as ledger
@@ -236,7 +237,7 @@ def _views(database: Database) -> dict[str, Action]:
         **ledger.views(book, utc_now),
         **status.views(Status(database), book, Hours(database), _sources, utc_now),
         **status.about(version),
-        **dry_run.views(runner),
+        **handlers.views(runner, Work(database), _sources),
     }
 
 

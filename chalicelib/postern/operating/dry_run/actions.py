@@ -54,14 +54,6 @@ def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges
     return {"dry_run": Action(dry_run, _Id())}
 
 
-def views(runner: Callable[[], Runner]) -> dict[str, Action]:
-    def handlers() -> Mapping[str, Any]:
-        """Raises ConfigurationError where one cannot be imported: no event is tried until then."""
-        return {"handlers": sorted(handler.name for handler in runner().handlers)}
-
-    return {"handlers": Action(handlers, Schema())}
-
-
 def _outcome(failure: Failure | None, *, stale: bool) -> Status:
     if failure is not None:
         return Status.DEAD if failure.permanent else Status.FAILED
