@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from chalice import Chalice, Rate, Response
@@ -19,6 +19,9 @@ from chalicelib.postern.contract.tracing import trace_header, trace_id
 from chalicelib.postern.receiving import http, naming
 from chalicelib.postern.receiving.ingest import accept
 from chalicelib.postern.running import logs, wiring
+
+if TYPE_CHECKING:
+    from chalicelib.postern.api.relay import Relay
 
 app = Chalice(app_name=logs.SERVICE, configure_logs=False)
 # What API Gateway hands on byte for byte where Chalice deploys it; the packaged template has it do so with everything.
@@ -146,12 +149,9 @@ def api(first: str, second: str = "", third: str = "") -> Response:
     from chalicelib.postern.api.relay import Request as Asked
 
     started = time.perf_counter()
-    try:
-        relay = wiring.relay()
-    except Refusal as refusal:  # `chalice local` by itself
-        return _response(http.refused(refusal))
-    if relay is None:
-        return _response(error(404, "not_found", "There is nothing here."))
+    relay = _relay()
+    if isinstance(relay, Answer):
+        return _response(relay)
     asked = Asked(
         method=request.method,
         path="/".join(filter(None, ("/api", first, second, third))),
@@ -184,13 +184,16 @@ def _console(answer: Callable[[Any, bool], Answer]) -> Response:
     """The console is there where the API is."""
     from chalicelib.postern.api import console
 
+    relay = _relay()
+    return _response(relay if isinstance(relay, Answer) else answer(console, wiring.config().is_deployed))
+
+
+def _relay() -> Relay | Answer:
+    """The API's, or what to say where there is none."""
     try:
-        relay = wiring.relay()
+        return wiring.relay() or error(404, "not_found", "There is nothing here.")
     except Refusal as refusal:  # `chalice local` by itself
-        return _response(http.refused(refusal))
-    if relay is None:
-        return _response(error(404, "not_found", "There is nothing here."))
-    return _response(answer(console, wiring.config().is_deployed))
+        return http.refused(refusal)
 
 
 @app.lambda_function(name="backend")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from chalicelib.postern.contract.deliveries import first_event_id, moment_of
 from chalicelib.postern.contract.errors import PosternError
 from cli.local import Operator
 
@@ -105,5 +107,5 @@ class Feed:
 
 
 def _back(id: UUID, seconds: int) -> UUID:
-    """The smallest id from `seconds` before this one: its first 48 bits are milliseconds (RFC 9562)."""
-    return UUID(int=max(0, (id.int >> 80) - 1000 * seconds) << 80)
+    """The smallest id from `seconds` before this one."""
+    return first_event_id(moment_of(id) - timedelta(seconds=seconds))

@@ -7,10 +7,10 @@ import base64
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
+from chalicelib.postern.contract.deliveries import moment_of
 from chalicelib.postern.contract.errors import PosternError
 from cli import arguments, duplicates, output
 from cli.arguments import Commands
@@ -70,7 +70,7 @@ def _events(options: argparse.Namespace) -> int:
     elif not searched_to:
         print("No events. `postern send github push` makes one.")
     if searched_to:
-        at = datetime.fromtimestamp((UUID(searched_to).int >> 80) // 1000, UTC).isoformat()
+        at = moment_of(UUID(searched_to)).isoformat(timespec="seconds")
         print(f"\nSearched back to {at} in the time there was; to go on: --before {searched_to}", file=sys.stderr)
     return 0
 

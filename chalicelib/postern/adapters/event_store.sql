@@ -16,6 +16,10 @@ SELECT set_config('datestyle', 'ISO', false),
        ), false);
 SELECT current_user || ' ' || current_setting('search_path') || ' ' || current_setting('lock_timeout')
 
+-- name: bound_statements
+-- For the rest of the transaction.
+SELECT set_config('statement_timeout', (%(seconds)s * 1000)::integer::text, true)
+
 -- name: left_behind
 -- What handlers have left in their session: asked once for a whole batch, before it commits. A lock of a session and
 -- one of its transaction look the same. `locks` are those that we took.

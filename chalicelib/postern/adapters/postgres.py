@@ -332,10 +332,11 @@ def queries() -> dict[str, str]:
         found = re.split(r"^-- (name|part): (\w+)\n", file.read_text("utf-8"), flags=re.M)
         for kind, name, text in zip(found[1::3], found[2::3], found[3::3], strict=True):
             blocks[kind][name] = text.strip()
-    return {
-        name: re.sub(r"/\* (\w+) \*/", lambda part: blocks["part"][part[1]], text)
-        for name, text in blocks["name"].items()
-    }
+
+    def whole(text: str) -> str:
+        return re.sub(r"/\* (\w+) \*/", lambda part: whole(blocks["part"][part[1]]), text)
+
+    return {name: whole(text) for name, text in blocks["name"].items()}
 
 
 def _field(value: str | bytes | int | float | datetime | UUID | None) -> str:

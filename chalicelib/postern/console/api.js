@@ -11,7 +11,7 @@ const RETRY_MOST = 30_000;
 
 let csrf = null;
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, code, message, details) {
     super(message);
     Object.assign(this, {status, code, details});

@@ -3,7 +3,7 @@
 import {html, useEffect, useState} from "./preact.js";
 import {base, bytesOf, get, post, useQuery} from "./api.js";
 import {ago, count, plain, seconds, short, utc} from "./format.js";
-import {Payload} from "./payload.js";
+import {Headers, Payload} from "./payload.js";
 import {processAgain} from "./replays.js";
 import {written} from "./search.js";
 import {Action, ask, Badge, Copy, Empty, hrefTo, Id, Loaded, Problem, Table, Time} from "./ui.js";
@@ -37,9 +37,7 @@ const Found = ({event}) => {
     <${Timeline} event=${event} />
     ${body.bytes ? html`<${Payload} bytes=${body.bytes} name="Body" />` : html`<${Problem} error=${body.error} />
       ${!body.error && html`<p class="muted" aria-busy="true">Loading the body: ${Math.round(body.part * 100)} % …</p>`}`}
-    <h2>Headers</h2>
-    <div class="table"><table class="headers"><tbody>${Object.entries(event.headers).map(([name, value]) => html`<tr>
-      <th scope="row"><code>${plain(name)}</code></th><td><code><bdi>${plain(value)}</bdi></code></td></tr>`)}</tbody></table></div>
+    <${Headers} of=${event.headers} />
     <${Duplicates} event=${event} />`;
 };
 

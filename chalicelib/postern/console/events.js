@@ -196,11 +196,11 @@ const useOffers = (typed, isOpen) => {
     }), () => setKnown(null));
   }, [isOpen]);
   const last = /(?:^|\s)(\S*)$/.exec(typed)?.[1] ?? "";
-  const [, name, value] = /^([a-z]+):(.*)$/.exec(last) ?? [];
+  const [, name] = /^([a-z]+):(.*)$/.exec(last) ?? [];
   const values = {source: known?.sources, type: known?.types, status: STATUSES, since: ["1h", "24h", "7d", "30d"], until: ["1h", "24h"]};
   const made = name === undefined
     ? Object.entries(QUALIFIERS).map(([each, about]) => ({text: `${each}:`, about}))
     : (Object.hasOwn(values, name) && values[name] ? values[name] : []).map((each) => ({text: written(name, each), about: ""}));
   return made.filter((offer) => offer.text.startsWith(last) && offer.text !== last).slice(0, 10)
-    .map((offer) => ({...offer, typed: last, value}));
+    .map((offer) => ({...offer, typed: last}));
 };

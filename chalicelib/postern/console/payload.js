@@ -109,10 +109,14 @@ export const Payload = ({bytes, name}) => {
   </section>`;
 };
 
-export const download = (bytes, name) => {
+const download = (bytes, name) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([bytes], {type: "application/octet-stream"}));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 };
+
+export const Headers = ({of}) => html`<h2>Headers</h2>
+  <div class="table"><table class="headers"><tbody>${Object.entries(of ?? {}).map(([name, value]) => html`<tr>
+    <th scope="row"><code>${plain(name)}</code></th><td><code><bdi>${plain(value)}</bdi></code></td></tr>`)}</tbody></table></div>`;

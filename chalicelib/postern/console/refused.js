@@ -4,7 +4,7 @@ import {html} from "./preact.js";
 import {bytesOf, post, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {whyOf} from "./event.js";
-import {Payload} from "./payload.js";
+import {Headers, Payload} from "./payload.js";
 import {Action, ask, Empty, go, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, useMayOperate, usePlace} from "./ui.js";
 
 // What each reason means, and what one does about it.
@@ -72,10 +72,6 @@ export const RejectedOne = ({id}) => {
     <${Payload} bytes=${bytesOf(found.body)} name="Body" />
     <${Headers} of=${found.headers} />`}<//>`;
 };
-
-export const Headers = ({of}) => html`<h2>Headers</h2>
-  <div class="table"><table class="headers"><tbody>${Object.entries(of ?? {}).map(([name, value]) => html`<tr>
-    <th scope="row"><code>${plain(name)}</code></th><td><code><bdi>${plain(value)}</bdi></code></td></tr>`)}</tbody></table></div>`;
 
 const WHICH = [["all", "All"], ["same_id", "Same id, same bytes"], ["same_id_other_bytes", "Same id, other bytes"], ["same_bytes", "Same bytes"]];
 

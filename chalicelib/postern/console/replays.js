@@ -95,7 +95,7 @@ const Plan = ({text}) => {
 // Those that were begun on this page go on by themselves; another waits to be told.
 const begun = new Set();
 
-export const goOnWith = (replay) => {
+const goOnWith = (replay) => {
   begun.add(replay.id);
   go(hrefTo(["replays", replay.id]));
 };

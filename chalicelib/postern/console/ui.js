@@ -67,7 +67,7 @@ export const remember = (name, value) => {
 // --- Small things
 
 let zone = remembered("times", "ago");
-export const TIMES = ["ago", "utc", "local"];
+const TIMES = ["ago", "utc", "local"];
 export const timesAre = () => zone;
 export const nextTimes = () => {
   zone = TIMES[(TIMES.indexOf(zone) + 1) % TIMES.length];
@@ -101,7 +101,7 @@ export const Time = ({at, exact = false}) => {
     }}><time datetime=${at}>${text}</time></button>`;
 };
 
-export const copy = async (text) => {
+const copy = async (text) => {
   try {
     await navigator.clipboard.writeText(text);
   } catch {

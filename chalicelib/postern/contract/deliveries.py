@@ -201,6 +201,19 @@ class Event:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def first_event_id(at: datetime) -> UUID:
+    """The smallest that an event of this moment can have (postern.uuid7_floor)."""
+    return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)
+
+
+def moment_of(id: UUID) -> datetime:
+    """When an event of this id was received, to the millisecond (postern.uuid7_time)."""
+    try:
+        return _EPOCH + timedelta(milliseconds=id.int >> 80)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def new_event_id(at: datetime) -> UUID:
     """A UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
 

@@ -35,8 +35,8 @@ SELECT postern.uuid7_time(id) AS at FROM postern.events
 WHERE id >= postern.uuid7_floor(%(moment)s) ORDER BY id LIMIT 1
 
 -- name: take_changed_hour
--- The newest of those that are counted and are not done yet, and with it the marks of others, whose rows are counted when their turn comes.
--- A mark that comes after this stays, for the next time.
+-- The newest of those that are counted and are not done yet, and with it the marks of others, whose rows are counted
+-- when their turn comes. A mark that comes after this stays, for the next time.
 WITH counted AS (
   SELECT max(hour) AS hour FROM postern.changed_hours
   WHERE hour >= %(since)s AND hour < %(until)s AND hour <> ALL (%(done)s::timestamptz[])
@@ -80,8 +80,7 @@ FROM (
   GROUP BY 1, 2
 ) AS counted
 WHERE (%(source)s::text IS NULL OR source = %(source)s)
-  AND (%(type)s::text IS NULL
-       OR CASE WHEN right(%(type)s, 1) = '*' THEN starts_with(type, left(%(type)s, -1)) ELSE type = %(type)s END)
+  AND /* type_filter */
 GROUP BY 1, 2
 ORDER BY 1, 2
 

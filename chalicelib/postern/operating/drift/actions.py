@@ -13,7 +13,7 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
-from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.deliveries import first_event_id
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE, Log
 from chalicelib.postern.operating.drift import shapes
@@ -51,7 +51,7 @@ class Learner:
     def look(self, settled_after: timedelta = _SETTLED_AFTER) -> Mapping[str, int]:
         """Takes what came since it last looked, and that long ago. Raises DatabaseUnavailable."""
         deadline = self.clock() + _MAX_SECONDS
-        settled = _floor(self.now() - settled_after)
+        settled = first_event_id(self.now() - settled_after)
         found = refused = learned = 0
         for source, type in self.shapes.kinds(self.now(), _MAX_KINDS):
             if self.clock() > deadline:
@@ -149,11 +149,6 @@ def _described(found: Mapping[str, Any]) -> dict[str, Any]:
             for path, place in shapes.paths(root)
         ],
     }
-
-
-def _floor(at: datetime) -> UUID:
-    """The smallest id of this moment."""
-    return UUID(int=new_event_id(at).int >> 80 << 80)
 
 
 # PostgreSQL's bigint.

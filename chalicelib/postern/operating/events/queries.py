@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.contract.deliveries import first_event_id, moment_of
 from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.operating.filters import as_values
 
@@ -21,7 +22,6 @@ _PIECE_SECONDS = 3.0
 _QUICK_SECONDS = 0.2
 _FIRST, _NARROWEST, _WIDEST = timedelta(minutes=15), timedelta(seconds=1), timedelta(days=366)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_ID = UUID(int=2**128 - 1)
 
 
@@ -64,11 +64,11 @@ class Events:
     def _search(self, values: Mapping[str, Any]) -> Found:
         """Raises StatementFailed where there was not the time for a single piece."""
         since, until, after = values["since"], values["until"], values["after"]
-        begin = min(values["before"] or _LAST_ID, _first_id(until) if until else _LAST_ID)
+        begin = min(values["before"] or _LAST_ID, first_event_id(until) if until else _LAST_ID)
         oldest = self._database.run("oldest_event")
         bottom = max(
             oldest[0]["id"] if oldest else begin,
-            _first_id(since) if since else UUID(int=0),
+            first_event_id(since) if since else UUID(int=0),
             UUID(int=after.int + 1) if after else UUID(int=0),
         )
         deadline, top, wide = self._clock() + _SECONDS, begin, _FIRST
@@ -77,7 +77,7 @@ class Events:
             began = self._clock()
             if began >= deadline and top < begin:
                 return Found(found, top)
-            low = max(bottom, _first_id(min(_moment(top), datetime.now(UTC)) - wide))
+            low = max(bottom, first_event_id(min(moment_of(top), datetime.now(UTC)) - wide))
             piece = {"before": top, "after": UUID(int=low.int - 1), "limit": values["limit"] - len(found)}
             try:
                 with self._database.transaction() as session:
@@ -132,15 +132,3 @@ class Events:
     def secrets_used(self, days: int) -> list[dict[str, Any]]:
         """For each source and fingerprint: how many events it verified in these days, the first and the last."""
         return self._database.run("secrets_used", days=days)
-
-
-def _first_id(moment: datetime) -> UUID:
-    """The smallest that an event of this moment can have (postern.uuid7_floor)."""
-    return UUID(int=max(0, (moment - _EPOCH) // timedelta(milliseconds=1)) << 80)
-
-
-def _moment(id: UUID) -> datetime:
-    try:
-        return _EPOCH + timedelta(milliseconds=id.int >> 80)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)

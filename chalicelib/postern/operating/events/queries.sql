@@ -1,11 +1,15 @@
 -- What people ask of the stored events.
 
+-- part: type_filter
+-- A type, or with a * at its end all that begin so.
+(%(type)s::text IS NULL
+       OR CASE WHEN right(%(type)s, 1) = '*' THEN starts_with(type, left(%(type)s, -1)) ELSE type = %(type)s END)
+
 -- part: event_filter
 -- Which events are meant (operating/filters.py). A filter that is NULL lets everything through.
 (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
   AND (%(source)s::text IS NULL OR source = %(source)s)
-  AND (%(type)s::text IS NULL
-       OR CASE WHEN right(%(type)s, 1) = '*' THEN starts_with(type, left(%(type)s, -1)) ELSE type = %(type)s END)
+  AND /* type_filter */
   AND (%(status)s::text[] IS NULL OR status = ANY (%(status)s::text[]))
   AND (%(since)s::timestamptz IS NULL OR id >= postern.uuid7_floor(%(since)s::timestamptz))
   AND (%(until)s::timestamptz IS NULL OR id < postern.uuid7_floor(%(until)s::timestamptz))
@@ -45,9 +49,6 @@ LIMIT %(limit)s
 
 -- name: oldest_event
 SELECT id FROM postern.events ORDER BY id LIMIT 1
-
--- name: bound_statements
-SELECT set_config('statement_timeout', (%(seconds)s * 1000)::integer::text, true)
 
 -- name: show_event
 SELECT id, source, type, dedup_key, status, attempts, error, received_at, processed_at, request_id, delivery_id,

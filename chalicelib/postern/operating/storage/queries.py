@@ -80,7 +80,7 @@ class Storage:
         """The events of a partition of theirs that were processed at this moment or later."""
         values = {"since": partition.since, "until": partition.until, "settled_since": moment}
         with self._database.transaction() as session:
-            session.run("allow_a_minute")  # it reads the whole day
+            session.run("bound_statements", {"seconds": 60})  # it reads the whole day
             return [row["id"] for row in session.run("settled_since", values)]
 
     def kept_events(self, partition: Partition) -> list[UUID]:
@@ -105,7 +105,7 @@ class Storage:
         kept = 0
         for retired in self._database.run("retired_partitions"):
             with self._database.transaction() as session:
-                session.run("allow_a_minute")
+                session.run("bound_statements", {"seconds": 60})
                 kept += session.run("drop_retired", {**retired, "settled_since": settled_since})[0]["kept"]
         return kept
 

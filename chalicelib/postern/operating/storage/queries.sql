@@ -47,9 +47,6 @@ FROM pg_catalog.pg_class AS part
 WHERE part.relnamespace = 'postern'::regnamespace AND part.relname ~ '^(events|attempts)_[0-9]{8}_retired$'
 ORDER BY parent DESC, name
 
--- name: allow_a_minute
-SELECT set_config('statement_timeout', '60s', true)
-
 -- name: drop_retired
 SELECT postern.drop_retired(%(parent)s::text, %(name)s::text, %(settled_since)s::timestamptz) AS kept
 
