@@ -76,7 +76,7 @@ class LocalRun:
     def secrets(self) -> dict[str, list[str]]:
         """The secrets of each source, by its name."""
         try:
-            found = json.loads(self.secrets_file.read_text("utf-8"))
+            found = json.loads(self.secrets_file.read_text("utf-8-sig"))
         except FileNotFoundError:
             found = {}
         listed = {name: known if isinstance(known, list) else [known] for name, known in found.items()}

@@ -86,7 +86,7 @@ def _append(file: Path, name: str, text: str) -> Source:
     before = load_sources(file)
     if name in before:
         raise PosternError(f"{file} has a source '{name}' already; --as NAME gives this one another name.")
-    made = file.read_text("utf-8").rstrip("\n") + "\n\n" + text
+    made = file.read_text("utf-8-sig").rstrip("\n") + "\n\n" + text
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, suffix=".toml", delete=False) as new:
         new.write(made)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import ssl
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.postern.adapters.secrets import parsed
 from deployment.errors import DeploymentError
 from deployment.parameters import Parameters
 from deployment.session import Session
@@ -71,7 +71,7 @@ def _database_secret(session: Session, values: Parameters, say: Say) -> Mapping[
         # Roles grant the one that is named, to the letter.
         raise DeploymentError(f"DatabaseSecretArn is {arn}; the secret's own is {answer['ARN']}.")
     try:
-        secret = json.loads(answer.get("SecretString", ""))
+        secret = parsed(answer.get("SecretString", ""))
     except ValueError:
         secret = None
     if not isinstance(secret, dict):

@@ -18,7 +18,7 @@ Parameters = dict[str, str]
 def read(file: Path) -> Parameters:
     """`{"Parameters": {NAME: VALUE}}`, as `aws cloudformation deploy --parameter-overrides file://…` takes it, too."""
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise DeploymentError(
             f"{file} does not exist. Begin it with: "

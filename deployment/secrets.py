@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.postern.adapters.secrets import parsed
 from deployment.errors import DeploymentError
 from deployment.session import Session
 
@@ -26,7 +27,7 @@ def read(session: Session, arn: str) -> tuple[Content, str]:
     except (BotoCoreError, ClientError) as exc:
         raise DeploymentError(f"The secret {arn} cannot be read: {exc}") from None
     try:
-        found = json.loads(answer["SecretString"])
+        found = parsed(answer["SecretString"])
     except (KeyError, ValueError):
         found = None
     if not isinstance(found, dict):

@@ -26,7 +26,7 @@ from devstack.processes import write_atomically
 def read_secrets(file: Path) -> dict[str, str | list[str]]:
     """Source name -> secret, or list of secrets. Raises StartError; its sentence quotes no secret."""
     try:
-        found: Any = json.loads(file.read_text("utf-8"))
+        found: Any = json.loads(file.read_text("utf-8-sig"))
     except (OSError, ValueError) as exc:
         raise StartError(f"The secrets file {file} is not readable JSON ({type(exc).__name__}).") from None
     if not isinstance(found, dict):

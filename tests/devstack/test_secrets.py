@@ -36,6 +36,12 @@ def test_a_new_source_gets_one_and_the_others_keep_theirs(tmp_path: Path) -> Non
     assert "stripe" in read_secrets(file)
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "secrets.json"
+    file.write_text('\ufeff{"github": "mine"}', "utf-8")
+    assert read_secrets(file) == {"github": "mine"}
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '"secret-canary"', '{"github": 7}', '{"github": ["secret-canary", ""]}']
 )

@@ -248,6 +248,12 @@ def test_a_new_secret_takes_effect_without_a_deployment(aws: EmulatedAws, inbox:
     assert secrets.of("token") == ["new", "canary-token"]
 
 
+def test_a_secret_with_a_byte_order_mark_is_read(aws: EmulatedAws, inbox: Resources) -> None:
+    marked = '\ufeff{"token": "from-an-editor"}'
+    aws.client("secretsmanager").put_secret_value(SecretId=inbox.sources_secret_id, SecretString=marked)
+    assert SourceSecrets(inbox.sources_secret_id, Clock()).of("token") == ["from-an-editor"]
+
+
 def test_forged_deliveries_do_not_make_us_ask_for_secrets(inbox: Resources) -> None:
     clock = Clock()
     asked: list[float] = []

@@ -24,6 +24,8 @@ from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.storage.actions import Retention, Upkeep, duties
 from chalicelib.postern.operating.storage.queries import Storage
 from chalicelib.postern.processing.settling import Kind
+from devstack.postgres import Server
+from tests.conftest import url_of
 from tests.integration.world import World, work
 from tests.support import eventually
 
@@ -197,3 +199,158 @@ def test_a_living_database_with_events_is_upgraded_without_losing_or_blocking_an
     # What came after the day was looked at moves the next time.
     assert not {id for id, place in left if place == "events_default"} & before
     assert slowest[0] < 2.5
+
+
+# As people write them
+
+
+def team(tmp_path: Path, **files: str) -> dict[str, Path]:
+    """Postern's own, and these in the team's room."""
+    folder(tmp_path, **files)
+    return {**FOLDERS, "handlers": tmp_path}
+
+
+def test_what_a_migration_sets_ends_with_it(empty_database_url: str, tmp_path: Path) -> None:
+    dump = (
+        "SET statement_timeout = 0; SET client_encoding = 'LATIN1'; SET row_security = off;"
+        "SELECT pg_catalog.set_config('search_path', '', false);"
+        "CREATE TEMP TABLE scratch (); PREPARE nothing AS SELECT 1; SELECT pg_advisory_lock(7);"
+        "CREATE TABLE public.orders (id text NOT NULL)"
+    )
+    after = (
+        "CREATE TEMP TABLE scratch (); PREPARE nothing AS SELECT 1;"
+        "CREATE TABLE customers AS SELECT current_setting('client_encoding') AS encoding,"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7) AS locks"
+    )
+    assert migrate(empty_database_url, team(tmp_path, **{"0001_dump": dump, "0002_after": after}))[-1] == "0002_after"
+    assert query(empty_database_url, "SELECT * FROM public.customers") == [("UTF8", 0)]
+
+
+def test_a_role_of_its_own_is_given_back(empty_database_url: str, tmp_path: Path) -> None:
+    role = f"guest_{uuid.uuid4().hex[:8]}"
+    sql = f"CREATE ROLE {role}; GRANT {role} TO CURRENT_USER; SET ROLE {role}"
+    folders = team(tmp_path, **{"0001_role": sql, "0002_drop": f"DROP ROLE {role}"})
+    assert migrate(empty_database_url, folders)[-1] == "0002_drop"
+
+
+@pytest.mark.parametrize("setting", ["statement_timeout = '100ms'", "idle_in_transaction_session_timeout = '100ms'"])
+def test_a_migration_takes_the_time_that_it_takes(empty_database_url: str, tmp_path: Path, setting: str) -> None:
+    database = empty_database_url.rpartition("/")[2]
+    with contextlib.closing(psycopg2.connect(empty_database_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f'ALTER DATABASE "{database}" SET {setting}')
+    assert migrate(empty_database_url, team(tmp_path, **{"0001_slow": "SELECT pg_sleep(0.3)"}))[-1] == "0001_slow"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["BEGIN; CREATE TABLE half (); COMMIT;", "CREATE TABLE half (); ROLLBACK; SELECT 1", "CREATE TABLE half (); END"],
+)
+def test_one_that_ends_its_transaction_is_refused_before_any_is_run(
+    empty_database_url: str, tmp_path: Path, sql: str
+) -> None:
+    with pytest.raises(MigrationError, match=r"0002_half ends its transaction.*take BEGIN and COMMIT out"):
+        migrate(empty_database_url, team(tmp_path, **{"0001_one": "CREATE TABLE one ()", "0002_half": sql}))
+    assert query(empty_database_url, "SELECT to_regclass('one')::text, to_regclass('half')::text") == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE FUNCTION one() RETURNS integer BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END;",
+        "CREATE FUNCTION one() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END; $$",
+        "-- COMMIT;\nSELECT 'COMMIT;'",
+        "SAVEPOINT here; ROLLBACK TO here;",
+    ],
+)
+def test_what_only_looks_like_an_end_is_none(empty_database_url: str, tmp_path: Path, sql: str) -> None:
+    assert migrate(empty_database_url, team(tmp_path, **{"0001_looks": sql}))[-1] == "0001_looks"
+
+
+INDEX = "CREATE INDEX CONCURRENTLY orders_total ON public.orders (total)"
+ORDERS = "CREATE TABLE public.orders (total integer); INSERT INTO public.orders VALUES (1), (1)"
+
+
+def test_an_index_is_made_while_others_write(empty_database_url: str, tmp_path: Path) -> None:
+    migrate(empty_database_url, team(tmp_path, **{"0001_orders": ORDERS}))
+    folders = team(tmp_path, **{"0002_index": f"-- no-transaction\n{INDEX};\n-- That is all; really.\n"})
+    with contextlib.closing(psycopg2.connect(empty_database_url)) as writer, ThreadPoolExecutor(1) as runs:
+        with writer.cursor() as cursor:
+            cursor.execute("INSERT INTO public.orders VALUES (2)")
+        run = runs.submit(migrate, empty_database_url, folders)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%CONCURRENTLY%' AND wait_event = 'virtualxid'"
+        eventually(lambda: query(empty_database_url, waits) == [(1,)])
+        with contextlib.closing(psycopg2.connect(empty_database_url)) as another, another, another.cursor() as cursor:
+            cursor.execute("INSERT INTO public.orders VALUES (3)")
+        writer.commit()
+        assert run.result() == ["0002_index"]
+    assert query(empty_database_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_total'::regclass") == [
+        (True,)
+    ]
+
+
+def test_an_index_that_failed_leaves_nothing(empty_database_url: str, tmp_path: Path) -> None:
+    unique = INDEX.replace("INDEX", "UNIQUE INDEX")
+    folders = team(tmp_path, **{"0001_orders": ORDERS, "0002_index": f"-- no-transaction\n{unique}"})
+    with pytest.raises(MigrationError) as failed:
+        migrate(empty_database_url, folders)
+    assert "0002_index failed: could not create unique index" in str(failed.value)
+    assert "Nothing of it is left. 0001_orders before it is applied" in str(failed.value)
+    assert query(empty_database_url, "SELECT to_regclass('orders_total')::text") == [(None,)]
+
+
+def test_an_index_that_was_cut_off_is_begun_again(empty_database_url: str, tmp_path: Path) -> None:
+    migrate(empty_database_url, team(tmp_path, **{"0001_orders": ORDERS}))
+    with contextlib.closing(psycopg2.connect(empty_database_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        with pytest.raises(psycopg2.Error):  # as a run that was killed leaves it
+            cursor.execute(INDEX.replace("INDEX", "UNIQUE INDEX"))
+    again = INDEX.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS")
+    assert migrate(empty_database_url, team(tmp_path, **{"0002_index": f"-- no-transaction\n{again}"}))
+    assert query(empty_database_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_total'::regclass") == [
+        (True,)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        (INDEX, "begins with the line -- no-transaction"),
+        (f"-- no-transaction\n{INDEX}; SELECT 1", "several statements"),
+        ("-- no-transaction\nCREATE INDEX CONCURRENTLY ON public.orders (total)", "without a name"),
+    ],
+)
+def test_what_could_end_half_done_is_refused(empty_database_url: str, tmp_path: Path, sql: str, said: str) -> None:
+    with pytest.raises(MigrationError, match=said):
+        migrate(empty_database_url, team(tmp_path, **{"0001_bad": sql}))
+
+
+def test_files_as_windows_editors_save_them_are_read(empty_database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "0001_orders.sql").write_bytes("\ufeffCREATE TABLE public.orders (\r\n  id text\r\n);\r\n".encode())
+    assert migrate(empty_database_url, {**FOLDERS, "handlers": tmp_path})[-1] == "0001_orders"
+    # And are the same migration where git has changed their line ends.
+    (tmp_path / "0001_orders.sql").write_bytes(b"CREATE TABLE public.orders (\n  id text\n);\n")
+    assert migrate(empty_database_url, {**FOLDERS, "handlers": tmp_path}) == []
+
+
+def test_the_team_may_delete_one_and_go_on_counting(empty_database_url: str, tmp_path: Path) -> None:
+    migrate(empty_database_url, team(tmp_path, **{"0001_example": "SELECT 1", "0002_own": "SELECT 2"}))
+    (tmp_path / "0001_example.sql").unlink()
+    assert migrate(empty_database_url, team(tmp_path, **{"0003_next": "SELECT 3"})) == ["0003_next"]
+
+
+def test_two_of_one_number_are_refused(empty_database_url: str, tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match=r"0001_b\.sql is not the name of a migration: 0001 is taken"):
+        migrate(empty_database_url, team(tmp_path, **{"0001_a": "SELECT 1", "0001_b": "SELECT 2"}))
+
+
+def test_a_database_without_room_for_all_characters_is_refused(postgres_server: Server) -> None:
+    name = f"latin_{uuid.uuid4().hex[:8]}"
+    with contextlib.closing(psycopg2.connect(postgres_server.url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        url = url_of(postgres_server, name)
+        with pytest.raises(MigrationError, match=f"The encoding of database {name} is LATIN1.*ENCODING 'UTF8'"):
+            migrate(url)
+        assert query(url, "SELECT to_regnamespace('postern')::text") == [(None,)]
+        cursor.execute(f"DROP DATABASE {name}")

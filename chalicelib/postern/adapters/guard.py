@@ -41,6 +41,8 @@ _ENDS_TRANSACTION = re.compile(
     r"|rollback(?!\s+(?:work\s+|transaction\s+)?to\b))\b",
     re.IGNORECASE,
 )
+# The body of a function in standard SQL has an END of its own.
+_ATOMIC = re.compile(r"\bbegin\s+atomic\b(.*?;)?\s*end\b", re.IGNORECASE | re.DOTALL)
 _MAYBE = re.compile(r"commit|end|abort|rollback|prepare", re.IGNORECASE)
 # A setting outlives its statement, and one of the team's own (`app.tenant`) shows in no list of settings.
 _SETS = re.compile(r"(?:^|;)\s*(?:set|reset|discard)\b(?!\s+constraints\b)|\bset_config\b", re.IGNORECASE)
@@ -58,14 +60,14 @@ def ends_transaction(statements: str) -> bool:
     """Whether one of these SQL statements would commit or roll back the transaction it runs in."""
     if not _MAYBE.search(statements):
         return False
-    return _ENDS_TRANSACTION.search(_without_opaque(statements)) is not None
+    return _ENDS_TRANSACTION.search(_ATOMIC.sub(r" \1 ", without_opaque(statements))) is not None
 
 
 def changes_settings(statements: str) -> bool:
     """Whether one of these SQL statements changes a setting of the session or of its transaction."""
     if not _MAYBE_SETS.search(statements):
         return False
-    return _SETS.search(_without_opaque(statements)) is not None
+    return _SETS.search(without_opaque(statements)) is not None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _meaning(statements: str) -> _Meaning:
 
 
 def _quotes_values(statements: str) -> bool:
-    left = _without_opaque(statements)
+    left = without_opaque(statements)
     return left.count("%") == statements.count("%") and not _OPENS_QUOTE.search(left)
 
 
@@ -106,7 +108,8 @@ def _is_data(values: Any) -> bool:
     return isinstance(values, tuple | list | dict) and all(type(value) in _DATA for value in several)
 
 
-def _without_opaque(statements: str) -> str:
+def without_opaque(statements: str) -> str:
+    """The statements without their strings, quoted names, dollar-quoted bodies and comments."""
     kept: list[str] = []
     at = 0
     while found := _OPAQUE.search(statements, at):

@@ -1,19 +1,24 @@
 """Numbered migrations: Postern's own in postern/migrations, the team's in handlers/migrations.
 
-Each runs once, in a transaction of its own, in the order of its number; a lock keeps two runs apart.
+Each runs once, in the order of its number, in a transaction of its own; one that begins with `-- no-transaction` runs
+outside, as CREATE INDEX CONCURRENTLY has to. Whatever it sets for its session ends with it. Two runs keep apart, behind
+a pooler as well: the lock that they wait for belongs to a transaction, which a second connection keeps open.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg2
+from psycopg2.sql import SQL, Identifier
 
+from chalicelib.postern.adapters.guard import ends_transaction, without_opaque
 from chalicelib.postern.adapters.teams_room import TEAMS_MIGRATIONS
 from chalicelib.postern.contract.errors import DatabaseUnavailable, MigrationError
 
@@ -23,7 +28,25 @@ FOLDERS = {
     "handlers": TEAMS_MIGRATIONS,
 }
 
+# What is tried; newer ones are not refused.
+OLDEST_SERVER = 15
+_ENCODING = "UTF8"
+
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql", re.ASCII)
+# sqlx has the same mark.
+_NO_TRANSACTION = re.compile(r"\s*--[ \t]*no-transaction\b")
+_CONCURRENTLY = re.compile(r"create\s+(?:unique\s+)?index\s+concurrently\s+(?P<unnamed>on\b)?", re.IGNORECASE)
+
+_CONNECTION: dict[str, Any] = {"connect_timeout": 5, "application_name": "postern-migrate", "client_encoding": "UTF8"}
+
+# How long one run waits for another to be done.
+_LOCK_SECONDS = 60
+_LOCK = f"""
+SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SELECT pg_advisory_xact_lock(hashtext('postern.migrations'));
+"""
 
 _BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS postern;
@@ -34,6 +57,35 @@ CREATE TABLE IF NOT EXISTS postern.migrations (
   applied_at  timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT migrations_pkey PRIMARY KEY (owner, name)
 );
+"""
+
+# Rather give up than queue every reader and writer behind a lock that does not come; but take the time that it takes.
+_BEFORE = """
+SET LOCAL lock_timeout = '10s';
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+"""
+# The team's names without a schema are its own, as in its handlers, also where the role is called like our schema.
+_TEAMS_NAMES = """
+SELECT set_config('search_path', string_agg(quote_ident(schema), ', ' ORDER BY schema = 'postern', place), true)
+FROM unnest(current_schemas(false)) WITH ORDINALITY AS found (schema, place)
+HAVING count(*) > 0
+"""
+# As DISCARD ALL, which no transaction may have in it; in this one, so that it meets the same session behind a pooler.
+_AFTER = """
+SET SESSION AUTHORIZATION DEFAULT;
+RESET ALL;
+DISCARD TEMP;
+DEALLOCATE ALL;
+SELECT pg_advisory_unlock_all();
+"""
+# What CREATE INDEX CONCURRENTLY leaves when it fails, or is killed.
+_UNFINISHED_INDEXES = """
+SELECT nspname, relname
+FROM pg_index
+JOIN pg_class ON pg_class.oid = indexrelid
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE NOT indisvalid
 """
 
 
@@ -47,29 +99,61 @@ class Migration:
     def checksum(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
+    @property
+    def in_transaction(self) -> bool:
+        return not _NO_TRANSACTION.match(self.sql)
+
+    def check(self) -> None:
+        """Raises MigrationError for what could end half done."""
+        code = without_opaque(self.sql)
+        if self.in_transaction:
+            if ends_transaction(self.sql):
+                raise MigrationError(
+                    f"Migration {self.name} ends its transaction, so that a failure would leave half of it: "
+                    "take BEGIN and COMMIT out, each migration is a transaction already. "
+                    "What cannot be in one goes into a migration that begins with the line -- no-transaction."
+                )
+            if _CONCURRENTLY.search(code):
+                raise MigrationError(
+                    f"Migration {self.name} creates an index CONCURRENTLY, which no transaction can: "
+                    "put it into a migration of its own that begins with the line -- no-transaction."
+                )
+            return
+        if sum(bool(statement.strip()) for statement in code.split(";")) > 1:
+            raise MigrationError(
+                f"Migration {self.name} has no transaction, and several statements, of which a failure would leave "
+                "some: make each a migration of its own."
+            )
+        if (found := _CONCURRENTLY.search(code)) and found["unnamed"]:
+            raise MigrationError(
+                f"Migration {self.name} creates an index without a name, so that nobody could find it again where it "
+                "was left unfinished: give it one."
+            )
+
 
 def migrate(dsn: str, folders: dict[str, Path] | None = None) -> list[str]:
     """Brings the database to this version; the names of the migrations that it took, in order.
 
-    Raises DatabaseUnavailable, or MigrationError when a migration fails (the ones before it stay), or when one
-    that was applied has since been changed or removed.
+    Raises DatabaseUnavailable, or MigrationError when a migration fails (the ones before it stay, nothing of itself
+    does), when one that was applied has since been changed or removed, or when Postern cannot work with the database.
     """
     known = _known(folders)
-    try:
-        connection = psycopg2.connect(dsn, connect_timeout=5, application_name="postern-migrate")
-    except psycopg2.Error as exc:
-        raise DatabaseUnavailable(str(exc).strip()) from exc
-    with closing(connection):
-        try:
-            with connection, connection.cursor() as cursor:
-                # For the session, so that it spans the migrations' own transactions.
-                cursor.execute("SELECT pg_advisory_lock(hashtext('postern.migrations'))")
-                cursor.execute(_BOOTSTRAP)
-                cursor.execute("SELECT owner, name, checksum FROM postern.migrations")
-                applied = {(owner, name): checksum for owner, name, checksum in cursor}
-        except psycopg2.Error as exc:
-            raise MigrationError(f"The schema cannot be made: {exc}") from exc
-        return [m.name for m in _pending(known, applied) if _apply(connection, m)]
+    with closing(_connect(dsn)) as keeper, closing(_connect(dsn)) as connection:
+        _check_server(connection)
+        _keep_apart(keeper)
+        with _told("The schema cannot be made"), connection, connection.cursor() as cursor:
+            cursor.execute(_BOOTSTRAP)
+            cursor.execute("SELECT owner, name, checksum FROM postern.migrations")
+            applied = {(owner, name): checksum for owner, name, checksum in cursor}
+        waiting = list(_pending(known, applied))
+        for migration in waiting:
+            migration.check()
+        for done, migration in enumerate(waiting):
+            with _told("The lock of this run was lost"), keeper.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            with _told(f"Migration {migration.name} failed", _where_it_stands(waiting, done)):
+                (_apply if migration.in_transaction else _apply_outside)(connection, migration)
+        return [migration.name for migration in waiting]
 
 
 def pending(applied: Mapping[tuple[str, str], str], folders: dict[str, Path] | None = None) -> list[str]:
@@ -96,19 +180,103 @@ def _pending(known: list[Migration], applied: Mapping[tuple[str, str], str]) -> 
             raise MigrationError(f"Migration {migration.name} was changed after it was applied; add a new one instead.")
 
 
-def _apply(connection: psycopg2.extensions.connection, migration: Migration) -> bool:
+def _connect(dsn: str) -> psycopg2.extensions.connection:
     try:
-        with connection, connection.cursor() as cursor:
-            # Rather give up than queue every reader and writer behind a lock that does not come.
-            cursor.execute("SET LOCAL lock_timeout = '10s'")
-            cursor.execute(migration.sql)
-            cursor.execute(
-                "INSERT INTO postern.migrations (owner, name, checksum) VALUES (%s, %s, %s)",
-                (migration.owner, migration.name, migration.checksum),
-            )
+        connection: psycopg2.extensions.connection = psycopg2.connect(dsn, **_CONNECTION)
     except psycopg2.Error as exc:
-        raise MigrationError(f"Migration {migration.name} failed: {str(exc).strip()}") from exc
-    return True
+        raise DatabaseUnavailable(str(exc).strip()) from exc
+    return connection
+
+
+def _check_server(connection: psycopg2.extensions.connection) -> None:
+    if connection.info.server_version < OLDEST_SERVER * 10_000:
+        raise MigrationError(
+            f"This is PostgreSQL {connection.info.parameter_status('server_version')}, "
+            f"and Postern needs {OLDEST_SERVER} or newer."
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != _ENCODING:
+        raise MigrationError(
+            f"The encoding of database {connection.info.dbname} is {encoding}, which has no room for all that senders "
+            "write. Postern needs UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+        )
+
+
+def _keep_apart(keeper: psycopg2.extensions.connection) -> None:
+    """Its transaction holds the lock until it is closed. It has no snapshot and no locks of tables, so that nothing
+    waits for it but another run.
+    """
+    try:
+        with keeper.cursor() as cursor:
+            cursor.execute(_LOCK)
+    except psycopg2.errors.LockNotAvailable as exc:
+        raise MigrationError(f"Another run of the migrations was not done within {_LOCK_SECONDS} s.") from exc
+    except psycopg2.Error as exc:
+        raise MigrationError(f"The migrations cannot be locked: {exc}") from exc
+
+
+@contextmanager
+def _told(what: str, afterwards: str = "") -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.Error as exc:
+        raise MigrationError("\n".join(filter(None, (f"{what}: {str(exc).strip()}", afterwards)))) from exc
+
+
+def _where_it_stands(waiting: Sequence[Migration], done: int) -> str:
+    before = f"{waiting[done - 1].name} before it is applied" if done else "Nothing was applied before it"
+    behind = len(waiting) - done - 1
+    return (
+        f"Nothing of it is left. {before}{f', {behind} behind it wait' if behind else ''}; mend it and migrate again."
+    )
+
+
+def _apply(connection: psycopg2.extensions.connection, migration: Migration) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_BEFORE)
+        if migration.owner != "postern":
+            cursor.execute(_TEAMS_NAMES)
+        cursor.execute(migration.sql)
+        cursor.execute(_AFTER)
+        _record(cursor, migration)
+
+
+def _apply_outside(connection: psycopg2.extensions.connection, migration: Migration) -> None:
+    """It waits as long as it takes for the transactions before it: nobody waits behind it meanwhile."""
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            for setting in ("lock_timeout", "statement_timeout"):
+                cursor.execute("SELECT set_config(%s, '0', false) WHERE current_setting(%s) <> '0'", (setting, setting))
+            _drop_unfinished(cursor, migration)
+            try:
+                cursor.execute(migration.sql)
+            except psycopg2.Error:
+                if not connection.closed:
+                    _drop_unfinished(cursor, migration)
+                raise
+            cursor.execute(_AFTER)
+            _record(cursor, migration)
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
+
+
+def _drop_unfinished(cursor: psycopg2.extensions.cursor, migration: Migration) -> None:
+    """An index that this migration began, now or earlier, and did not end."""
+    if not _CONCURRENTLY.search(without_opaque(migration.sql)):
+        return
+    cursor.execute(_UNFINISHED_INDEXES)
+    for schema, name in cursor.fetchall():
+        if re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", migration.sql):
+            cursor.execute(SQL("DROP INDEX CONCURRENTLY {}").format(Identifier(schema, name)))
+
+
+def _record(cursor: psycopg2.extensions.cursor, migration: Migration) -> None:
+    cursor.execute(
+        "INSERT INTO postern.migrations (owner, name, checksum) VALUES (%s, %s, %s)",
+        (migration.owner, migration.name, migration.checksum),
+    )
 
 
 def _known(folders: dict[str, Path] | None) -> list[Migration]:
@@ -118,12 +286,21 @@ def _known(folders: dict[str, Path] | None) -> list[Migration]:
 def _read(owner: str, folder: Path) -> list[Migration]:
     if not folder.is_dir():
         return []
-    files = sorted(folder.glob("*.sql"))
-    for number, file in enumerate(files, start=1):
+    found, last = [], 0
+    for file in sorted(folder.glob("*.sql")):
         match = _FILE.fullmatch(file.name)
-        if match is None or int(match[1]) != number:
-            raise MigrationError(
-                f"{file.name} is not the name of migration {number:04}: "
-                "they are numbered without gaps, such as 0001_events.sql."
+        number = int(match[1]) if match else 0
+        if owner == "postern" and number != last + 1:
+            raise MigrationError(f"{file.name} is not the name of migration {last + 1:04}, such as 0001_events.sql.")
+        # The team may delete what it needs no more, such as the example's.
+        if number <= last:
+            wanted = (
+                f"{last:04} is taken" if number else "it begins with its number, and has small letters, digits and _"
             )
-    return [Migration(owner, file.stem, file.read_text("utf-8")) for file in files]
+            raise MigrationError(
+                f"{file.name} is not the name of a migration: {wanted}. The next is {last + 1:04}_….sql."
+            )
+        last = number
+        # Editors on Windows put a byte order mark before the first word.
+        found.append(Migration(owner, file.stem, file.read_text("utf-8-sig")))
+    return found

@@ -66,7 +66,7 @@ class KeptSecret:
         try:
             with aws.failing_as(SecretUnavailable):
                 answer = aws.secretsmanager().get_secret_value(SecretId=self._secret_id, VersionStage=self._version)
-            content = json.loads(answer["SecretString"])
+            content = parsed(answer["SecretString"])
             if not isinstance(content, dict):
                 raise SecretUnavailable("not_an_object")
         except SecretUnavailable as exc:
@@ -96,6 +96,11 @@ class SourceSecrets:
         return secrets
 
 
+def parsed(text: str) -> Any:
+    """What a secret says, which is JSON; a byte order mark before it is passed over. Raises ValueError."""
+    return json.loads(text.removeprefix("\ufeff"))
+
+
 def database_dsn(
     secret_id: str,
     *,
@@ -114,7 +119,7 @@ def database_dsn(
     with aws.failing_as(lambda code: DatabaseUnavailable(f"database secret: {code}")):
         answer = aws.secretsmanager().get_secret_value(SecretId=secret_id)
     try:
-        secret = json.loads(answer["SecretString"])
+        secret = parsed(answer["SecretString"])
         # A certificate that is not checked protects from nobody.
         sslmode = secret.get("sslmode") or "verify-full"
         parts = {

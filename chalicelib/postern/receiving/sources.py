@@ -103,7 +103,7 @@ def load_sources(path: Path) -> dict[str, Source]:
 
 def _tables(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise SourcesFileError(f"The sources file {path} cannot be read: {exc}.") from exc
     try:
