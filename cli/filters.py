@@ -48,7 +48,9 @@ def filters_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def document(text: str) -> Any:
+    """Checked, and sent as it is written where it is more than one value: a number loses no digit of it on the way."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no JSON") from None
+    return text if isinstance(found, dict | list) else found

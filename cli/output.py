@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chalicelib.postern.contract.numbers import Number, dumps
+
 # What JSON may have as it is, and a terminal takes for a command: DEL, C1 controls, and marks that turn text around.
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -22,7 +24,7 @@ def command(arguments: str) -> str:
 
 def as_json(value: Any) -> str:
     """Nothing that senders wrote can move the cursor: it is escaped."""
-    return _escaped(json.dumps(value, indent=2, ensure_ascii=False))
+    return _escaped(dumps(value, indent=2, ensure_ascii=False))
 
 
 def _escaped(text: str) -> str:
@@ -162,7 +164,8 @@ def plain(what: bytes | str) -> str:
 def _readable(body: bytes) -> str:
     text = body.decode("utf-8", "backslashreplace")
     try:
-        return as_json(json.loads(text))
+        # Its numbers as they came: 0.10 is not 0.1 to whoever looks for it.
+        return as_json(json.loads(text, parse_float=Number, parse_int=Number, strict=False))
     except (ValueError, RecursionError):
         return text
 

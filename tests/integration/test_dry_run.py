@@ -123,6 +123,19 @@ def test_a_changed_row_is_told_as_it_was_and_as_it_would_be(changes: Changes) ->
     assert line == '  ~ postern.items  id=7  tags: ["a", "b"] → null, price: 7.0 → 9.5'
 
 
+def test_a_number_is_told_with_all_of_its_digits(shop: World) -> None:
+    shop.query(
+        "CREATE TABLE sums (id numeric PRIMARY KEY, total numeric); INSERT INTO sums VALUES (1.234567890123456789, 1)"
+    )
+    statements = "UPDATE sums SET total = 12345678901234567.89"
+    [change] = RowChanges(lambda fresh: shop.url).of(lambda db: db.execute(statements)).changes
+    assert (change.kind, change.key) == ("updated", {"id": "1.234567890123456789"})
+    assert (change.before, change.after) == (
+        {"id": "1.234567890123456789", "total": 1},
+        {"id": "1.234567890123456789", "total": "12345678901234567.89"},
+    )
+
+
 def test_the_changes_of_others_are_not_told(shop: World) -> None:
     with contextlib.closing(psycopg2.connect(shop.url)) as other, other.cursor() as cursor:
         cursor.execute("UPDATE items SET name = 'theirs' WHERE id = 1")

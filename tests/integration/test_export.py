@@ -210,6 +210,16 @@ def test_the_fixture_is_ready_for_pytest(postern: Postern, store: Any, tmp_path:
     assert ran.returncode == 0, ran.stdout
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"n": "' + b"x" * 200 + b'"}', b"it's", b"\x00" * 90])
+def test_the_fixture_is_as_linters_and_formatters_want_it(postern: Postern, store: Any, body: bytes) -> None:
+    headers = {"content-type": "application/json", "user-agent": "Shop's/1.0", "accept": ["a", "b"]}
+    code = postern("export", store(body, type="order.paid", headers=headers), "--pytest").stdout
+    for arguments in (["check", "--isolated", "--select", "E,F,W,I,UP,B,Q,RUF"], ["format", "--isolated", "--check"]):
+        command = [shutil.which("ruff") or "ruff", *arguments, "--stdin-filename", str(PROJECT / "fixture.py"), "-"]
+        done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + code
+
+
 def test_an_event_that_is_not_there_is_said_not_to_be(postern: Postern) -> None:
     done = postern("export", str(new_event_id(now())), "--pytest")
     assert (done.returncode, "There is no event" in done.stderr) == (1, True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +89,21 @@ def test_what_a_handler_changes_in_the_payload_is_not_the_next_ones(world: World
 
     world.processor(changes, changes, changes).process(numbered(1))
     assert seen == [(1, False)] * 3
+
+
+def test_money_reaches_a_handler_and_its_tables_with_every_digit(world: World) -> None:
+    world.query("CREATE TABLE paid (total numeric, fee numeric, again numeric)")
+
+    def book(event: Event, db: Any) -> None:
+        exact = event.json(parse_float=Decimal)
+        assert (type(event.payload["fee"]), type(exact["fee"])) == (float, Decimal)
+        db.execute("INSERT INTO paid VALUES (%s, %s, %s)", (event.payload["total"], event.payload["fee"], exact["fee"]))
+
+    processor = world.processor(book)
+    processor.process([work(body=b'{"total": 12345678901234567.89, "fee": 0.10}')])
+    assert world.query("SELECT total::text, fee::text, again::text FROM paid") == [
+        ("12345678901234567.89", "0.1", "0.10")
+    ]
 
 
 def test_a_permanent_error_is_dead_at_once(world: World) -> None:

@@ -246,7 +246,7 @@ def test_a_refusal_quotes_nothing_that_a_log_would_print(body: bytes) -> None:
         (b"1" * 4301, Decimal("1" * 4301)),
         (b"[-1e999999]", [float("-inf")]),
         (b"1e-999999", 0.0),
-        (b"0." + b"3" * 5000, 1 / 3),
+        (b"0." + b"3" * 5000, Decimal("0." + "3" * 5000)),
         (b'"' + b"x" * 1_000_000 + b'"', "x" * 1_000_000),
         (('"' + "🦊" * 250_000 + '"').encode(), "🦊" * 250_000),
         (rb'"\ud83e\udd8a"', "🦊"),

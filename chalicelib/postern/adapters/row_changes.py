@@ -9,19 +9,22 @@ than a statement may, the counts are all there is to tell.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import psycopg2
+import psycopg2.extras
 from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, TRANSACTION_STATUS_INTRANS
 
 from chalicelib.postern.adapters.guard import GuardedConnection
 from chalicelib.postern.adapters.postgres import open_connection, queries, translated_errors
 from chalicelib.postern.contract.errors import DatabaseUnavailable
+from chalicelib.postern.contract.numbers import dumps
+from chalicelib.postern.contract.payloads import loads
 
 _MAX_CHANGES = 200
 _MAX_VALUE_LENGTH = 1_000
@@ -65,7 +68,7 @@ class _Table:
         return sql.Identifier(self.schema, self.name)
 
     def key_of(self, row: Row) -> str:
-        return json.dumps([row[column] for column in self.key])
+        return dumps([row[column] for column in self.key])
 
 
 class RowChanges:
@@ -109,6 +112,8 @@ class RowChanges:
     @contextmanager
     def _connection(self) -> Iterator[GuardedConnection]:
         with closing(open_connection(self._dsn)) as connection:
+            for register in (psycopg2.extras.register_default_json, psycopg2.extras.register_default_jsonb):
+                register(connection, loads=loads)
             connection.commit()  # the session's settings
             yield connection
 
@@ -182,7 +187,7 @@ def _by_key(connection: GuardedConnection, table: _Table, rows: list[Row]) -> li
         return []
     columns = sql.SQL(", ").join(map(sql.Identifier, table.key))
     statement = sql.SQL(queries()["rows_by_key"]).format(table=table.identifier, key=columns)
-    return [row["row"] for row in _rows(connection, statement, {"rows": json.dumps(rows)})]
+    return [row["row"] for row in _rows(connection, statement, {"rows": dumps(rows)})]
 
 
 def _rows(
@@ -202,7 +207,7 @@ def _rows(
 
 
 def _shown(change: Change) -> Change:
-    return Change(change.table, change.kind, change.key, _cut(change.before), _cut(change.after))
+    return Change(change.table, change.kind, _cut(change.key) or {}, _cut(change.before), _cut(change.after))
 
 
 def _cut(row: Row | None) -> Row | None:
@@ -212,5 +217,17 @@ def _cut(row: Row | None) -> Row | None:
 
 
 def _cut_value(value: Any) -> Any:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return value if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "…"
+    """A long one is cut, and one with more digits than a JSON number keeps on its way is text."""
+    text = value if isinstance(value, str) else dumps(value, ensure_ascii=False)
+    if len(text) > _MAX_VALUE_LENGTH:
+        return text[:_MAX_VALUE_LENGTH] + "…"
+    return text if _has_decimals(value) else value
+
+
+def _has_decimals(value: Any) -> bool:
+    match value:
+        case dict():
+            return any(map(_has_decimals, value.values()))
+        case list():
+            return any(map(_has_decimals, value))
+    return isinstance(value, Decimal)

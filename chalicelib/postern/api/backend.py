@@ -34,6 +34,7 @@ from chalicelib.postern.contract.errors import (
     UnfitArguments,
     UnknownAction,
 )
+from chalicelib.postern.contract.payloads import loads
 from chalicelib.postern.operating.operator import VIEWS, Operator, presentable
 
 _SAFE = ("GET", "HEAD")
@@ -234,7 +235,7 @@ def _object(body: str | None) -> dict[str, Any]:
     if not body:
         return {}
     try:
-        found = json.loads(body)
+        found = loads(body)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -252,9 +253,9 @@ def _from_query(query: Mapping[str, Sequence[str]], schema: Mapping[str, fields.
                 given[name] = list(values)
             case _ if len(values) > 1:
                 problems[name] = ["It is given more than once."]
-            case field if type(field) is fields.Raw:
+            case fields.Raw():
                 try:
-                    given[name] = json.loads(values[0])
+                    given[name] = loads(values[0])
                 except (ValueError, RecursionError):
                     problems[name] = ["Not valid JSON."]
             case _:

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import unquote, unquote_plus
 from uuid import UUID
 
+from chalicelib.postern.contract import payloads
+
 
 class Headers(Mapping[str, str]):
     """Request headers: names in any case, repeated ones kept apart.
@@ -178,8 +180,10 @@ class Reply:
 class Event:
     """What a delivery announced; handlers get one.
 
-    `payload` is the parsed body (JSON, or the fields of a form; None where it is neither), `body` its exact bytes. An
-    event of a delivery that brought several has its own part of that as its body. `attempt` counts the tries at
+    `payload` is the parsed body (JSON, or the fields of a form; None where it is neither), `body` its exact bytes,
+    `format` and `form_field` how it was read. A number with a fraction is a float, or a Decimal where a float would
+    lose digits of it; `json` reads it otherwise. An event of a delivery that brought several has its own part of that
+    as its body. `attempt` counts the tries at
     processing this event, from 1; `replayed` says that a person asked for this one, `dry_run` that whatever it does to
     the database will be undone. `request_id` is API Gateway's id of the request that brought it, where there was one.
     """
@@ -196,6 +200,16 @@ class Event:
     request_id: str | None = None
     replayed: bool = False
     dry_run: bool = False
+    format: str = payloads.Format.JSON
+    form_field: str | None = None
+
+    def json(self, **options: Any) -> Any:
+        """The payload, read anew by json.loads with these options: `event.json(parse_float=Decimal)` has every number
+        with a fraction as a Decimal.
+        """
+        content = payloads.content_of(self.body, self.headers)
+        text = payloads.text_of(content, self.form_field, self.format)
+        return None if text is None else payloads.loads(text, **options)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

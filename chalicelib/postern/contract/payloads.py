@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from chalicelib.postern.contract.bounds import MAX_BODY_BYTES
 from chalicelib.postern.contract.errors import InvalidPayload, PayloadTooLarge
+from chalicelib.postern.contract.numbers import exact
 
 # Deep enough for any real payload, shallow enough for every parser that will ever read the row
 # (PostgreSQL's stack, for one, ends at some thousands).
@@ -211,9 +212,9 @@ def _elements(text: str, at: int) -> Iterator[tuple[int, int]]:
 
 
 def parse(text: str) -> Any:
-    """The payload that this JSON text is. Raises InvalidPayload."""
+    """The payload that this JSON text is, numbers with a fraction as `exact` has them. Raises InvalidPayload."""
     try:
-        payload = _loads(text)
+        payload = loads(text, parse_constant=_refuse_constant)
     except InvalidPayload:
         raise
     except json.JSONDecodeError as exc:
@@ -228,15 +229,19 @@ def parse(text: str) -> Any:
     return payload
 
 
-def _loads(text: str) -> Any:
+def loads(text: str, **options: Any) -> Any:
+    """As json.loads with these options, and as parse reads it: see `exact`."""
+    # Not strict: templates put texts with line breaks and tabs into JSON as they are, and sign them.
+    given = {"parse_float": exact, "strict": False, **options}
     try:
-        # Not strict: templates put texts with line breaks and tabs into JSON as they are, and sign them.
-        return json.loads(text, parse_constant=_refuse_constant, strict=False)
+        return json.loads(text, **given)
     except json.JSONDecodeError:
         raise
     except ValueError:
+        if "parse_int" in given:
+            raise
         # Python converts no more than 4,300 digits to an int (CVE-2020-10735); JSON has no such limit.
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_long_int, strict=False)
+        return json.loads(text, parse_int=_long_int, **given)
 
 
 def _long_int(digits: str) -> int | Decimal:

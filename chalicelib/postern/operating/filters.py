@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
-from chalicelib.postern.contract.payloads import jsonb_text
+from chalicelib.postern.contract import payloads
+from chalicelib.postern.contract.errors import InvalidPayload
+from chalicelib.postern.contract.numbers import dumps
 from chalicelib.postern.processing.attempts import Status
 
 
@@ -37,6 +38,21 @@ class Whole(fields.Integer):
         return found
 
 
+class Contained(fields.Raw):
+    """What a payload has in it: any JSON value, or an object or list as the JSON text of it, which keeps the digits of
+    its numbers on every way. Loaded, it is text.
+    """
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+            return dumps(value)
+        try:
+            payloads.parse(value)
+        except InvalidPayload:
+            raise ValidationError("Not valid JSON.") from None
+        return value
+
+
 class EventFilters(Schema):
     """`type`: with a `*` at its end, all that begin so; `since` and `until`: of receipt; `issue`: of the issue with
     this id; `contains`: what the payload has in it; `key`: the provider's id, whole, or its first part where it has
@@ -56,14 +72,14 @@ class EventFilters(Schema):
     until = Moment(load_default=None, allow_none=True)
     issue = fields.String(load_default=None, allow_none=True)
     key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 300))
-    contains = fields.Raw(load_default=None, allow_none=True)
+    contains = Contained(load_default=None, allow_none=True)
 
 
 def as_values(filters: Mapping[str, Any]) -> dict[str, Any]:
     """Values for the condition of their queries; a filter that is not there lets everything through."""
     values = {name: filters.get(name) for name in EventFilters().fields}
     if values["contains"] is not None:
-        values["contains"] = jsonb_text(json.dumps(values["contains"]))
+        values["contains"] = payloads.jsonb_text(values["contains"])
     if values["ids"] is not None:
         values["ids"] = [str(id) for id in values["ids"]]
     return values

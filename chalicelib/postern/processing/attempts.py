@@ -269,4 +269,6 @@ def _announced(one: Try, dry_run: bool) -> Event:
         request_id=event.request_id,
         replayed=one.trigger in (Trigger.REPLAY, Trigger.BULK),
         dry_run=dry_run,
+        format=event.format,
+        form_field=event.form_field,
     )
