@@ -67,6 +67,16 @@ test: $(STAMP) ## Run every test, before a pull request: make test ARGS="-k ledg
 test-quick: $(STAMP) ## Run the tests that neither deploy nor run the whole system, while you work
 	$(BIN)/python -m pytest -q $(IN_PARALLEL) tests/integration tests/unit $(ARGS)
 
+# The oldest PostgreSQL that is supported (chalicelib/postern/adapters/migrations.py), as Debian 12 has it.
+OLDEST_POSTGRES ?= /usr/lib/postgresql/15/bin
+# What of the tests asks the database most.
+OF_THE_DATABASE = $(addprefix tests/integration/test_,counts.py databases_as_they_are.py dry_run.py duplicates.py \
+  ledger.py migrations.py processing.py quiet.py replays.py searching.py storage.py)
+
+.PHONY: test-oldest
+test-oldest: $(STAMP) ## Run the database's tests on the oldest PostgreSQL that is supported
+	POSTERN_POSTGRES=$(OLDEST_POSTGRES) $(BIN)/python -m pytest -q $(IN_PARALLEL) $(OF_THE_DATABASE) $(ARGS)
+
 .PHONY: day
 day: $(STAMP) ## Ten thousand deliveries through the running system, with repetitions, failures and their fix
 	POSTERN_EVENTS=10000 $(BIN)/python -m pytest -q tests/acceptance/test_a_day.py --timeout 1800

@@ -42,11 +42,12 @@ _UNPRIVILEGED = 65534
 class Server:
     """One server and its data. Only this machine's loopback reaches it, and only with its password.
 
-    `settings` are PostgreSQL's own, over those that are made here.
+    `settings` are PostgreSQL's own, over those that are made here; `binaries` a folder with other programs.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, binaries: Path = _BINARIES) -> None:
         self._directory = directory
+        self._binaries = binaries
         self._settings = dict(settings or {})
         self._data = directory / "data"
         self._password_file = directory / "password"
@@ -78,7 +79,7 @@ class Server:
 
     def _begin(self) -> Child:
         return Child(
-            [*self._prefix, str(_BINARIES / "postgres"), "-D", str(self._data), *self._options()],
+            [*self._prefix, str(self._binaries / "postgres"), "-D", str(self._data), *self._options()],
             log=self._directory / "postgres.log",
             environ=self._environ(),
             user=self._run_as,
@@ -131,7 +132,7 @@ class Server:
         self._run_as = _UNPRIVILEGED
         for path in (self._directory, *self._directory.rglob("*")):
             os.chown(path, _UNPRIVILEGED, _UNPRIVILEGED)
-        for path in (self._directory, _BINARIES):
+        for path in (self._directory, self._binaries):
             reachable = subprocess.run(
                 ["test", "-x", str(path)], user=_UNPRIVILEGED, group=_UNPRIVILEGED, extra_groups=[]
             )
@@ -151,7 +152,7 @@ class Server:
         made = subprocess.run(
             [
                 *self._prefix,
-                str(_BINARIES / "initdb"),
+                str(self._binaries / "initdb"),
                 f"--pgdata={self._data}",
                 f"--username={_USER}",
                 f"--pwfile={self._password_file}",

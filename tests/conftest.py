@@ -33,7 +33,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _TEMPLATE = "postern_template"
 # A test's database is worth nothing after a crash. The tests that crash a server have a durable one of their own.
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Nor is what it is asked worth compiling, as Postern says of its own sessions.
+_QUICK = {"jit": "off", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 # Files whose tests share what is expensive to start.
@@ -65,10 +66,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFi
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     in_memory = _folder_in_memory()
     directory = in_memory or tmp_path_factory.mktemp("postgres")
-    server = Server(directory / "server", _QUICK)
+    other = os.environ.get("POSTERN_POSTGRES")  # a folder with another version's programs
+    server = Server(directory / "server", _QUICK, *([Path(other)] if other else []))
     server.start()
-    # A password is hashed 4,096 times for each connection, of which tests make thousands.
-    administer(server, f"SET scram_iterations = 1; ALTER ROLE CURRENT_USER PASSWORD '{urlsplit(server.url).password}'")
+    if not other:
+        # A password is hashed 4,096 times for each connection, of which tests make thousands.
+        password = urlsplit(server.url).password
+        administer(server, f"SET scram_iterations = 1; ALTER ROLE CURRENT_USER PASSWORD '{password}'")
     yield server
     server.stop()
     if in_memory:

@@ -67,16 +67,17 @@ def test_a_block_that_raises_leaves_nothing_and_keeps_the_connection(world: Worl
     assert (world.effects(), backend(database)) == (0, first)
 
 
-def test_the_timeouts_outlive_a_rollback(world: World) -> None:
+def test_the_settings_outlive_a_rollback(world: World) -> None:
+    world.query(f"ALTER DATABASE {world.url.rpartition('/')[2]} SET jit = on")
     database = world.database()
     with pytest.raises(StatementFailed), database.transaction() as session:
         session.execute("SELECT 1 / 0")
     with database.transaction() as session:
         settings = session.execute(
             "SELECT current_setting('statement_timeout') AS s, current_setting('lock_timeout') AS l,"
-            " current_setting('idle_in_transaction_session_timeout') AS i"
+            " current_setting('idle_in_transaction_session_timeout') AS i, current_setting('jit') AS jit"
         )
-    assert settings == [{"s": "20s", "l": "5s", "i": "1min"}]
+    assert settings == [{"s": "20s", "l": "5s", "i": "1min", "jit": "off"}]
 
 
 def test_bad_data_is_told_apart_from_what_passes(world: World) -> None:

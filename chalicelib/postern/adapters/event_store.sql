@@ -1,20 +1,43 @@
 -- What processing a batch runs.
 
 -- name: settle_session
--- Session settings rather than connection options, which RDS Proxy refuses. The idle timeout frees the locks of a
--- function that was frozen in mid-transaction. A handler's unqualified `issues` is the team's own before it is ours,
--- also where the role is called like our schema. Answers with the settings as they are now.
+/* settings */
+
+-- name: clear_session
+-- As DISCARD ALL, which no transaction may have in it.
+CLOSE ALL;
+SET SESSION AUTHORIZATION DEFAULT;
+DEALLOCATE ALL;
+UNLISTEN *;
+SELECT pg_advisory_unlock_all();
+DISCARD TEMP;
+DISCARD SEQUENCES;
+/* settings */
+
+-- part: settings
+-- Of the transaction rather than connection options, which RDS Proxy and PgBouncer refuse. The idle timeout frees the
+-- locks of a function that was frozen in mid-transaction. A handler's unqualified `issues` is the team's own before it
+-- is ours, also where the role is called like our schema. A commit is durable, whatever role or server have been set
+-- to. Compiling a query over all days takes seconds, and running it milliseconds (measured on 15: 6 s, and 14 ms without).
+-- Answers with the settings as they are now.
 RESET ROLE;
 RESET ALL;
-SELECT set_config('datestyle', 'ISO', false),
-       set_config('statement_timeout', %(statement_timeout)s, false),
-       set_config('lock_timeout', '5s', false),
-       set_config('idle_in_transaction_session_timeout', '60s', false),
+SELECT set_config('datestyle', 'ISO', true),
+       set_config('intervalstyle', 'postgres', true),
+       set_config('bytea_output', 'hex', true),
+       set_config('extra_float_digits', '1', true),
+       set_config('jit', 'off', true),
+       set_config('statement_timeout', %(statement_timeout)s, true),
+       set_config('lock_timeout', '5s', true),
+       set_config('idle_in_transaction_session_timeout', '60s', true),
+       set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
        set_config('search_path', (
          SELECT coalesce(string_agg(quote_ident(schema), ', ' ORDER BY schema = 'postern', place), '""')
          FROM unnest(current_schemas(false)) WITH ORDINALITY AS found (schema, place)
-       ), false);
-SELECT current_user || ' ' || current_setting('search_path') || ' ' || current_setting('lock_timeout')
+       ), true);
+SELECT current_user || ' ' || current_setting('search_path') || ' ' || current_setting('lock_timeout'),
+       current_setting('synchronous_commit')
 
 -- name: bound_statements
 -- For the rest of the transaction.

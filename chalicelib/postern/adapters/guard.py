@@ -179,7 +179,8 @@ class GuardedConnection(psycopg2.extensions.connection):
     settings_changed = False
     interrupted_at: float | None = None
     _canceller = 0
-    settings = ""  # the session's, as they have to be
+    settings = ""  # the transaction's, as they have to be
+    synchronous_commit = "on"
 
     def interrupt(self) -> None:
         """Cancels the statement that the database works on, if there is one. For another thread.

@@ -65,6 +65,8 @@ SET LOCAL lock_timeout = '10s';
 SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = 0;
 """
+# Ours are written in standard SQL, whatever the role or the server has been set to.
+_OUR_STRINGS = "SET LOCAL standard_conforming_strings = on"
 # The team's names without a schema are its own, as in its handlers, also where the role is called like our schema.
 _TEAMS_NAMES = """
 SELECT set_config('search_path', string_agg(quote_ident(schema), ', ' ORDER BY schema = 'postern', place), true)
@@ -234,8 +236,7 @@ def _where_it_stands(waiting: Sequence[Migration], done: int) -> str:
 def _apply(connection: psycopg2.extensions.connection, migration: Migration) -> None:
     with connection, connection.cursor() as cursor:
         cursor.execute(_BEFORE)
-        if migration.owner != "postern":
-            cursor.execute(_TEAMS_NAMES)
+        cursor.execute(_OUR_STRINGS if migration.owner == "postern" else _TEAMS_NAMES)
         cursor.execute(migration.sql)
         cursor.execute(_AFTER)
         _record(cursor, migration)

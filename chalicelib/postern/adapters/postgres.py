@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,11 @@ from uuid import UUID
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
-from psycopg2.extensions import TRANSACTION_STATUS_INERROR, TRANSACTION_STATUS_INTRANS
+from psycopg2.extensions import (
+    ISOLATION_LEVEL_READ_COMMITTED,
+    TRANSACTION_STATUS_INERROR,
+    TRANSACTION_STATUS_INTRANS,
+)
 
 from chalicelib.postern.adapters.guard import GuardedConnection
 from chalicelib.postern.contract.errors import (
@@ -55,7 +60,7 @@ _PASSING = (*_CONTENTION, "57014")
 _CHECK_VIOLATION = "23514"
 _NO_SUCH_SAVEPOINT = "3B001"
 
-# As settle_session sets it.
+# As settle sets it.
 _STATEMENT_MILLISECONDS = 20_000
 # Who looks is answered within this, or told that it takes too long, before the public function gives up waiting.
 _LOOK_MILLISECONDS = 12_000
@@ -92,6 +97,8 @@ class Database:
         try:
             yield Session(connection)
             with translated_errors(connection):
+                if connection.was_lent:
+                    _clear(connection)
                 connection.commit()
         except TransactionEnded:
             # Whoever got past the guard may have left anything behind.
@@ -113,10 +120,8 @@ class Database:
             with translated_errors(connection):
                 connection.commit()
                 connection.autocommit = True
-                with connection.cursor() as cursor:
-                    # A lock that others hold for long is waited for as well; nobody waits behind it.
-                    for setting in ("statement_timeout", "lock_timeout"):
-                        cursor.execute("SELECT set_config(%s, %s, false)", (setting, f"{seconds * 1000:.0f}"))
+                # Not by settings, which would stay in a session that a pooler gives to others.
+                with connection.cursor() as cursor, _cancelled_after(seconds, connection):
                     cursor.execute(sql)
         finally:
             if not connection.closed:
@@ -136,11 +141,11 @@ class Database:
     def _usable_connection(self) -> GuardedConnection:
         if self._connection is not None:
             try:
-                # It may have died while the function slept; better found out before the work than in it. And a
-                # handler may have left something behind.
+                # It may have died while the function slept; better found out before the work than in it. And what
+                # a handler left behind may have outlived a rollback.
                 if self._connection.was_lent:
                     _wipe(self._connection)
-                _settle(self._connection)
+                settle(self._connection)
                 return self._connection
             except psycopg2.Error:
                 self.close()
@@ -161,14 +166,16 @@ class Database:
 
 def open_connection(dsn: Callable[[bool], str], *, read_only: bool = False) -> GuardedConnection:
     """As Database takes these. Raises DatabaseUnavailable."""
+    known = dsn(False)
     try:
-        return _open(dsn(False), read_only)
+        return _open(known, read_only)
     except psycopg2.Error as exc:
-        if not _is_login_failure(exc):
+        # The password may have been rotated since it was fetched.
+        fresh = dsn(True) if _may_be_login_failure(exc) else known
+        if fresh == known:
             raise DatabaseUnavailable(_first_line(exc)) from exc
-    # The password may have been rotated since it was fetched.
     try:
-        return _open(dsn(True), read_only)
+        return _open(fresh, read_only)
     except psycopg2.Error as exc:
         raise DatabaseUnavailable(_first_line(exc)) from exc
 
@@ -234,8 +241,8 @@ class Session:
         if self._status != TRANSACTION_STATUS_INTRANS:
             raise TransactionEnded(_ENDED)
         self.execute(
-            f"RELEASE SAVEPOINT {name}; RESET ROLE; RESET client_encoding; RESET synchronous_commit; "
-            f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; "
+            f"RELEASE SAVEPOINT {name}; RESET ROLE; RESET client_encoding; "
+            f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; SET LOCAL synchronous_commit = {self._durable}; "
             "DELETE FROM postern.seals WHERE id = pg_current_xact_id()"
         )
 
@@ -285,6 +292,10 @@ class Session:
             found["left"].append("settings")
         if found["left"]:
             raise LeftBehind(f"A handler left {', '.join(found['left'])} in the session.")
+
+    @property
+    def _durable(self) -> str:
+        return self._connection.synchronous_commit
 
     @property
     def _status(self) -> int:
@@ -353,23 +364,35 @@ def _open(dsn: str, read_only: bool) -> GuardedConnection:
     connection: GuardedConnection = psycopg2.connect(dsn, connection_factory=GuardedConnection, **_LINK)
     try:
         psycopg2.extras.register_uuid(conn_or_curs=connection)
+        # Whatever a role's or the server's default is: more than this would have batches fail that need not.
+        connection.isolation_level = ISOLATION_LEVEL_READ_COMMITTED
         if read_only:
             connection.readonly = True  # where it is not, the database's own default holds
-        _settle(connection)
+        settle(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _settle(connection: GuardedConnection) -> None:
-    """The session's settings as they have to be, whatever was done with it before."""
+def settle(connection: GuardedConnection, query: str = "settle_session") -> None:
+    """Begins a transaction with the settings that it has to have, whatever was done with the session before. They end
+    with it: behind a pooler another one may be another session, and this session somebody else's.
+    """
     connection.settings_changed = False
     connection.cursor_factory = psycopg2.extensions.cursor  # a handler may have chosen one for its own rows
     with connection.cursor() as cursor:
         milliseconds = _LOOK_MILLISECONDS if connection.readonly else _STATEMENT_MILLISECONDS
-        cursor.execute(queries()["settle_session"], {"statement_timeout": f"{milliseconds}ms"})
-        ((connection.settings,),) = cursor.fetchall()
+        cursor.execute(queries()[query], {"statement_timeout": f"{milliseconds}ms"})
+        ((connection.settings, connection.synchronous_commit),) = cursor.fetchall()
+
+
+def _clear(connection: GuardedConnection) -> None:
+    """As _wipe, within the transaction that has its handlers behind it: behind a pooler the next one may be another
+    session. The settings are ours again, for what is deferred to the commit.
+    """
+    settle(connection, "clear_session")
+    connection.was_lent = False
 
 
 def _wipe(connection: GuardedConnection) -> None:
@@ -388,9 +411,23 @@ def _late(connection: GuardedConnection) -> float:
     return time.monotonic() - connection.interrupted_at if connection.interrupted_at else 0.0
 
 
-def _is_login_failure(exc: psycopg2.Error) -> bool:
-    # A failed login has no SQLSTATE in libpq, so that the text is all there is to go by.
-    return exc.pgcode is None and "authentication failed" in str(exc)
+def _may_be_login_failure(exc: psycopg2.Error) -> bool:
+    """A failed login has no SQLSTATE in libpq, and its words are in the server's language. What is said of an address
+    that nobody answers at is the driver's own, and in English.
+    """
+    nobody = ("Connection refused", "timeout expired", "could not translate host name", "No route to host")
+    return exc.pgcode is None and not any(words in str(exc) for words in nobody)
+
+
+@contextmanager
+def _cancelled_after(seconds: float, connection: GuardedConnection) -> Iterator[None]:
+    timer = threading.Timer(seconds, connection.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _first_line(exc: BaseException) -> str:

@@ -21,7 +21,7 @@ from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, TRANSACTION_STATUS_INTRANS
 
 from chalicelib.postern.adapters.guard import GuardedConnection
-from chalicelib.postern.adapters.postgres import open_connection, queries, translated_errors
+from chalicelib.postern.adapters.postgres import open_connection, queries, settle, translated_errors
 from chalicelib.postern.contract.errors import DatabaseUnavailable
 from chalicelib.postern.contract.numbers import dumps
 from chalicelib.postern.contract.payloads import loads
@@ -89,9 +89,10 @@ class RowChanges:
 
     def _once(self, work: Callable[[Any], None]) -> Outcome:
         with self._connection() as inside, self._connection() as outside:
+            inside.rollback()
             inside.set_isolation_level(ISOLATION_LEVEL_REPEATABLE_READ)
-            outside.autocommit = True
             with translated_errors(inside):
+                settle(inside)
                 start = _rows(inside, queries()["first_unknown_xid"])[0]["xid"]
             outcome = Outcome(_error_of(work, inside))
             if inside.closed:
@@ -114,7 +115,6 @@ class RowChanges:
         with closing(open_connection(self._dsn)) as connection:
             for register in (psycopg2.extras.register_default_json, psycopg2.extras.register_default_jsonb):
                 register(connection, loads=loads)
-            connection.commit()  # the session's settings
             yield connection
 
 
@@ -193,16 +193,15 @@ def _by_key(connection: GuardedConnection, table: _Table, rows: list[Row]) -> li
 def _rows(
     connection: GuardedConnection, statement: str | sql.Composable, values: Mapping[str, Any] | None = None
 ) -> list[Row]:
-    """In a savepoint where there is a transaction, so that one that is cancelled does not void it."""
+    """In a savepoint, so that one that is cancelled does not void its transaction."""
     with connection.cursor() as cursor:
-        if not connection.autocommit:
-            cursor.execute("SAVEPOINT postern_look")
+        cursor.execute("SAVEPOINT postern_look")
         try:
             cursor.execute(statement, values)
             names = [column.name for column in cursor.description or []]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         finally:
-            if not connection.autocommit and not connection.closed:
+            if not connection.closed:
                 cursor.execute("ROLLBACK TO SAVEPOINT postern_look")
 
 
