@@ -116,17 +116,23 @@ openapi: $(STAMP) ## Write the API's description from its schemas
 .PHONY: venv
 venv: $(STAMP) ## Make the virtual environment with everything in it
 
-$(STAMP): requirements.txt requirements-dev.txt requirements-libraries.txt
+# The team's own packages, where it has some: docs/handlers.md.
+TEAMS_REQUIREMENTS = $(wildcard requirements-handlers.in)
+
+$(STAMP): requirements.txt requirements-dev.txt requirements-libraries.txt $(TEAMS_REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Postern needs Python 3.11 or newer, and '$(PYTHON)' is not that: make run PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "This Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m deployment.requirements || true  # said here, and refused by `make package`
 	@echo "Making the virtual environment in $(VENV) (once, about a minute) …"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-libraries.txt
-	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom cli.main import main\nsys.exit(main())\n' \
-	  "$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $(BIN)/postern
+	@# By way of the shell: the first line of a script has no room for a path with a blank.
+	@printf '#!/bin/sh\nexec "%s" -P -c "%s" "%s" "$$@"\n' "$(CURDIR)/$(BIN)/python" \
+	  'import sys; sys.path.insert(0, sys.argv.pop(1)); from cli.main import main; sys.exit(main())' "$(CURDIR)" \
+	  > $(BIN)/postern
 	@chmod +x $(BIN)/postern
 	@touch $@
 
@@ -135,11 +141,11 @@ LOCK = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11
   --custom-compile-command "make lock"
 
 .PHONY: lock
-lock: ## Compile requirements.in and requirements-dev.in to what is installed
+lock: ## Compile requirements.in, requirements-dev.in and your requirements-handlers.in to what is installed
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet uv==$(UV)
-	$(LOCK) --generate-hashes --no-annotate requirements.in -o requirements.txt
-	$(LOCK) --annotation-style line requirements-dev.in -o requirements-dev.txt
+	$(LOCK) --generate-hashes --no-annotate requirements.in $(TEAMS_REQUIREMENTS) -o requirements.txt
+	$(LOCK) --annotation-style line requirements-dev.in $(TEAMS_REQUIREMENTS) -o requirements-dev.txt
 
 .PHONY: clean
 clean: ## Remove the virtual environment and all local data

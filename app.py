@@ -104,6 +104,7 @@ def receive(source: str) -> Response:
 @app.on_sqs_message(queue=wiring.queue_name(), batch_size=10, maximum_concurrency=10)
 def processor(event: SQSEvent) -> dict[str, Any]:
     _begin(event.context)
+    logs.listen_to_handlers()
     return wiring.consumer().consume(event.to_dict()["Records"], _time_left(event.context))
 
 
@@ -119,6 +120,7 @@ def maintenance(event: CloudWatchEvent) -> dict[str, Any]:
 @app.lambda_function(name="store")
 def store(event: dict[str, Any], context: object) -> dict[str, Any]:
     _begin(context)
+    logs.listen_to_handlers()
     try:
         # The action's name only: its arguments and its result may be data.
         with logs.timed("store", action=str(event.get("action"))[:40]):

@@ -17,25 +17,45 @@ from pathlib import Path
 
 from deployment.errors import DeploymentError
 
-_UNUSED_FOLDERS = {"__pycache__", "tests", "swagger_ui"}
-_UNUSED_SUFFIXES = {".pyc", ".pyi", ".typed", ".md", ".rst", ".swp", ".orig", ".rej"}
+_UNUSED_FOLDERS = {"tests", "swagger_ui"}
+_UNUSED_SUFFIXES = {".pyi", ".typed", ".md", ".rst", ".swp", ".orig", ".rej"}
 _UNUSED_NAMES = {".DS_Store", "Thumbs.db"}
+# importlib.metadata reads no more than that at run time.
+_USED_METADATA = {"METADATA", "entry_points.txt"}
 # The oldest time that a ZIP archive can hold.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """All of the archive that a function can use: no tests, type stubs, packaging metadata or strays."""
+    """All of the archive that a function can use: of libraries no tests, type stubs or strays, and of what they say of
+    themselves their names, versions and entry points. Of the team's room everything.
+    """
     with zipfile.ZipFile(archive) as content:
         for name in content.namelist():
-            if _is_used(Path(name)):
-                content.extract(name, root)
+            path = Path(name)
+            if not _is_used(path):
+                continue
+            content.extract(name, root)
+            if path.name == "METADATA":
+                # Behind the headers stands what a package index shows.
+                file = root / path
+                file.write_bytes(file.read_bytes().partition(b"\n\n")[0] + b"\n")
 
 
 def _is_used(path: Path) -> bool:
+    if path.suffix == ".pyc" or path.name in _UNUSED_NAMES or "__pycache__" in path.parts:
+        return False
+    if _is_teams(path):
+        return True
+    if path.parts[-2:-1] and path.parts[-2].endswith(".dist-info"):
+        return path.name in _USED_METADATA
     if any(part in _UNUSED_FOLDERS or part.endswith((".dist-info", ".data")) for part in path.parts[:-1]):
         return False
-    return path.suffix not in _UNUSED_SUFFIXES and path.name not in _UNUSED_NAMES and not path.name.endswith("~")
+    return path.suffix not in _UNUSED_SUFFIXES and not path.name.endswith("~")
+
+
+def _is_teams(path: Path) -> bool:
+    return path.parts[0] == "chalicelib" and path.parts[1:2] != ("postern",)
 
 
 def pack(root: Path, target: Path, *, mounted_at: str) -> int:

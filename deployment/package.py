@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from deployment import parameters as parameter_files
+from deployment import requirements
 from deployment import template as templates
 from deployment.archives import pack, unpack
 from deployment.errors import DeploymentError
@@ -70,6 +71,8 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
             "resources of their own. Package another stage; moving one is described in docs/deploy.md."
         )
     stage.check_functions()
+    if found := list(requirements.problems(stage.project)):
+        raise DeploymentError("\n".join(found))
     python = templates.this_python()
     say(f"Packaging stage '{stage.name}' for Python {python[0]}.{python[1]} …")
     folder.parent.mkdir(parents=True, exist_ok=True)

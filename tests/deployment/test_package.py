@@ -247,11 +247,18 @@ def test_the_function_is_what_a_team_writes_and_nothing_else(folder: Path) -> No
 def test_a_teams_own_module_goes_with_its_handlers(packaged: Path, tmp_path: Path) -> None:
     project = checkout(tmp_path, packaged)
     (project / "chalicelib" / "shop_schemas.py").write_text("ORDER = 1\n", "utf-8")
+    beside = ["letters/welcome.md", "letters/notes.rst", "tests/cases.json", "data/plain"]
+    for name in beside:
+        file = project / "chalicelib" / "handlers" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("Hello\n", "utf-8")
     folder = package(project)
-    assert "chalicelib/shop_schemas.py" in names_in(folder / "function.zip")
+    assert {"chalicelib/shop_schemas.py", *(f"chalicelib/handlers/{name}" for name in beside)} <= {
+        *names_in(folder / "function.zip")
+    }
 
 
-def test_the_layer_carries_no_boto3_no_tests_and_no_metadata(folder: Path) -> None:
+def test_the_layer_carries_no_boto3_and_no_tests(folder: Path) -> None:
     names = names_in(folder / "layer.zip")
     packages = {re.sub(r"^python/lib/python[\d.]+/site-packages/", "", name).split("/")[0] for name in names}
     assert {
@@ -264,7 +271,20 @@ def test_the_layer_carries_no_boto3_no_tests_and_no_metadata(folder: Path) -> No
         "aws_lambda_powertools",
     } <= packages
     assert packages.isdisjoint({"boto3", "botocore", "s3transfer"})
-    assert [name for name in names if "/tests/" in name or ".dist-info/" in name] == []
+    assert [name for name in names if "/tests/" in name or name.endswith((".pyi", ".md"))] == []
+
+
+def test_what_a_library_says_of_itself_is_there_at_run_time(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(folder / "layer.zip") as content:
+        content.extractall(tmp_path)
+    (site_packages,) = tmp_path.glob("python/lib/python*/site-packages")
+    code = "from importlib.metadata import version; print(version('marshmallow'))"
+    environ = {"PYTHONPATH": str(site_packages)}
+    done = subprocess.run([sys.executable, "-S", "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == distribution("marshmallow").version, done.stderr
+    abouts = [file for file in site_packages.glob("*.dist-info/*") if file.is_file()]
+    assert {file.name for file in abouts} <= {"METADATA", "entry_points.txt"}
+    assert sum(file.stat().st_size for file in abouts) < 20_000
 
 
 @pytest.mark.parametrize("archive", ["function.zip", "layer.zip"])

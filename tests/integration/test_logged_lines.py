@@ -132,3 +132,57 @@ def test_a_malformed_secret_is_not_quoted(
     statuses, lines, written = deliver(environ, [DELIVERIES[0][0]])
     assert (statuses, [line["status"] for line in lines]) == ([503], [503])
     assert "canary" not in written
+
+
+HANDLER = """
+import logging, sys
+from types import SimpleNamespace
+from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.processing.attempts import Call, Runner, Trigger, Try
+from chalicelib.postern.processing.handling import Handler
+from chalicelib.postern.processing.limits import Clock
+from chalicelib.postern.running import logs
+from tests.integration.world import POLICY, now, work
+
+class LambdaLoggerHandler(logging.StreamHandler): ...
+logging.getLogger().addHandler(LambdaLoggerHandler())  # as Lambda's runtime does
+logs.begin(None, stage="dev")
+logs.listen_to_handlers()
+logs.listen_to_handlers()
+
+def talk(event, db):
+    log = logging.getLogger("chalicelib.handlers.talk")
+    log.info("informed of %s", event.payload["n"], extra={"order": 7})
+    log.debug("not this")
+    logging.getLogger("somelib").info("nor this")
+    logging.getLogger("somelib").warning("warned")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("went wrong")
+
+runner = Runner([Handler("shop", "*", talk)], POLICY, now, 10)
+one = runner.prepare(Try(work(), 1, Trigger.FIRST))
+Call(runner, one, [handler for handler, _ in one.handlers], Clock(lambda: 9.0))(
+    SimpleNamespace(connection=SimpleNamespace(interrupt=None))
+)
+logging.getLogger("chalicelib.handlers.talk").info("afterwards")
+logs.line("ours")
+print(one.work.event.id)
+"""
+
+
+def test_what_a_handler_logs_is_a_line_with_its_events_id() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANDLER], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True
+    )
+    *lines, id = done.stdout.splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["message"] for entry in entries] == ["informed of 1", "warned", "went wrong", "afterwards", "ours"]
+    for entry in entries[:3]:
+        assert (entry["id"], entry["source"], entry["type"]) == (id, "shop", "order")
+        assert entry["handler"].endswith("talk")
+    assert (entries[0]["logger"], entries[0]["level"], entries[0]["order"]) == ("chalicelib.handlers.talk", "INFO", 7)
+    assert entries[2]["exception_name"] == "ZeroDivisionError"
+    assert not {"id", "handler"} & entries[3].keys()
+    assert done.stderr == ""

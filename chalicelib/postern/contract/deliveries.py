@@ -6,6 +6,7 @@ import base64
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -211,6 +212,9 @@ class Event:
         text = payloads.text_of(content, self.form_field, self.format)
         return None if text is None else payloads.loads(text, **options)
 
+
+# The handler that runs, by its name, and its event: for what it logs.
+at_work: ContextVar[tuple[str, Event] | None] = ContextVar("at_work", default=None)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.postern.contract import payloads
-from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.deliveries import Event, at_work
 from chalicelib.postern.contract.envelope import Accepted, Replay
 from chalicelib.postern.contract.errors import HandlerFailed, InvalidPayload, PayloadTooLarge
 from chalicelib.postern.processing.failures import Failure, failure_of
@@ -249,7 +249,11 @@ class Call:
             event = _announced(self.one, announced.dry_run) if place else announced
             limit, left = self.runner.limit(handler), max(0.1, self.clock.left())
             work = partial(handler, event, db)
-            within(min(limit, left), work, db.connection.interrupt, cut_short=left < limit)
+            token = at_work.set((handler.name, event))
+            try:
+                within(min(limit, left), work, db.connection.interrupt, cut_short=left < limit)
+            finally:
+                at_work.reset(token)
 
 
 def _announced(one: Try, dry_run: bool) -> Event:

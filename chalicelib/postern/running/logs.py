@@ -1,10 +1,13 @@
 """One wide JSON line for each delivery, event and batch; never a body, never a secret.
 
 A line that counts something is a metric as well: it says so itself (contract.metrics), so there is no second line.
+What handlers log by the standard library comes as a line of the same shape, with its event's id.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from chalicelib.postern.contract.deliveries import at_work
 from chalicelib.postern.contract.metrics import embedded
 
 SERVICE = "postern"
@@ -31,6 +35,33 @@ def logger() -> Logger:
     # The place of the call would be this module in every line; and a line's trace is that of its event, not always
     # that of the invocation.
     return Logger(service=SERVICE, location=None, xray_trace_id=None)
+
+
+class _Teams(logging.StreamHandler[Any]):
+    """What others than Postern log: where from, and for which event."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == SERVICE:
+            return  # written already
+        record.logger = record.name
+        if found := at_work.get():
+            record.handler, event = found
+            record.id, record.source, record.type = str(event.id), event.source, event.type
+        super().emit(record)
+
+
+def listen_to_handlers() -> None:
+    """From now on their `logging.getLogger(__name__)` is heard, from INFO on; of libraries, warnings are."""
+    root, teams = logging.getLogger(), logging.getLogger("chalicelib")
+    if any(isinstance(each, _Teams) for each in root.handlers):
+        return
+    ours = _Teams(sys.stdout)
+    ours.setFormatter(logger().registered_formatter)
+    # Lambda's own writes text, which says neither.
+    root.handlers[:] = [each for each in root.handlers if type(each).__name__ != "LambdaLoggerHandler"]
+    root.addHandler(ours)
+    if teams.level == logging.NOTSET:
+        teams.setLevel(logging.INFO)
 
 
 def begin(context: object, *, stage: str, **fields: Any) -> None:
