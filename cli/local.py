@@ -41,6 +41,7 @@ class LocalRun:
     aws_endpoint_url: str
     aws_access_key_id: str
     tokens_secret_id: str = ""
+    logs: Path = _STATE / "logs"
 
     @classmethod
     def find(cls) -> LocalRun:
@@ -60,6 +61,7 @@ class LocalRun:
             aws_endpoint_url=run["aws_endpoint_url"],
             aws_access_key_id=run.get("aws_access_key_id", ""),
             tokens_secret_id=run.get("tokens_secret_id", ""),
+            logs=state / "logs",
         )
 
     def environ(self) -> dict[str, str]:
@@ -162,6 +164,16 @@ def operator(run: LocalRun | None = None) -> Operator:
             if here.database_url == named:
                 _enter(here)
     return WholeBodies(wiring.operator())
+
+
+def running_here() -> LocalRun | None:
+    """The local run, where that is what `operator` works on."""
+    if "STORE_FUNCTION" in os.environ:
+        return None
+    with suppress(NotRunning):
+        run = LocalRun.find()
+        return run if os.environ.get("DATABASE_URL") in (None, run.database_url) else None
+    return None
 
 
 def _enter(run: LocalRun) -> None:

@@ -28,11 +28,32 @@ STATUS: dict[str, Any] = {
     },
     "ledger": {"balanced": False, "missing": 3, "waiting": 0, "checked_at": "2026-11-23T12:00:00Z", "stale": True},
     "well": False,
+    "read_only": False,
+    "waiting_since": None,
     "open_issues": 2,
     "open_drift": 1,
     "running_replays": 1,
-    "identity": {"same_bytes": 4, "other_bytes": 1},
+    "identity": {"same_bytes": 4, "other_bytes": 1, "bytes_alone": 2},
 }
+WELL: dict[str, Any] = STATUS | {
+    "sources": [],
+    "failed": 0,
+    "oldest_failed": None,
+    "ledger": STATUS["ledger"] | {"balanced": True, "missing": 0, "stale": False},
+    "well": True,
+    "open_issues": 0,
+    "open_drift": 0,
+    "running_replays": 0,
+    "identity": {"same_bytes": 0, "other_bytes": 0, "bytes_alone": 0},
+}
+NOTHING = {"waiting": 0, "in_work": 0, "delayed": 0}
+ANSWERS: dict[str, Any] = {
+    "status": WELL,
+    "migrations": {"pending": [], "problem": None},
+    "handlers": {"doubts": []},
+    "queues": {"queue": NOTHING, "dead_letters": NOTHING},
+}
+AT = datetime(2026, 11, 23, 13, tzinfo=UTC)
 COUNTS = {"accepted": 5, "stored": 2, "duplicates": 0, "written_off": 0, "missing": 3, "surplus": 0}
 LEDGER: dict[str, Any] = {
     "since": "2026-11-22T12:00:00Z",
@@ -45,17 +66,94 @@ LEDGER: dict[str, Any] = {
 }
 
 
-def test_status_says_what_needs_a_person() -> None:
-    page = status._page(STATUS, everything=False)
-    assert "QUIET for 40 min, expected about 12 with events" in page
-    assert "3 MISSING" in page
-    assert "NOT since then" in page
+def told(**seen: Any) -> list[tuple[str, str]]:
+    """The needs of a healthy inbox that is different in these things."""
+    answers = ANSWERS | seen.pop("answers", {})
+    for gone in seen.get("problems", {}):
+        del answers[gone]
+    known = status.Seen(answers, seen.pop("problems", {}), at=AT, **seen)
+    return [(need.weight.value, need.sentence) for need in status.needs(known)]
+
+
+def test_of_a_healthy_inbox_nothing_is_said() -> None:
+    assert told() == []
+    page = status.page(status.Seen(ANSWERS, {}), [], everything=False)
+    assert page.startswith("Nothing needs a person.\n\nNothing has come yet.")
+    assert "ledger  balanced, checked 2026-11-23T12:00:00Z" in page
+
+
+@pytest.mark.parametrize(
+    ("seen", "weight", "said"),
+    [
+        (
+            {"problems": {"status": "no route"}},
+            "wrong",
+            "The database cannot be asked, and events wait in the queue",
+        ),
+        (
+            {"answers": {"migrations": {"pending": ["0017_x"], "problem": None}}},
+            "wrong",
+            "To be migrated: 0017_x (`",
+        ),
+        ({"answers": {"migrations": {"pending": [], "problem": "newer"}}}, "wrong", "newer"),
+        ({"answers": {"status": WELL | {"read_only": True}}}, "wrong", "takes nobody's writes"),
+        ({"problems": {"handlers": "orders cannot"}}, "wrong", "No event is processed, of any source: orders cannot"),
+        ({"answers": {"handlers": {"doubts": ["shopp is not declared."]}}}, "look", "shopp is not declared."),
+        (
+            {"delays": {"a": 3, "database: full": 700}},
+            "wrong",
+            "Put off 700 times in the last ten minutes",
+        ),
+        ({"maintenance": "ledger: gone"}, "wrong", "The last run of maintenance failed: ledger: gone"),
+        ({"without_secret": ("zoom", "slack")}, "look", "Without a secret, and so answering 503: zoom, slack."),
+        ({"answers": {"status": WELL | {"dead": 2}}}, "look", "2 dead events, which nothing tries again"),
+        ({"answers": {"status": WELL | {"failed": 2}}}, "note", "2 failed and will be tried again"),
+        (
+            {"answers": {"queues": {"queue": NOTHING, "dead_letters": NOTHING | {"waiting": 4}}}},
+            "look",
+            "About 4 dead letters: `postern dead` lists them.",
+        ),
+        (
+            {
+                "answers": {
+                    "queues": {"queue": NOTHING | {"in_work": 5}, "dead_letters": NOTHING},
+                    "status": WELL | {"waiting_since": "2026-11-23T12:20:00Z"},
+                }
+            },
+            "wrong",
+            "About 5 accepted events wait for the database, the oldest for 40 min.",
+        ),
+        (
+            {"answers": {"status": WELL | {"identity": WELL["identity"] | {"bytes_alone": 2}}}},
+            "note",
+            "2 deliveries of the last day were taken for repetitions for their bytes alone",
+        ),
+    ],
+)
+def test_what_needs_a_person_is_a_sentence(seen: dict[str, Any], weight: str, said: str) -> None:
+    [(found, sentence)] = told(**seen)
+    assert (found, said in sentence) == (weight, True), sentence
+
+
+def test_what_has_waited_for_a_moment_only_is_no_need() -> None:
+    queues = {"queue": NOTHING | {"waiting": 5}, "dead_letters": NOTHING}
+    just_now = WELL | {"waiting_since": "2026-11-23T12:58:00Z"}
+    assert told(answers={"queues": queues, "status": just_now}) == []
+
+
+def test_the_heaviest_comes_first_and_nothing_a_sender_wrote_steers_the_terminal() -> None:
+    seen = status.Seen(ANSWERS | {"status": STATUS}, {}, at=AT)
+    found = list(status.needs(seen))
+    page = status.page(seen, found, everything=False)
+    assert "stripe is QUIET for 40 min, where about 12 have events" in page
+    assert "3 accepted events are MISSING" in page
+    assert "Maintenance has not run for half an hour" in page
     assert "4 of the last day with the bytes of an earlier event" in page
-    assert "1 of the last day under a known id with OTHER BYTES" in page
+    assert "1 deliveries of the last day came under a known id with OTHER BYTES" in page
+    assert "Nothing needs a person" not in page
     assert "zoom" not in page
-    assert "zoom" in status._page(STATUS, everything=True)
-    assert "\x1b" not in page
-    assert "\x07" not in page
+    assert "zoom" in status.page(seen, found, everything=True)
+    assert not {"\x1b", "\x07"} & {*page}
 
 
 def test_json_moves_no_cursor_and_turns_no_text_around() -> None:

@@ -38,9 +38,13 @@ class Status:
         return found[0] if found else None
 
     def attention(self) -> dict[str, Any]:
-        """What a person may want to look at: open issues, changes of payloads, and replays that run or rest."""
+        """Whether the database refuses every writer, since when something waits for it, open issues, changes of
+        payloads, and replays that run or rest.
+        """
         return self._database.run("attention")[0]
 
     def identity_of_late(self) -> dict[str, Any]:
-        """How many events of the last day had bytes that came before, and how many ids came again with others."""
+        """How many events of the last day had bytes that came before, how many ids came again with others, and how many
+        deliveries were taken for repetitions for their bytes alone.
+        """
         return self._database.run("identity_of_late")[0]

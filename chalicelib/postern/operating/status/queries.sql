@@ -1,7 +1,10 @@
 -- What an operator sees first.
 
 -- name: attention
-SELECT (SELECT count(*) FROM postern.issues WHERE state = 'open') AS open_issues,
+-- Whether every writer is refused; the rest is for a person to look at. What waits is what no table has yet.
+SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean AS read_only,
+       (SELECT min(minute) FROM postern.ledger WHERE missing > 0) AS waiting_since,
+       (SELECT count(*) FROM postern.issues WHERE state = 'open') AS open_issues,
        (SELECT count(*) FROM postern.drift WHERE accepted_at IS NULL) AS open_drift,
        (SELECT count(*) FROM postern.replays WHERE state = 'running') AS running_replays
 
@@ -16,11 +19,13 @@ ORDER BY id
 LIMIT 1
 
 -- name: identity_of_late
--- Of the last day: equal bytes under other ids, and equal ids over other bytes.
+-- Of the last day: equal bytes under other ids, equal ids over other bytes, and what only its bytes made a repetition.
 SELECT (SELECT count(*) FROM postern.events
         WHERE same_body_as IS NOT NULL AND id >= postern.uuid7_floor(now() - interval '1 day')) AS same_bytes,
        (SELECT count(*) FROM postern.duplicates
-        WHERE why = 'same_id_other_bytes' AND id >= postern.uuid7_floor(now() - interval '1 day')) AS other_bytes
+        WHERE why = 'same_id_other_bytes' AND id >= postern.uuid7_floor(now() - interval '1 day')) AS other_bytes,
+       (SELECT count(*) FROM postern.duplicates
+        WHERE why = 'same_bytes' AND id >= postern.uuid7_floor(now() - interval '1 day')) AS bytes_alone
 
 -- name: last_seen
 -- By the ledger, too: a source is not quiet while its events wait in the queue. A day is 23 hours that are counted and
