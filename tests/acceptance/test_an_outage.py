@@ -14,7 +14,7 @@ from devstack.postgres import Server
 from tests.acceptance.conftest import Run
 from tests.acceptance.test_inbox import push, signed_as_github
 from tests.conftest import administer, url_of
-from tests.support import eventually
+from tests.support import eventually, with_the_example
 
 # Nine tenths of it, rounded, are five, one more than the attempts and what goes uncharged.
 MAX_RECEIVES = 6
@@ -41,6 +41,7 @@ def lines(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for text in logs for line in text.splitlines() if line.startswith("{")]
 
 
+@with_the_example
 def test_an_outage_longer_than_the_receives_dead_letters_nothing_and_says_why(
     tmp_path: Path, database: Callable[[bool], str]
 ) -> None:

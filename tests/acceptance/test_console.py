@@ -17,7 +17,7 @@ from chalicelib.postern.contract.deliveries import new_event_id
 from tests.acceptance import browser as browsers
 from tests.acceptance.conftest import Run
 from tests.acceptance.test_api import ask
-from tests.support import eventually
+from tests.support import eventually, with_the_example
 
 SOURCES = """
 [github]
@@ -364,6 +364,7 @@ def test_an_event_tells_its_story_and_is_processed_again(stormy: Run, open_page:
     assert one(stormy, "SELECT attempts FROM postern.events WHERE id = %s", id) == 2
 
 
+@with_the_example
 def test_a_dry_run_shows_the_rows_that_would_change(stormy: Run, open_page: Callable[..., Page]) -> None:
     sent = stormy.postern("send", "github", "push").stdout
     id = json.loads(sent.split("  ")[1])["id"]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Run
-from tests.support import eventually
+from tests.support import eventually, with_the_example
 
 PROVIDERS = ["github", "stripe", "standard-webhooks", "hmac", "token", "basic"]
 
@@ -58,6 +58,7 @@ def test_a_sample_of_each_provider_is_a_row_within_two_seconds(run: Run, provide
     eventually(lambda: rows(run, json.loads(answer)["id"]), timeout=2)
 
 
+@with_the_example
 def test_the_identical_delivery_twenty_times_at_once_is_one_row_and_one_effect(run: Run) -> None:
     body, delivery = push("acme/twenty"), str(uuid.uuid4())
     headers = signed_as_github(run, body, delivery)
@@ -180,6 +181,7 @@ def test_garbage_on_the_queue_ends_in_the_dead_letters_and_is_logged_with_its_id
     )
 
 
+@with_the_example
 def test_an_event_that_always_fails_is_dead_after_three_attempts_and_can_be_redriven(run: Run, client: Any) -> None:
     body = json.dumps({"ref": "refs/heads/main", "no": "repository"}).encode()
     _, answer = run.post("/webhooks/github", body, signed_as_github(run, body))
@@ -198,6 +200,7 @@ def test_an_event_that_always_fails_is_dead_after_three_attempts_and_can_be_redr
     eventually(lambda: run.query(status, answer["id"]) == [("dead", 6)], timeout=30)
 
 
+@with_the_example
 def test_a_thousand_events_survive_a_killed_database(run: Run) -> None:
     """PostgreSQL is killed with -9 in mid-flight; the supervisor starts it again."""
     bodies = [push("acme/thousand", n=n) for n in range(1000)]

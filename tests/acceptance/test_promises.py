@@ -19,7 +19,7 @@ import pytest
 
 from tests.acceptance.conftest import Run
 from tests.acceptance.test_inbox import push, rows, signed_as_github, signed_as_hmac
-from tests.support import eventually
+from tests.support import eventually, with_the_example
 
 
 @contextmanager
@@ -90,6 +90,7 @@ def _answers(run: Run) -> bool:
 DELIVERIES = 25
 
 
+@with_the_example
 def test_2_exactly_once_effects(run: Run) -> None:
     """Redelivered by the provider, twenty times at once, by SQS, and by hand."""
     repository = f"acme/{uuid.uuid4().hex}"
@@ -122,6 +123,7 @@ def _emptied(client: Any, queue: str) -> bool:
     return sum(map(int, found.values())) == 0
 
 
+@with_the_example
 def test_3_one_bad_event_hurts_only_itself(run: Run) -> None:
     """Its mates commit; it ends among the dead letters, visible with its error and traceback, and can be redriven."""
     repository = f"acme/{uuid.uuid4().hex}"

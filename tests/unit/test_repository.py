@@ -9,6 +9,7 @@ import pytest
 
 from chalicelib.postern.running.version import VERSION
 from cli.main import main
+from deployment.requirements import TEAMS
 from devstack.settings import PROJECT
 
 CONTRIBUTING = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
@@ -41,7 +42,9 @@ def test_what_is_deployed_is_pinned_with_the_hashes_of_its_files() -> None:
         names = re.findall(r"^(\w\S*==\S+)", (PROJECT / file).read_text("utf-8"), re.M)
         return {name.lower().replace("_", "-") for name in names}
 
-    assert pins("requirements.txt") == pins("requirements.in") <= pins("requirements-dev.txt")
+    assert pins("requirements.in") <= pins("requirements.txt") <= pins("requirements-dev.txt")
+    if not (PROJECT / TEAMS).exists():
+        assert pins("requirements.in") == pins("requirements.txt")
     for requirement in re.split(r"^(?=\w)", (PROJECT / "requirements.txt").read_text("utf-8"), flags=re.M)[1:]:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement.splitlines()[0]
 
@@ -56,6 +59,9 @@ def test_every_link_within_the_documents_leads_somewhere() -> None:
         for target in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", document.read_text("utf-8")):
             file, _, anchor = target.partition("#")
             aim = (document.parent / file) if file else document
+            # The example is the team's to delete.
+            if aim.name == "github_pushes.py":
+                continue
             if not aim.exists() or (anchor and anchor not in anchors(aim)):
                 broken.append(f"{document.name}: {target}")
     assert broken == []
