@@ -43,13 +43,23 @@ def url(text: str) -> str:
     return text
 
 
+_AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
 def moment(text: str) -> datetime:
-    """`90m`, `24h` and `7d` mean that long ago; or a time in ISO 8601, which is UTC where it says nothing else."""
-    if found := re.fullmatch(r"(\d{1,5})([mhd])", text, re.ASCII):
-        unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
-        return datetime.now(UTC) - timedelta(**{unit: int(found[1])})
+    """`90s`, `30m`, `24h`, `7d` and `1w` mean that long ago, `today` and `yesterday` their beginning; or a time in
+    ISO 8601, which may be a day. UTC, where it says nothing else.
+    """
+    now = datetime.now(UTC)
+    if found := re.fullmatch(r"(\d{1,5})([smhdw])", text, re.ASCII):
+        return now - timedelta(**{_AGO[found[2]]: int(found[1])})
+    if text in ("today", "yesterday"):
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=text == "yesterday")
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError("must be such as 90m, 24h, 7d or 2026-11-23T12:00:00Z") from None
+        raise argparse.ArgumentTypeError(
+            "must be such as 90s, 30m, 24h, 7d, 1w, yesterday, 2026-11-23 or 2026-11-23T12:00:00Z"
+        ) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

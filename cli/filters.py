@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+import os
+from pathlib import Path
 from typing import Any
 
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
+from chalicelib.postern.receiving.sources import source_names
 from cli import arguments
+from cli.local import LocalRun, NotRunning
 
 STATUSES = ("processed", "stale", "failed", "dead")
 
@@ -19,7 +25,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "--since",
         type=arguments.moment,
         metavar="TIME",
-        help="only events received since TIME: 30m, 2h or 7d ago, or 2026-11-24T08:00Z",
+        help="only events received since TIME: 90s, 2h, 7d or 1w ago, yesterday, 2026-11-24 or 2026-11-24T08:00Z",
     )
     parser.add_argument("--key", metavar="ID", help="only events with this id of the provider, such as evt_123")
     parser.add_argument("--until", type=arguments.moment, metavar="TIME", help="only events received before TIME")
@@ -45,6 +51,20 @@ def filters_of(options: argparse.Namespace) -> dict[str, Any]:
         "contains": options.contains,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def undeclared(source: str | None) -> str | None:
+    """A sentence where sources.toml has no source of this name: mistyped, or one whose events are still there."""
+    if source is None:
+        return None
+    try:
+        known = sorted(source_names(LocalRun.find().sources_file))
+    except NotRunning:
+        known = sorted(source_names(Path(os.environ.get("SOURCES_FILE") or SHIPPED_SOURCES)))
+    if source in known or not known:
+        return None
+    near = difflib.get_close_matches(source, known, 1)
+    return f"sources.toml declares no source '{source}'" + (f"; it has '{near[0]}'." if near else ".")
 
 
 def document(text: str) -> Any:

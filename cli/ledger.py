@@ -30,7 +30,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "--since",
         type=arguments.moment,
         metavar="WHEN",
-        help="start at WHEN: 90m, 24h or 7d ago, or a time (default 24h)",
+        help="start at WHEN: 90m, 24h, 7d or 1w ago, yesterday, or a time (default 24h)",
     )
     parser.add_argument(
         "--write-off", metavar="NOTE", help="write off what is missing, because of NOTE (14 days back without --since)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 
@@ -21,6 +22,7 @@ from cli import (
     issues,
     ledger,
     listen,
+    output,
     refusals,
     replays,
     send,
@@ -30,16 +32,22 @@ from cli import (
     stored,
     tokens,
 )
+from cli.filters import undeclared
 from cli.local import LocalRun, NotRunning, operator
 from cli.stage import enter
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 not done (the reason is on standard error), 2 not understood."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 has no room for an arrow
     options = _parser().parse_args(argv)
     try:
         if options.stage:
             enter(options.stage, with_secrets=options.needs_secrets)
+        if note := undeclared(getattr(options, "source", None)):
+            print(f"postern: {output.plain(note)}", file=sys.stderr)
         return int(options.run(options))
     except (PosternError, NotRunning) as exc:
         print(f"postern: {exc}", file=sys.stderr)

@@ -121,8 +121,8 @@ def test_the_ledger_is_kept_while_it_runs(run: Run) -> None:
     """Maintenance comes with the start, and each minute."""
     eventually(lambda: json.loads(run.postern("ledger", "--json").stdout)["checked_at"] is not None, timeout=30)
     assert json.loads(run.postern("ledger", "--since", "2h", "--json").stdout)["missing"] == 0
-    refused = run.postern("ledger", "--since", "yesterday")
-    assert (refused.returncode, "must be such as 90m" in refused.stderr) == (2, True)
+    refused = run.postern("ledger", "--since", "someday")
+    assert (refused.returncode, "must be such as 90s" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -147,7 +147,7 @@ def test_an_event_that_is_not_there_cannot_be_replayed_nor_run_dry(run: Run) -> 
 
 
 def test_filters_that_make_no_sense_are_not_understood(run: Run) -> None:
-    for arguments in (["--since", "yesterday"], ["--contains", "{"], ["--status", "lost"], ["--attempts", "0"]):
+    for arguments in (["--since", "someday"], ["--contains", "{"], ["--status", "lost"], ["--attempts", "0"]):
         assert run.postern("events", *arguments).returncode == 2
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli import arguments, ledger, output, status
+from cli import arguments, filters, ledger, output, status
+from devstack.settings import PROJECT
 
 QUIET = {"minutes": 40, "expected": 12.3}
 STATUS: dict[str, Any] = {
@@ -174,7 +179,14 @@ def test_the_ledger_says_how_many_are_in_no_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ago"), [("90m", timedelta(minutes=90)), ("24h", timedelta(days=1)), ("7d", timedelta(days=7))]
+    ("text", "ago"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("90m", timedelta(minutes=90)),
+        ("24h", timedelta(days=1)),
+        ("7d", timedelta(days=7)),
+        ("1w", timedelta(days=7)),
+    ],
 )
 def test_a_moment_may_be_some_time_ago(text: str, ago: timedelta) -> None:
     assert abs(datetime.now(UTC) - ago - arguments.moment(text)) < timedelta(seconds=5)
@@ -185,7 +197,32 @@ def test_a_moment_may_be_a_time_and_is_utc_unless_it_says_otherwise() -> None:
     assert arguments.moment("2026-11-23T12:00:00") == arguments.moment("2026-11-23T13:00:00+01:00") == noon
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "-5m", "5w", "999999d", "٣d"])
+def test_a_moment_may_be_a_day() -> None:
+    assert arguments.moment("2026-11-23") == datetime(2026, 11, 23, tzinfo=UTC)
+    assert arguments.moment("today") - arguments.moment("yesterday") == timedelta(days=1)
+    assert arguments.moment("today").time() == datetime.min.time()
+    assert arguments.moment("99999w").year < 200
+
+
+def test_a_source_that_nobody_declared_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTERN_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("SOURCES_FILE", str(tmp_path / "sources.toml"))
+    assert filters.undeclared("shop") is None  # nobody knows
+    (tmp_path / "sources.toml").write_text('[shop]\nprovider = "github"\n')
+    assert filters.undeclared("shop") is None
+    assert filters.undeclared("shopp") == "sources.toml declares no source 'shopp'; it has 'shop'."
+    assert filters.undeclared("zoom") == "sources.toml declares no source 'zoom'."
+    assert filters.undeclared(None) is None
+
+
+def test_a_terminal_that_is_not_utf_8_is_written_to_all_the_same() -> None:
+    command = [sys.executable, "-m", "cli", "providers", "stripe"]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "stripe" in done.stdout, done.stderr) == (0, True, "")
+
+
+@pytest.mark.parametrize("text", ["", "someday", "-5m", "5y", "999999d", "٣d"])
 def test_a_moment_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be such as"):
         arguments.moment(text)
