@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.contract.errors import ConfigurationError, PosternError
 from chalicelib.postern.receiving.sources import SourcesFileError, load_sources
 from cli import output
 from cli.arguments import Commands
@@ -64,12 +64,13 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 def _status(options: argparse.Namespace) -> int:
     seen = look(operator())
     found = sorted(needs(seen), key=lambda need: list(Weight).index(need.weight))
+    well = all(need.weight is Weight.NOTE for need in found)
     if options.json:
         answer = {**seen.answers.get("status", {}), "queues": seen.answers.get("queues")}
-        print(output.as_json({**answer, "needs": [asdict(need) for need in found]}))
+        print(output.as_json({**answer, "well": well, "needs": [asdict(need) for need in found]}))
     else:
         print(page(seen, found, everything=options.all))
-    return 0 if all(need.weight is Weight.NOTE for need in found) else 1
+    return 0 if well else 1
 
 
 def look(on: Operator) -> Seen:
@@ -78,6 +79,9 @@ def look(on: Operator) -> Seen:
     for action in ("migrations", "status", "queues", "handlers"):
         try:
             answers[action] = on.perform({"action": action})
+        except ConfigurationError as exc:
+            if action != "queues":  # a database alone has none
+                problems[action] = str(exc)
         except PosternError as exc:
             problems[action] = str(exc)
     run = running_here()
@@ -94,8 +98,12 @@ def needs(seen: Seen) -> Iterator[Need]:
     yield from _of_the_handlers(seen)
     if queues:
         yield from _of_the_queues(seen, queues)
-    for reason, number in Counter(seen.delays).most_common(1):
-        yield Need(Weight.WRONG, f"Put off {number} times in the last ten minutes, uncharged, mostly for: {reason}")
+    elif problem := seen.problems.get("queues"):
+        yield Need(Weight.LOOK, f"The queues could not be asked: {problem}")
+    number = sum(seen.delays.values())
+    for reason, _ in Counter(seen.delays).most_common(1):
+        weight = Weight.WRONG if queues is None or _depth(queues) else Weight.NOTE  # it is over
+        yield Need(weight, f"Put off {number} times in the last ten minutes, uncharged, mostly for: {reason}"[:200])
     if seen.maintenance:
         yield Need(Weight.WRONG, f"The last run of maintenance failed: {seen.maintenance}")
     if seen.without_secret:
@@ -127,9 +135,10 @@ def _of_the_handlers(seen: Seen) -> Iterator[Need]:
 
 
 def _of_the_queues(seen: Seen, queues: Mapping[str, Any]) -> Iterator[Need]:
-    depth = queues["queue"]
-    number = depth["waiting"] + depth["in_work"] + depth["delayed"]
-    since = seen.answers.get("status", {}).get("waiting_since")
+    number = _depth(queues)
+    status = seen.answers.get("status", {})
+    # What is missing for good, or a dead letter, would make it old.
+    since = status.get("waiting_since") if status.get("ledger", {}).get("balanced") else None
     if number and since and (waited := seen.at - datetime.fromisoformat(since)) > _LONG:
         minutes = waited.total_seconds() / 60
         yield Need(
@@ -137,6 +146,10 @@ def _of_the_queues(seen: Seen, queues: Mapping[str, Any]) -> Iterator[Need]:
         )
     if letters := queues["dead_letters"]["waiting"]:
         yield Need(Weight.LOOK, f"About {letters} dead letters: `{output.command('dead')}` lists them.")
+
+
+def _depth(queues: Mapping[str, Any]) -> int:
+    return sum(queues["queue"].values())
 
 
 def _of_the_inbox(status: Mapping[str, Any]) -> Iterator[Need]:
@@ -181,7 +194,7 @@ def _of_the_inbox(status: Mapping[str, Any]) -> Iterator[Need]:
 
 def page(seen: Seen, found: list[Need], *, everything: bool) -> str:
     told = [f"{need.weight:<6} {output.plain(need.sentence)}" for need in found]
-    if not any(need.weight is not Weight.NOTE for need in found):
+    if all(need.weight is Weight.NOTE for need in found):
         told.insert(0, "Nothing needs a person.")
     parts = ["\n".join(told)]
     if status := seen.answers.get("status"):

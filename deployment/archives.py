@@ -18,9 +18,10 @@ from pathlib import Path
 from deployment.errors import DeploymentError
 
 _UNUSED_FOLDERS = {"tests", "swagger_ui"}
-_UNUSED_SUFFIXES = {".pyi", ".typed", ".md", ".rst", ".swp", ".orig", ".rej"}
+_UNUSED_SUFFIXES = {".pyi", ".typed", ".md", ".rst"}
+_STRAYS = {".pyc", ".swp", ".orig", ".rej"}
 _UNUSED_NAMES = {".DS_Store", "Thumbs.db"}
-# importlib.metadata reads no more than that at run time.
+# For version() and entry_points() of importlib.metadata.
 _USED_METADATA = {"METADATA", "entry_points.txt"}
 # The oldest time that a ZIP archive can hold.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -36,22 +37,22 @@ def unpack(archive: Path, root: Path) -> None:
             if not _is_used(path):
                 continue
             content.extract(name, root)
-            if path.name == "METADATA":
+            if path.name == "METADATA" and path.parent.name.endswith(".dist-info"):
                 # Behind the headers stands what a package index shows.
                 file = root / path
                 file.write_bytes(file.read_bytes().partition(b"\n\n")[0] + b"\n")
 
 
 def _is_used(path: Path) -> bool:
-    if path.suffix == ".pyc" or path.name in _UNUSED_NAMES or "__pycache__" in path.parts:
+    if path.suffix in _STRAYS or path.name in _UNUSED_NAMES or path.name.endswith("~") or "__pycache__" in path.parts:
         return False
     if _is_teams(path):
-        return True
+        return not any(part.startswith(".") for part in path.parts)  # such as .env
     if path.parts[-2:-1] and path.parts[-2].endswith(".dist-info"):
         return path.name in _USED_METADATA
     if any(part in _UNUSED_FOLDERS or part.endswith((".dist-info", ".data")) for part in path.parts[:-1]):
         return False
-    return path.suffix not in _UNUSED_SUFFIXES and not path.name.endswith("~")
+    return path.suffix not in _UNUSED_SUFFIXES
 
 
 def _is_teams(path: Path) -> bool:

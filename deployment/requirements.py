@@ -13,7 +13,8 @@ from pathlib import Path
 
 TEAMS = "requirements-handlers.in"
 _LOCKED = ("requirements.txt", "requirements-dev.txt")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Not what stands alone as an address.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?=\s|$|[<>=!~;@,(\[])")
 
 
 def problems(project: Path) -> Iterator[str]:

@@ -247,7 +247,7 @@ def test_the_function_is_what_a_team_writes_and_nothing_else(folder: Path) -> No
 def test_a_teams_own_module_goes_with_its_handlers(packaged: Path, tmp_path: Path) -> None:
     project = checkout(tmp_path, packaged)
     (project / "chalicelib" / "shop_schemas.py").write_text("ORDER = 1\n", "utf-8")
-    beside = ["letters/welcome.md", "letters/notes.rst", "tests/cases.json", "data/plain"]
+    beside = ["letters/welcome.md", "letters/notes.rst", "tests/cases.json", "data/METADATA"]
     for name in beside:
         file = project / "chalicelib" / "handlers" / name
         file.parent.mkdir(exist_ok=True)

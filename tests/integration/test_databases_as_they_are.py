@@ -47,6 +47,7 @@ UNUSUAL = {
     "search_path": "''",
     "statement_timeout": "'50ms'",
     "synchronous_commit": "off",
+    "client_encoding": "latin1",
 }
 
 
@@ -94,6 +95,23 @@ def test_what_is_acknowledged_to_the_queue_is_durable(world: World, set: str, he
 
     world.processor(handler).process(numbered(1))
     assert world.query("SELECT how FROM commits") == [(held,)]
+
+
+def test_what_is_deferred_to_the_commit_sees_what_the_handler_set(world: World) -> None:
+    world.query(
+        "CREATE TABLE audit (tenant text);"
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO postern.audit VALUES (current_setting('app.tenant', true)); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER note AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION note()"
+    )
+
+    def handler(event: Any, db: Any) -> None:
+        db.execute("SET LOCAL app.tenant = 'acme'")
+        effect(event, db)
+
+    world.processor(handler).process(numbered(1))
+    assert world.query("SELECT tenant FROM audit") == [("acme",)]
 
 
 # Who cannot log in

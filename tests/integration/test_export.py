@@ -215,7 +215,13 @@ def test_the_fixture_is_as_linters_and_formatters_want_it(postern: Postern, stor
     headers = {"content-type": "application/json", "user-agent": "Shop's/1.0", "accept": ["a", "b"]}
     code = postern("export", store(body, type="order.paid", headers=headers), "--pytest").stdout
     for arguments in (["check", "--isolated", "--select", "E,F,W,I,UP,B,Q,RUF"], ["format", "--isolated", "--check"]):
-        command = [shutil.which("ruff") or "ruff", *arguments, "--stdin-filename", str(PROJECT / "fixture.py"), "-"]
+        command = [
+            Path(sys.executable).with_name("ruff"),
+            *arguments,
+            "--stdin-filename",
+            str(PROJECT / "fixture.py"),
+            "-",
+        ]
         done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + code
 

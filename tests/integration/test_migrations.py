@@ -295,7 +295,7 @@ def test_an_index_that_failed_leaves_nothing(empty_database_url: str, tmp_path: 
     with pytest.raises(MigrationError) as failed:
         migrate(empty_database_url, folders)
     assert "0002_index failed: could not create unique index" in str(failed.value)
-    assert "Nothing of it is left. 0001_orders before it is applied" in str(failed.value)
+    assert "0001_orders before it is applied" in str(failed.value)
     assert query(empty_database_url, "SELECT to_regclass('orders_total')::text") == [(None,)]
 
 
@@ -312,9 +312,43 @@ def test_an_index_that_was_cut_off_is_begun_again(empty_database_url: str, tmp_p
     ]
 
 
+def unfinished(url: str, sql: str) -> None:
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        with pytest.raises(psycopg2.Error):
+            cursor.execute(sql)
+
+
+def test_an_index_is_known_again_as_postgresql_writes_its_name(empty_database_url: str, tmp_path: Path) -> None:
+    migrate(empty_database_url, team(tmp_path, **{"0001_orders": ORDERS}))
+    unfinished(empty_database_url, INDEX.replace("INDEX", "UNIQUE INDEX"))
+    again = "CREATE INDEX CONCURRENTLY IF NOT EXISTS Orders_Total ON Orders (total)"
+    assert migrate(empty_database_url, team(tmp_path, **{"0002_index": f"-- no-transaction\n{again}"}))
+    assert query(empty_database_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_total'::regclass") == [
+        (True,)
+    ]
+
+
+def test_an_unfinished_index_of_something_else_is_left_alone(empty_database_url: str, tmp_path: Path) -> None:
+    migrate(empty_database_url, team(tmp_path, **{"0001_orders": ORDERS}))
+    unfinished(empty_database_url, "CREATE UNIQUE INDEX CONCURRENTLY total ON public.orders (total)")
+    migrate(empty_database_url, team(tmp_path, **{"0002_index": f"-- no-transaction\n{INDEX}"}))
+    assert query(empty_database_url, "SELECT to_regclass('total')::text") == [("total",)]
+
+
+def test_without_a_transaction_names_are_the_teams_own_too(empty_database_url: str, tmp_path: Path) -> None:
+    sql = "-- no-transaction\nCREATE INDEX CONCURRENTLY mine ON issues (n)"
+    folders = team(tmp_path, **{"0001_issues": "CREATE TABLE public.issues (n integer)", "0002_index": sql})
+    assert migrate(empty_database_url, folders)[-1] == "0002_index"
+    where = "SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = 'public.mine'::regclass"
+    assert query(empty_database_url, f"SET search_path = ''; {where}") == [("public.issues",)]
+
+
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
+        ("-- no-transaction\nDO $$ BEGIN CREATE TABLE half (); COMMIT; PERFORM 1 / 0; END $$", "could leave a part"),
+        ("-- no-transaction\nCALL something()", "could leave a part"),
         (INDEX, "begins with the line -- no-transaction"),
         (f"-- no-transaction\n{INDEX}; SELECT 1", "several statements"),
         ("-- no-transaction\nCREATE INDEX CONCURRENTLY ON public.orders (total)", "without a name"),

@@ -106,9 +106,15 @@ def test_of_a_healthy_inbox_nothing_is_said() -> None:
         ({"answers": {"handlers": {"doubts": ["shopp is not declared."]}}}, "look", "shopp is not declared."),
         (
             {"delays": {"a": 3, "database: full": 700}},
-            "wrong",
-            "Put off 700 times in the last ten minutes",
+            "note",
+            "Put off 703 times in the last ten minutes, uncharged, mostly for: database: full",
         ),
+        (
+            {"delays": {"a": 7}, "answers": {"queues": {"queue": NOTHING | {"in_work": 1}, "dead_letters": NOTHING}}},
+            "wrong",
+            "Put off 7 times in the last ten minutes",
+        ),
+        ({"problems": {"queues": "no right"}}, "look", "The queues could not be asked: no right"),
         ({"maintenance": "ledger: gone"}, "wrong", "The last run of maintenance failed: ledger: gone"),
         ({"without_secret": ("zoom", "slack")}, "look", "Without a secret, and so answering 503: zoom, slack."),
         ({"answers": {"status": WELL | {"dead": 2}}}, "look", "2 dead events, which nothing tries again"),

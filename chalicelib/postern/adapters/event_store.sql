@@ -4,7 +4,9 @@
 /* settings */
 
 -- name: clear_session
--- As DISCARD ALL, which no transaction may have in it.
+-- As DISCARD ALL, which no transaction may have in it. What handlers have deferred to the commit is done before, while
+-- their settings and temporary tables are there.
+SET CONSTRAINTS ALL IMMEDIATE;
 CLOSE ALL;
 SET SESSION AUTHORIZATION DEFAULT;
 DEALLOCATE ALL;
@@ -22,7 +24,8 @@ DISCARD SEQUENCES;
 -- Answers with the settings as they are now.
 RESET ROLE;
 RESET ALL;
-SELECT set_config('datestyle', 'ISO', true),
+SELECT set_config('client_encoding', 'UTF8', true),
+       set_config('datestyle', 'ISO', true),
        set_config('intervalstyle', 'postgres', true),
        set_config('bytea_output', 'hex', true),
        set_config('extra_float_digits', '1', true),

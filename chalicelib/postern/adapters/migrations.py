@@ -35,9 +35,26 @@ _ENCODING = "UTF8"
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql", re.ASCII)
 # sqlx has the same mark.
 _NO_TRANSACTION = re.compile(r"\s*--[ \t]*no-transaction\b")
-_CONCURRENTLY = re.compile(r"create\s+(?:unique\s+)?index\s+concurrently\s+(?P<unnamed>on\b)?", re.IGNORECASE)
+_COMMENT = re.compile(r"--[^\n]*")
+_CONCURRENTLY = re.compile(
+    r"""create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?
+        (?:(?P<unnamed>on)\b | (?P<index>"[^"]+"|[\w$]+)\s+on\s+(?:only\s+)?(?P<table>(?:"[^"]+"|[\w$]+|\.)+))""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# What no transaction may have in it, and what ends whole or not at all, but for an index, which is looked after.
+_OUTSIDE = re.compile(
+    r"\s*(?:create\s+(?:unique\s+)?index\s+concurrently|drop\s+index\s+concurrently|vacuum|alter\s+type)\b",
+    re.IGNORECASE,
+)
 
-_CONNECTION: dict[str, Any] = {"connect_timeout": 5, "application_name": "postern-migrate", "client_encoding": "UTF8"}
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "application_name": "postern-migrate",
+    "client_encoding": "UTF8",
+}
 
 # How long one run waits for another to be done.
 _LOCK_SECONDS = 60
@@ -64,12 +81,13 @@ _BEFORE = """
 SET LOCAL lock_timeout = '10s';
 SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL client_encoding = 'UTF8';
 """
 # Ours are written in standard SQL, whatever the role or the server has been set to.
 _OUR_STRINGS = "SET LOCAL standard_conforming_strings = on"
 # The team's names without a schema are its own, as in its handlers, also where the role is called like our schema.
 _TEAMS_NAMES = """
-SELECT set_config('search_path', string_agg(quote_ident(schema), ', ' ORDER BY schema = 'postern', place), true)
+SELECT set_config('search_path', string_agg(quote_ident(schema), ', ' ORDER BY schema = 'postern', place), %s)
 FROM unnest(current_schemas(false)) WITH ORDINALITY AS found (schema, place)
 HAVING count(*) > 0
 """
@@ -82,12 +100,12 @@ DEALLOCATE ALL;
 SELECT pg_advisory_unlock_all();
 """
 # What CREATE INDEX CONCURRENTLY leaves when it fails, or is killed.
-_UNFINISHED_INDEXES = """
-SELECT nspname, relname
+_UNFINISHED_INDEX = """
+SELECT nspname, relname, indexrelid IN (SELECT index_relid FROM pg_stat_progress_create_index)
 FROM pg_index
 JOIN pg_class ON pg_class.oid = indexrelid
 JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE NOT indisvalid
+WHERE NOT indisvalid AND relkind = 'i' AND indrelid = to_regclass(%(table)s) AND relname = (parse_ident(%(index)s))[1]
 """
 
 
@@ -126,7 +144,12 @@ class Migration:
                 f"Migration {self.name} has no transaction, and several statements, of which a failure would leave "
                 "some: make each a migration of its own."
             )
-        if (found := _CONCURRENTLY.search(code)) and found["unnamed"]:
+        if not _OUTSIDE.match(code):
+            raise MigrationError(
+                f"Migration {self.name} has no transaction, and may create or drop an index CONCURRENTLY, VACUUM, or "
+                "ALTER TYPE: of all else a failure could leave a part."
+            )
+        if (found := _CONCURRENTLY.search(_COMMENT.sub("", self.sql))) and found["unnamed"]:
             raise MigrationError(
                 f"Migration {self.name} creates an index without a name, so that nobody could find it again where it "
                 "was left unfinished: give it one."
@@ -196,7 +219,9 @@ def _check_server(connection: psycopg2.extensions.connection) -> None:
             f"This is PostgreSQL {connection.info.parameter_status('server_version')}, "
             f"and Postern needs {OLDEST_SERVER} or newer."
         )
-    encoding = connection.info.parameter_status("server_encoding")
+    with _told("The database's encoding is not known"), connection, connection.cursor() as cursor:
+        cursor.execute("SHOW server_encoding")  # not every pooler passes it on with the start
+        ((encoding,),) = cursor.fetchall()
     if encoding != _ENCODING:
         raise MigrationError(
             f"The encoding of database {connection.info.dbname} is {encoding}, which has no room for all that senders "
@@ -228,27 +253,33 @@ def _told(what: str, afterwards: str = "") -> Iterator[None]:
 def _where_it_stands(waiting: Sequence[Migration], done: int) -> str:
     before = f"{waiting[done - 1].name} before it is applied" if done else "Nothing was applied before it"
     behind = len(waiting) - done - 1
-    return (
-        f"Nothing of it is left. {before}{f', {behind} behind it wait' if behind else ''}; mend it and migrate again."
-    )
+    after = f", {behind} behind it wait" if behind else ""
+    nothing = "Nothing of it is left. " if waiting[done].in_transaction else ""
+    return f"{nothing}{before}{after}; mend it and migrate again."
 
 
 def _apply(connection: psycopg2.extensions.connection, migration: Migration) -> None:
     with connection, connection.cursor() as cursor:
         cursor.execute(_BEFORE)
-        cursor.execute(_OUR_STRINGS if migration.owner == "postern" else _TEAMS_NAMES)
+        if migration.owner == "postern":
+            cursor.execute(_OUR_STRINGS)
+        else:
+            cursor.execute(_TEAMS_NAMES, (True,))
         cursor.execute(migration.sql)
         cursor.execute(_AFTER)
         _record(cursor, migration)
 
 
 def _apply_outside(connection: psycopg2.extensions.connection, migration: Migration) -> None:
-    """It waits as long as it takes for the transactions before it: nobody waits behind it meanwhile."""
+    """It waits as long as it takes for the transactions before it: nobody waits behind it meanwhile. Its settings are
+    the session's, and are taken back; behind a pooler as far as that gives the same session again.
+    """
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
             for setting in ("lock_timeout", "statement_timeout"):
                 cursor.execute("SELECT set_config(%s, '0', false) WHERE current_setting(%s) <> '0'", (setting, setting))
+            cursor.execute(_TEAMS_NAMES, (False,))
             _drop_unfinished(cursor, migration)
             try:
                 cursor.execute(migration.sql)
@@ -256,21 +287,32 @@ def _apply_outside(connection: psycopg2.extensions.connection, migration: Migrat
                 if not connection.closed:
                     _drop_unfinished(cursor, migration)
                 raise
+            if _unfinished(cursor, migration):
+                raise MigrationError(f"Migration {migration.name}: its index is there, and not valid.")
             cursor.execute(_AFTER)
             _record(cursor, migration)
     finally:
         if not connection.closed:
+            with connection.cursor() as cursor:
+                cursor.execute("RESET ALL")
             connection.autocommit = False
 
 
+def _unfinished(cursor: psycopg2.extensions.cursor, migration: Migration) -> list[tuple[str, str, bool]]:
+    """The index that this migration is about, where it is not valid: schema, name, whether it is being built now."""
+    found = _CONCURRENTLY.search(_COMMENT.sub("", migration.sql))
+    if found is None:
+        return []
+    cursor.execute(_UNFINISHED_INDEX, {"table": found["table"], "index": found["index"]})
+    return cursor.fetchall()
+
+
 def _drop_unfinished(cursor: psycopg2.extensions.cursor, migration: Migration) -> None:
-    """An index that this migration began, now or earlier, and did not end."""
-    if not _CONCURRENTLY.search(without_opaque(migration.sql)):
-        return
-    cursor.execute(_UNFINISHED_INDEXES)
-    for schema, name in cursor.fetchall():
-        if re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", migration.sql):
-            cursor.execute(SQL("DROP INDEX CONCURRENTLY {}").format(Identifier(schema, name)))
+    """What this migration began, now or earlier, and did not end. Raises MigrationError while it is being built."""
+    for schema, name, building in _unfinished(cursor, migration):
+        if building:
+            raise MigrationError(f"Migration {migration.name}: index {name} is still being built; migrate again later.")
+        cursor.execute(SQL("DROP INDEX CONCURRENTLY {}").format(Identifier(schema, name)))
 
 
 def _record(cursor: psycopg2.extensions.cursor, migration: Migration) -> None:

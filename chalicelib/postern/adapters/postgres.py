@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -120,11 +120,16 @@ class Database:
             with translated_errors(connection):
                 connection.commit()
                 connection.autocommit = True
-                # Not by settings, which would stay in a session that a pooler gives to others.
+                # By a setting, and a cancellation where a pooler gives it to another session; RDS Proxy has the first
+                # alone. A lock that others hold for long is waited for as well; nobody waits behind it.
                 with connection.cursor() as cursor, _cancelled_after(seconds, connection):
+                    for setting in ("statement_timeout", "lock_timeout"):
+                        cursor.execute("SELECT set_config(%s, %s, false)", (setting, f"{seconds * 1000:.0f}"))
                     cursor.execute(sql)
         finally:
             if not connection.closed:
+                with suppress(psycopg2.Error), connection.cursor() as cursor:
+                    cursor.execute("RESET ALL")
                 connection.autocommit = False
 
     def close(self) -> None:
@@ -241,7 +246,7 @@ class Session:
         if self._status != TRANSACTION_STATUS_INTRANS:
             raise TransactionEnded(_ENDED)
         self.execute(
-            f"RELEASE SAVEPOINT {name}; RESET ROLE; RESET client_encoding; "
+            f"RELEASE SAVEPOINT {name}; RESET ROLE; SET LOCAL client_encoding = 'UTF8'; "
             f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; SET LOCAL synchronous_commit = {self._durable}; "
             "DELETE FROM postern.seals WHERE id = pg_current_xact_id()"
         )
@@ -389,7 +394,7 @@ def settle(connection: GuardedConnection, query: str = "settle_session") -> None
 
 def _clear(connection: GuardedConnection) -> None:
     """As _wipe, within the transaction that has its handlers behind it: behind a pooler the next one may be another
-    session. The settings are ours again, for what is deferred to the commit.
+    session.
     """
     settle(connection, "clear_session")
     connection.was_lent = False
@@ -428,6 +433,7 @@ def _cancelled_after(seconds: float, connection: GuardedConnection) -> Iterator[
         yield
     finally:
         timer.cancel()
+        timer.join()  # or it could meet the next statement
 
 
 def _first_line(exc: BaseException) -> str:

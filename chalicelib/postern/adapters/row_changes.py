@@ -94,6 +94,7 @@ class RowChanges:
             with translated_errors(inside):
                 settle(inside)
                 start = _rows(inside, queries()["first_unknown_xid"])[0]["xid"]
+            outside.rollback()  # or it would be idle in its transaction for as long as the handlers take
             outcome = Outcome(_error_of(work, inside))
             if inside.closed:
                 raise DatabaseUnavailable("The connection was lost.")
@@ -101,6 +102,7 @@ class RowChanges:
                 outcome.incomplete.append("A database error undid what was written before it.")
                 return outcome
             with translated_errors(inside):
+                settle(outside)
                 tables = [_Table(**row) for row in _rows(inside, queries()["tables_written"])]
                 for table in tables:
                     _compare(table, start, inside, outside, outcome)
@@ -113,8 +115,6 @@ class RowChanges:
     @contextmanager
     def _connection(self) -> Iterator[GuardedConnection]:
         with closing(open_connection(self._dsn)) as connection:
-            for register in (psycopg2.extras.register_default_json, psycopg2.extras.register_default_jsonb):
-                register(connection, loads=loads)
             yield connection
 
 
@@ -195,6 +195,9 @@ def _rows(
 ) -> list[Row]:
     """In a savepoint, so that one that is cancelled does not void its transaction."""
     with connection.cursor() as cursor:
+        # Here alone: handlers on this connection get what they always get.
+        for register in (psycopg2.extras.register_default_json, psycopg2.extras.register_default_jsonb):
+            register(cursor, loads=loads)
         cursor.execute("SAVEPOINT postern_look")
         try:
             cursor.execute(statement, values)

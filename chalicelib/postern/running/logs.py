@@ -46,7 +46,9 @@ class _Teams(logging.StreamHandler[Any]):
         record.logger = record.name
         if found := at_work.get():
             record.handler, event = found
-            record.id, record.source, record.type = str(event.id), event.source, event.type
+            for name, value in (("id", str(event.id)), ("source", event.source), ("type", event.type)):
+                if not hasattr(record, name):  # the handler's own word for something else
+                    setattr(record, name, value)
         super().emit(record)
 
 
@@ -58,7 +60,7 @@ def listen_to_handlers() -> None:
     ours = _Teams(sys.stdout)
     ours.setFormatter(logger().registered_formatter)
     # Lambda's own writes text, which says neither.
-    root.handlers[:] = [each for each in root.handlers if type(each).__name__ != "LambdaLoggerHandler"]
+    root.handlers[:] = [each for each in root.handlers if not type(each).__name__.startswith("LambdaLoggerHandler")]
     root.addHandler(ours)
     if teams.level == logging.NOTSET:
         teams.setLevel(logging.INFO)
