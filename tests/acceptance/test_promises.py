@@ -174,7 +174,7 @@ def test_5_bytes_are_kept(run: Run, tmp_path: Path) -> None:
     assert headers["x-signature"] == hmac.new(run.secret("hmac").encode(), kept, hashlib.sha256).hexdigest()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_6_the_ledger_balances(run: Run) -> None:
     """accepted = stored + duplicate + in queue + dead, per source."""
     body = push("acme/books")

@@ -21,7 +21,7 @@ def accepted(installation: Installation) -> Installation:
     return installation
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_without_any_one_permission_it_is_not_accepted(accepted: Installation, function: str) -> None:
     not_needed = []

@@ -30,7 +30,7 @@ COMMANDS = "".join(re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)).replace("
 MAKE = '#!/bin/sh\nexec "{python}" -m deployment "$1" --stage "${{2#STAGE=}}"\n'
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_pipelines_commands_deploy_and_update_a_stage(
     cloud: Cloud, packaged: Path, tmp_path: Path, postgres_server: Server
 ) -> None:

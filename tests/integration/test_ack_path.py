@@ -208,7 +208,7 @@ def test_a_queue_that_does_not_confirm_is_a_503_in_time(
     assert (status, answer["error"]) == (503, "queue_unavailable")
     assert int(headers["Retry-After"]) > 0
     # Not a measurement: most senders hang up after 10 s, and this is what the client's own limits add up to.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25  # API Gateway gives up after 29
 
 
 def test_a_bucket_that_does_not_confirm_is_a_503_and_nothing_is_queued(
