@@ -65,7 +65,7 @@ test: $(STAMP) ## Run every test, before a pull request: make test ARGS="-k ledg
 
 .PHONY: test-quick
 test-quick: $(STAMP) ## Run the tests that neither deploy nor run the whole system, while you work
-	$(BIN)/python -m pytest -q $(IN_PARALLEL) tests/integration tests/unit $(ARGS)
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) tests/integration tests/unit $(wildcard tests/team) $(ARGS)
 
 # The oldest PostgreSQL that is supported (chalicelib/postern/adapters/migrations.py), as Debian 12 has it.
 OLDEST_POSTGRES ?= /usr/lib/postgresql/15/bin

@@ -203,6 +203,7 @@ RESULTS: Mapping[str, Json] = {
         open_issues=_COUNT,
         open_drift=_COUNT,
         running_replays=_COUNT,
+        postponed=_list(_object(handler=_TEXT, events=_COUNT, since=_TIME, next=_TIME, reason=_TEXT)),
         identity=_object(same_bytes=_COUNT, other_bytes=_COUNT, bytes_alone=_COUNT),
         ledger=_object(balanced=_FLAG, missing=_COUNT, waiting=_COUNT, checked_at=_maybe(_TIME), stale=_FLAG),
         well=_FLAG,
@@ -220,7 +221,7 @@ RESULTS: Mapping[str, Json] = {
         status=_STATUS,
         handlers=_list(_TEXT),
         stale=_list(_TEXT),
-        outcome=_STATUS,
+        outcome={"type": "string", "enum": [*_STATUS["enum"], "postponed"]},
         failure=_maybe(
             _object(handler=_TEXT, error_class=_TEXT, message=_TEXT, traceback=_TEXT, issue=_TEXT, permanent=_FLAG)
         ),

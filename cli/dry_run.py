@@ -33,7 +33,7 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 def _dry_run(options: argparse.Namespace) -> int:
     found = operator().perform({"action": "dry_run", "id": str(options.id)})
     print(output.as_json(found) if options.json else _page(found))
-    return 0 if found["failure"] is None else 1
+    return 0 if found["outcome"] in ("processed", "stale") else 1
 
 
 def _page(found: Mapping[str, Any]) -> str:
@@ -49,7 +49,7 @@ def _page(found: Mapping[str, Any]) -> str:
         sections.append("Error\n" + output.indented(found["failure"]["traceback"]))
     if found["changes"]:
         sections.append("Changes (undone)\n" + "\n".join(map(change_line, found["changes"])))
-    elif not found["failure"]:
+    elif found["outcome"] in ("processed", "stale"):
         sections.append("No rows would change.")
     sections += [output.plain(sentence) for sentence in found["incomplete"]]
     return "\n\n".join(sections)

@@ -22,6 +22,7 @@ from cli import (
     issues,
     ledger,
     listen,
+    new,
     output,
     refusals,
     replays,
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         listen,
         storage,
         tokens,
+        new,
     ):
         module.add_commands(commands, deployed)
 

@@ -135,11 +135,11 @@ def _of_the_handlers(seen: Seen) -> Iterator[Need]:
 
 
 def _of_the_queues(seen: Seen, queues: Mapping[str, Any]) -> Iterator[Need]:
-    number = _depth(queues)
     status = seen.answers.get("status", {})
+    number = _depth(queues) - sum(each["events"] for each in status.get("postponed", ()))
     # What is missing for good, or a dead letter, would make it old.
     since = status.get("waiting_since") if status.get("ledger", {}).get("balanced") else None
-    if number and since and (waited := seen.at - datetime.fromisoformat(since)) > _LONG:
+    if number > 0 and since and (waited := seen.at - datetime.fromisoformat(since)) > _LONG:
         minutes = waited.total_seconds() / 60
         yield Need(
             Weight.WRONG, f"About {number} accepted events wait for the database, the oldest for {minutes:.0f} min."
@@ -177,6 +177,9 @@ def _of_the_inbox(status: Mapping[str, Any]) -> Iterator[Need]:
         yield Need(Weight.NOTE, f"{told} (`{output.command('duplicates')}`, docs/sources.md).")
     if number := identity["same_bytes"]:
         yield Need(Weight.NOTE, f"{number} of the last day with the bytes of an earlier event (docs/sources.md).")
+    for each in status.get("postponed", ()):
+        waits = f"{each['events']} events are put off by {each['handler']}, the first since {each['since']}"
+        yield Need(Weight.NOTE, f"{waits}: {each['reason']}"[:200])
     if status["failed"]:
         oldest = status["oldest_failed"]
         which = (

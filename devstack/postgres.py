@@ -202,6 +202,22 @@ class Server:
         return self.url.removesuffix(_DATABASE) + "postgres"
 
 
+def url_of(server: Server, database: str) -> str:
+    """Of another database of this server."""
+    return server.url.rsplit("/", 1)[0] + f"/{database}"
+
+
+def administer(server: Server, statement: str) -> None:
+    """Runs it outside of a transaction, as its superuser."""
+    connection = psycopg2.connect(server.url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
+
+
 def _reason(output: str) -> str:
     """The line of initdb's output that says why; after it come the lines about cleaning up."""
     lines = output.strip().splitlines() or ["no reason given"]

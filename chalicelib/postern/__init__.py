@@ -1,4 +1,4 @@
-"""Postern. A handler imports these three of it, and nothing else."""
+"""Postern. A handler imports these four of it, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chalicelib.postern.contract.deliveries import Event
-    from chalicelib.postern.contract.errors import PermanentError
+    from chalicelib.postern.contract.errors import PermanentError, RetryLater
     from chalicelib.postern.processing.handling import on
 
-__all__ = ["Event", "PermanentError", "on"]
+__all__ = ["Event", "PermanentError", "RetryLater", "on"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from devstack.postgres import Server
+from devstack.postgres import Server, administer, url_of
 from tests.acceptance.conftest import Run
 from tests.acceptance.test_inbox import push, signed_as_github
-from tests.conftest import administer, url_of
 from tests.support import eventually, with_the_example
 
 # Nine tenths of it, rounded, are five, one more than the attempts and what goes uncharged.

@@ -13,9 +13,8 @@ import pytest
 
 from chalicelib.postern.api import access
 from chalicelib.postern.receiving.sources import load_sources
-from devstack.postgres import Server
+from devstack.postgres import Server, administer, url_of
 from devstack.secrets import ensure_development_secrets, read_secrets
-from tests.conftest import administer, url_of
 from tests.deployment.cloud import Cloud, checkout, package, run
 from tests.deployment.installation import Installation
 from tests.support import EVERY_SOURCE

@@ -17,8 +17,7 @@ import pytest
 from cli.doctor import Patient, Weight, examine
 from deployment.project import FUNCTIONS, read_stage
 from deployment.session import Session
-from devstack.postgres import Server
-from tests.conftest import administer, url_of
+from devstack.postgres import Server, administer, url_of
 from tests.deployment.acceptance import accept
 from tests.deployment.cloud import Cloud, checkout, run
 from tests.deployment.conftest import describe, make_database_secret, write_parameters

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from devstack.postgres import Server
+from devstack.postgres import Server, administer, url_of
 from devstack.settings import PROJECT
-from tests.conftest import administer, url_of
 from tests.deployment.acceptance import probe
 from tests.deployment.cloud import Cloud, checkout
 from tests.deployment.conftest import describe, make_database_secret, write_parameters

@@ -16,8 +16,7 @@ import pytest
 import yaml
 
 from deployment.project import FUNCTIONS
-from devstack.postgres import Server
-from tests.conftest import administer, url_of
+from devstack.postgres import Server, administer, url_of
 from tests.deployment.acceptance import probe
 from tests.deployment.cloud import Cloud, checkout, run
 from tests.deployment.conftest import describe, make_database_secret, write_parameters

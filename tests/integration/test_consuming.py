@@ -21,9 +21,9 @@ from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.adapters.s3 import S3Bodies
 from chalicelib.postern.adapters.sqs import SqsQueue
-from chalicelib.postern.contract.deliveries import new_event_id
+from chalicelib.postern.contract.deliveries import Event, new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, to_message
-from chalicelib.postern.contract.errors import ConfigurationError, QueueUnavailable
+from chalicelib.postern.contract.errors import ConfigurationError, QueueUnavailable, RetryLater
 from chalicelib.postern.processing import handling
 from chalicelib.postern.processing.consume import BatchIncomplete, Consumer
 from chalicelib.postern.processing.engine import Processor
@@ -426,6 +426,25 @@ def test_a_trace_is_in_every_line_of_its_event_and_goes_along_to_the_dead_letter
     assert {(line["trace_id"], line["request_id"], line["id"]) for line in lines} == {(TRACE, "r-1", str(event.id))}
     [letter] = fn.dead()
     assert letter["Attributes"]["AWSTraceHeader"] == header
+
+
+def test_what_a_handler_wants_later_is_no_failure_and_its_words_are_not_logged(function: Makes, world: World) -> None:
+    logged: list[dict[str, Any]] = []
+
+    def wait(event: Event, db: Any) -> None:
+        raise RetryLater(3600, "order 4711 of Jane has not come")
+
+    fn = function(world.processor(wait), log=lambda name, /, **fields: logged.append({"name": name, **fields}))
+    fn.send(work().event)
+    messages = eventually(fn.turn)
+    [line, batch] = logged
+    assert (line["name"], line["failed"], line["reason"]) == ("event.postponed", False, "RetryLater")
+    assert (line["metrics"], batch["outcomes"]) == ({}, {"postponed": 1})
+    assert fn.receive() == []
+    assert fn.left() == 1
+    fn.end_wait(messages)
+    assert len(fn.turn()) == 1
+    assert world.query("SELECT times FROM postern.postponed") == [(2,)]
 
 
 def test_what_the_databases_absence_keeps_for_too_long_is_sent_anew_before_sqs_gives_up(

@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib.postern.adapters.row_changes import Outcome, RowChanges
 from chalicelib.postern.contract.deliveries import Event
-from chalicelib.postern.contract.errors import DatabaseUnavailable, UnknownAction
+from chalicelib.postern.contract.errors import DatabaseUnavailable, RetryLater, UnknownAction
 from chalicelib.postern.operating.dry_run import actions as dry_run
 from chalicelib.postern.operating.dry_run.queries import StoredEvents
 from chalicelib.postern.operating.operator import Operator
@@ -257,6 +257,18 @@ def test_what_is_older_than_what_was_handled_would_be_stale(world: World) -> Non
     world.processor().process([older])
     found = dry(world, older.event.id, handler)
     assert (found["outcome"], found["handlers"], found["changes"]) == ("stale", [], [])
+
+
+def test_what_would_be_put_off_is_said(world: World) -> None:
+    def wait(event: Event, db: Any) -> None:
+        effect(event, db)
+        raise RetryLater(60, "no order yet")
+
+    item = work()
+    world.processor().process([item])
+    found = dry(world, item.event.id, Handler("shop", "*", wait))
+    assert (found["outcome"], found["failure"]) == ("postponed", None)
+    assert found["incomplete"][-1].endswith("wait would put it off for 60 s: no order yet")
 
 
 def test_an_event_that_is_not_there_is_said(world: World) -> None:

@@ -24,8 +24,7 @@ from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.storage.actions import Retention, Upkeep, duties
 from chalicelib.postern.operating.storage.queries import Storage
 from chalicelib.postern.processing.settling import Kind
-from devstack.postgres import Server
-from tests.conftest import url_of
+from devstack.postgres import Server, url_of
 from tests.integration.world import World, work
 from tests.support import eventually
 

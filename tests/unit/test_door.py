@@ -22,7 +22,7 @@ from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, 
 from chalicelib.postern.contract.envelope import Accepted, Rejected, from_message
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
 from chalicelib.postern.contract.payloads import content_of
-from chalicelib.postern.processing.attempts import Trigger, Try, Work, _announced
+from chalicelib.postern.processing.attempts import Trigger, Try, Work, event_of
 from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.naming import Place
@@ -81,7 +81,7 @@ def door(tmp_path: Path) -> Make:
 def payload_of(event: Accepted) -> Any:
     """As its handlers get it."""
     assert event.body is not None
-    return _announced(Try(Work(event, event.body), 1, Trigger.FIRST), dry_run=False).payload
+    return event_of(Try(Work(event, event.body), 1, Trigger.FIRST)).payload
 
 
 # Compressed bodies

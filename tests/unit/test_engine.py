@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,9 @@ class Refusing:
         return self.present
 
     def spent(self, works: Sequence[Work]) -> dict[UUID, int]:
+        return {}
+
+    def postponed(self, receives: Mapping[UUID, int]) -> dict[UUID, int]:
         return {}
 
     def open_try(self, id: UUID, seconds: float) -> TryRecord:

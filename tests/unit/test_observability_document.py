@@ -30,7 +30,7 @@ def logged_names(file: Path) -> Iterator[str]:
                 yield name
 
 
-OUTCOMES = [*(Outcome(kind, attempts=1) for kind in Kind), Outcome(Kind.RETRY)]
+OUTCOMES = [*(Outcome(kind, attempts=1) for kind in Kind), Outcome(Kind.RETRY), Outcome(Kind.RETRY, delay=1)]
 NAMES = {name for file in [PROJECT / "app.py", *(PROJECT / "chalicelib").rglob("*.py")] for name in logged_names(file)}
 NAMES |= {f"event.{_what(outcome)}" for outcome in OUTCOMES} | {"delivery.accepted", "delivery.rejected"}
 

@@ -50,6 +50,14 @@ WELL: dict[str, Any] = STATUS | {
     "open_drift": 0,
     "running_replays": 0,
     "identity": {"same_bytes": 0, "other_bytes": 0, "bytes_alone": 0},
+    "postponed": [],
+}
+POSTPONED = {
+    "handler": "orders.pay",
+    "events": 5,
+    "since": "2026-11-23T12:20:00Z",
+    "next": "2026-11-23T13:20:00Z",
+    "reason": "no order yet",
 }
 NOTHING = {"waiting": 0, "in_work": 0, "delayed": 0}
 ANSWERS: dict[str, Any] = {
@@ -133,6 +141,16 @@ def test_of_a_healthy_inbox_nothing_is_said() -> None:
             },
             "wrong",
             "About 5 accepted events wait for the database, the oldest for 40 min.",
+        ),
+        (
+            {
+                "answers": {
+                    "queues": {"queue": NOTHING | {"in_work": 5}, "dead_letters": NOTHING},
+                    "status": WELL | {"waiting_since": "2026-11-23T12:20:00Z", "postponed": [POSTPONED]},
+                }
+            },
+            "note",
+            "5 events are put off by orders.pay, the first since 2026-11-23T12:20:00Z: no order yet",
         ),
         (
             {"answers": {"status": WELL | {"identity": WELL["identity"] | {"bytes_alone": 2}}}},

@@ -15,13 +15,22 @@ import psycopg2
 from chalicelib.postern.adapters.postgres import Database, Session
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay
-from chalicelib.postern.contract.errors import DatabaseUnavailable, InvalidPayload, PayloadTooLarge, StatementFailed
+from chalicelib.postern.contract.errors import (
+    DatabaseUnavailable,
+    InvalidPayload,
+    PayloadTooLarge,
+    RetryLater,
+    StatementFailed,
+)
 from chalicelib.postern.contract.payloads import content_of, jsonb_text, parse, text_of
 from chalicelib.postern.processing.attempts import Attempt, Result, Status, Trigger, Work
 from chalicelib.postern.processing.claims import Claim, Holder, Repeat
 from chalicelib.postern.processing.engine import TryRecord
 from chalicelib.postern.processing.order import Entity
 from chalicelib.postern.processing.turns import Item, State, Stored
+
+# Of what a handler says.
+_MAX_REASON_LENGTH = 1_000
 
 
 class EventStore:
@@ -58,6 +67,11 @@ class EventStore:
         """How many live tries each has had since it was accepted, or redriven last."""
         with self._database.transaction() as session:
             return EventTransaction(session).spent(works)
+
+    def postponed(self, receives: Mapping[UUID, int]) -> dict[UUID, int]:
+        """On how many of these receives of its message a handler has put each off; of those that it has."""
+        rows = self._database.run("postponed", ids=list(receives), receives=list(receives.values()))
+        return {row["try_id"]: row["receives"] for row in rows}
 
     def open_try(self, id: UUID, seconds: float) -> TryRecord:
         """Puts on record that this event is tried now, for at most `seconds`."""
@@ -245,6 +259,19 @@ class EventTransaction:
         """Of what open_try has put on record."""
         if ids:
             self._session.run("close_tries", {"ids": list(ids)})
+
+    def end_tries(self, ids: Sequence[UUID]) -> None:
+        """As close_tries, of what is done, or given up: it is put off no longer."""
+        if ids:
+            self._session.run("end_tries", {"ids": list(ids)})
+
+    def postpone(
+        self, id: UUID, event: Accepted | Replay, receive: int, whose: str, later: RetryLater, bound: int
+    ) -> bool:
+        """Puts on record that a handler wants it later. False once that has gone on for `bound` seconds."""
+        values = {"try_id": id, "event_id": event.id, "source": event.source, "type": event.type, "receive": receive}
+        values |= {"handler": _text(whose), "reason": _text(str(later)[:_MAX_REASON_LENGTH])}
+        return bool(self._session.run("postpone", {**values, "seconds": later.seconds, "bound": bound}))
 
     def handlers_at_work(self, seconds: float) -> AbstractContextManager[None]:
         """Around all handlers of this transaction. No statement of theirs takes longer than `seconds`. Raises

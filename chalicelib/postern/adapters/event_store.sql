@@ -124,6 +124,28 @@ SELECT ends_at > now() AS busy FROM postern.open_tries WHERE event_id = %(id)s
 -- name: close_tries
 DELETE FROM postern.open_tries WHERE event_id = ANY (%(ids)s::uuid[])
 
+-- name: end_tries
+WITH closed AS (DELETE FROM postern.open_tries WHERE event_id = ANY (%(ids)s::uuid[]))
+DELETE FROM postern.postponed WHERE try_id = ANY (%(ids)s::uuid[])
+
+-- name: postponed
+-- A message that is sent anew is received for the first time again.
+SELECT try_id, receives
+FROM postern.postponed
+JOIN unnest(%(ids)s::uuid[], %(receives)s::integer[]) AS wanted (try_id, receive) USING (try_id)
+WHERE last_receive < receive
+
+-- name: postpone
+INSERT INTO postern.postponed AS earlier (try_id, event_id, source, type, handler, reason, last_receive, again_at)
+VALUES (%(try_id)s, %(event_id)s, %(source)s, %(type)s, %(handler)s, %(reason)s, %(receive)s,
+        now() + make_interval(secs => %(seconds)s))
+ON CONFLICT (try_id) DO UPDATE
+SET handler = excluded.handler, reason = excluded.reason, times = earlier.times + 1, last_at = now(),
+    again_at = excluded.again_at, last_receive = excluded.last_receive,
+    receives = CASE WHEN earlier.last_receive < excluded.last_receive THEN earlier.receives + 1 ELSE 1 END
+WHERE now() < earlier.first_at + make_interval(secs => %(bound)s)
+RETURNING try_id
+
 -- name: copy_events
 COPY postern.events
   (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, duration_ms, headers, payload, body,

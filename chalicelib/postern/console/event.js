@@ -129,7 +129,7 @@ const Outcome = ({result, close}) => html`<section class="outcome" aria-label="D
     ? html`<div class="table"><table><caption class="unseen">Rows that would change</caption><tbody>${result.changes.map((change) => html`<tr>
         <td>${change.kind}</td><td><code>${plain(change.table)}</code></td>
         <td><pre class="wraps">${plain(changed(change))}</pre></td></tr>`)}</tbody></table></div>`
-    : !result.failure && html`<p class="muted">No row would change.</p>`}
+    : !result.failure && result.outcome !== "postponed" && html`<p class="muted">No row would change.</p>`}
   ${result.incomplete.map((each) => html`<p class="muted">${plain(each)}</p>`)}
 </section>`;
 

@@ -167,6 +167,24 @@ class PermanentError(PosternError):
     """
 
 
+# SQS hides a message for twelve hours at most, of which this leaves some for the work itself.
+MAX_LATER_SECONDS = 43_000
+
+
+class RetryLater(PosternError):
+    """Raise it in a handler: it cannot be done yet, and that is no failure.
+
+    What was written is undone, and the event comes again after `seconds`, 1 to 43,000, without being charged an
+    attempt: until it has been put off for a day, after which each time is a failed attempt. `why` is for people.
+    """
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        if not 1 <= seconds <= MAX_LATER_SECONDS:
+            raise ValueError(f"RetryLater({seconds!r}): seconds, from 1 to {MAX_LATER_SECONDS:,}.")
+        super().__init__(why or f"in {seconds:g} s")
+        self.seconds = seconds
+
+
 class TransactionControlForbidden(PosternError):
     """A handler tried to end or nest the event's transaction, which it shares with other events."""
 

@@ -63,7 +63,7 @@ class Work:
     memory for.
 
     `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
-    `receives`: how often its message was received, this time included.
+    `receives`: how often its message was received, this time included, and without those `postponed` by a handler.
     `payload_fits`: False once the database has refused its payload as jsonb. `same_body_as`: the event that came before
     with its bytes, under another id.
     """
@@ -72,9 +72,15 @@ class Work:
     body: bytes
     attempts_before: int | None = None
     receives: int = 1
+    postponed: int = 0
     payload_fits: bool = True
     same_body_as: UUID | None = None
     unread: Unread | None = None
+
+    @property
+    def is_back(self) -> bool:
+        """Whether its message was received before."""
+        return self.receives + self.postponed > 1
 
     @cached_property
     def size(self) -> int:
@@ -181,7 +187,7 @@ class Runner:
         placed: list[tuple[Handler, Version | None]] = []
         whose = handlers[0].name
         try:
-            announced = _announced(one, dry_run)
+            announced = event_of(one, dry_run=dry_run)
             for handler in handlers:
                 whose = handler.name
                 place = partial(version_of, handler, announced)
@@ -246,7 +252,7 @@ class Call:
         for place, handler in enumerate(self.handlers):
             self.at_work = handler.name
             # What one changes in the payload is not the next one's.
-            event = _announced(self.one, announced.dry_run) if place else announced
+            event = event_of(self.one, dry_run=announced.dry_run) if place else announced
             limit, left = self.runner.limit(handler), max(0.1, self.clock.left())
             work = partial(handler, event, db)
             token = at_work.set((handler.name, event))
@@ -256,7 +262,8 @@ class Call:
                 at_work.reset(token)
 
 
-def _announced(one: Try, dry_run: bool) -> Event:
+def event_of(one: Try, *, dry_run: bool = False) -> Event:
+    """What its handlers get. Raises InvalidPayload and PayloadTooLarge, where the bytes are not what was accepted."""
     event = one.work.event
     content = payloads.content_of(one.work.body, event.headers)
     text = payloads.text_of(content, event.form_field, event.format)

@@ -308,15 +308,16 @@ class Consumer:
         metrics: dict[str, float] = {_COUNTED_AS[what]: 1} if what in _COUNTED_AS else {}
         if isinstance(event, Accepted) and outcome.kind in (Kind.PROCESSED, Kind.STALE):
             metrics["ingest_lag_ms"] = _ms(event.received_at, written)
+        is_handlers = outcome.attempts or outcome.delay is not None
         self.log(
             f"event.{what}",
-            failed=outcome.kind in (Kind.RETRY, Kind.DEAD),
+            failed=what in ("failed", "delayed", "dead"),
             metrics=metrics,
             **self._facts(message, event),
             receives=message.receives,
             attempts=outcome.attempts,
             # Of a handler's error its kind only: its text may quote the body. The whole of it is in the event's row.
-            reason=(outcome.reason.partition(":")[0] if event and outcome.attempts else outcome.reason) or None,
+            reason=(outcome.reason.partition(":")[0] if event and is_handlers else outcome.reason) or None,
         )
 
     def _facts(self, message: Message, event: Accepted | Replay | None) -> dict[str, Any]:
@@ -336,6 +337,8 @@ class Consumer:
 def _what(outcome: Outcome) -> str:
     """What became of an event, as its line and the batch's say it."""
     if outcome.kind is Kind.RETRY:
+        if outcome.delay is not None:
+            return "postponed"
         return "failed" if outcome.attempts else "delayed"
     return str(outcome.kind)
 

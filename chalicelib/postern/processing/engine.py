@@ -9,7 +9,8 @@ database turns out to be absent; that has to be proven, by asking it. Handlers m
 they wrote the first time is kept.
 
 An event that has come before without a verdict is a suspect: its handlers may have ended the function. It is tried
-last, in a process of its own, and that it is tried is on record before.
+last, in a process of its own, and that it is tried is on record before. That its handler asked for it later is a
+verdict as well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import inf
+from math import ceil, inf
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from chalicelib.postern.contract.errors import (
     DatabaseUnavailable,
     FunctionEnded,
     LeftBehind,
+    RetryLater,
     StatementFailed,
     TransactionEnded,
 )
@@ -72,6 +74,7 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[Transaction]: ...
     def takes_writes(self) -> bool: ...
     def spent(self, works: Sequence[Work]) -> Mapping[UUID, int]: ...
+    def postponed(self, receives: Mapping[UUID, int]) -> Mapping[UUID, int]: ...
     def open_try(self, id: UUID, seconds: float) -> TryRecord: ...
     def leave_connection(self) -> None: ...
 
@@ -117,11 +120,12 @@ class Processor:
         clock = Clock(time_left)
         # SQS may put two copies of one message into one batch; they are one event. It keeps no order, either.
         messages = list({key_of(message): message for message in batch}.values())
-        live = sorted((m for m in messages if isinstance(m, Work)), key=lambda work: work.event.received_at)
-        # Whether a replay has had a verdict stands in its item; a process of its own costs less than to ask.
-        asked = sorted((m for m in messages if isinstance(m, ReplayRequest)), key=lambda asked: asked.receives > 1)
         outcomes: dict[Key, Outcome] = {}
         try:
+            messages = self._without_postponements(messages)
+            live = sorted((m for m in messages if isinstance(m, Work)), key=lambda work: work.event.received_at)
+            # Whether a replay has had a verdict stands in its item; a process of its own costs less than to ask.
+            asked = sorted((m for m in messages if isinstance(m, ReplayRequest)), key=lambda asked: asked.receives > 1)
             suspects = self._suspects(live)
             trusted = [work for work in live if work.event.id not in suspects]
             for unread, cause in self._together(trusted, clock, outcomes):
@@ -137,6 +141,18 @@ class Processor:
             away = Outcome(Kind.RETRY, reason=f"database: {exc}")
             outcomes = {key_of(message): away for message in messages} | outcomes
         return outcomes
+
+    def _without_postponements(self, messages: Sequence[Job]) -> list[Job]:
+        """With the receives alone on which it was not put off by a handler. Raises Outage."""
+        again = [message for message in messages if message.receives > 1]
+        if not again:
+            return list(messages)
+        try:
+            times = self.store.postponed({_try_of(message): message.receives for message in again})
+        except (DatabaseUnavailable, StatementFailed) as exc:
+            self._prove_presence(exc)
+            times = {}
+        return [_less(message, times.get(_try_of(message), 0)) for message in messages]
 
     # Fast
 
@@ -160,6 +176,11 @@ class Processor:
             except GroupFailed as exc:
                 if isinstance(exc.cause, DatabaseUnavailable):
                     self._prove_presence(exc.cause)
+                if exc.at is not None and _later(exc.cause):
+                    work = group.pop(exc.at)
+                    outcomes[work.event.id] = self._alone(work, clock, exc.cause)
+                    groups.extendleft(part for part in (group[exc.at :], group[: exc.at]) if part)
+                    continue
                 if len(group) == 1 and _is_worth_another_try(exc.cause, group[0]):
                     alone.append((group[0].put_back(), _without_frames(exc.cause)))
                     continue
@@ -226,7 +247,7 @@ class Processor:
         tx.record_duplicates([repeat for repeat in opened.repeats if at[repeat.work.event.id] < begun])
         outcomes = {key: outcome for key, outcome in opened.outcomes.items() if at[key] < begun}
         outcomes |= close_turns(made, tx)
-        tx.close_tries([_try_of(message) for message in messages if message.receives > 1])
+        tx.end_tries([_try_of(message) for message in messages[:begun] if message.is_back])
         tx.advance(order.advanced)
         return outcomes, begun
 
@@ -295,6 +316,8 @@ class Processor:
                     continue
                 if not cause.passing:
                     self._prove_presence(cause)  # a migration may be still to come, say
+            if (later := _later(cause)) and (outcome := self._postpone(message, cause, later)):
+                return outcome
             if self._is_nobodys(cause) and self.policy.is_patient_with(message.receives):
                 return Outcome(Kind.RETRY, reason=_said(cause))
             return self._charge(message, cause)
@@ -309,6 +332,21 @@ class Processor:
             return cause.__cause__.cut_short and not cause.had_it_all
         return False
 
+    def _postpone(self, message: Job, cause: BaseException, later: RetryLater) -> Outcome | None:
+        """Notes that it is wanted later; None where that has gone on for too long. Raises Outage."""
+        event = message.event if isinstance(message, Work) else message.replay
+        whose = cause.whose if isinstance(cause, HandlerRaised) else ""
+        receive = message.receives + message.postponed
+        try:
+            with self.store.transaction() as tx:
+                if not tx.postpone(_try_of(message), event, receive, whose, later, self.policy.max_later_seconds):
+                    return None
+                tx.close_tries([_try_of(message)])
+        except (DatabaseUnavailable, StatementFailed) as exc:
+            self._prove_presence(exc)
+            return None
+        return Outcome(Kind.RETRY, reason=f"RetryLater: {later}", delay=ceil(later.seconds))
+
     def _charge(self, message: Job, cause: BaseException) -> Outcome:
         """Writes that it failed, and charges it an attempt. What cannot even be written as failed is charged by its
         receives. Raises Outage.
@@ -322,8 +360,12 @@ class Processor:
                     tx.record_duplicates(opened.repeats)
                     made = [(turn, self.runner.failed(turn.one, error, whose)) for turn in opened.turns]
                     outcomes = opened.outcomes | close_turns(made, tx)
-                    tx.close_tries([_try_of(message)])
-                return outcomes[key_of(message)]
+                    outcome = outcomes[key_of(message)]
+                    if outcome.kind is Kind.RETRY:
+                        tx.close_tries([_try_of(message)])
+                    else:
+                        tx.end_tries([_try_of(message)])
+                return outcome
             except DatabaseUnavailable as exc:
                 self._prove_presence(exc)
                 refused: Exception = exc
@@ -391,7 +433,7 @@ class Processor:
         # It ends before its parent would end it, and says what came of it.
         its_own = clock.part(seconds - self.margin_seconds / 3)
         try:
-            kind, attempts, reason = json.loads(self.isolate(lambda: self._in_child(message, its_own), seconds))
+            kind, attempts, reason, delay = json.loads(self.isolate(lambda: self._in_child(message, its_own), seconds))
         except FunctionEnded as exc:
             return self._charge(message, exc)
         except OSError as exc:  # no more processes, say
@@ -399,7 +441,7 @@ class Processor:
             return Outcome(Kind.RETRY, reason=_said(exc))
         if kind == Kind.RETRY and not attempts:
             self._close(message)
-        return Outcome(Kind(kind), attempts, reason)
+        return Outcome(Kind(kind), attempts, reason, delay)
 
     def _in_child(self, message: Job, clock: Clock) -> bytes:
         self.store.leave_connection()
@@ -407,7 +449,7 @@ class Processor:
             outcome = self._alone(message, clock)
         except Outage as exc:
             outcome = Outcome(Kind.RETRY, reason=f"database: {exc}")
-        return json.dumps([outcome.kind, outcome.attempts, outcome.reason]).encode()
+        return json.dumps([outcome.kind, outcome.attempts, outcome.reason, outcome.delay]).encode()
 
     def _close(self, message: Job) -> None:
         """It was tried and nothing came of it that could be written, which is no fault of its own."""
@@ -418,6 +460,16 @@ class Processor:
                 tx.close_tries([_try_of(message)])
         except (DatabaseUnavailable, StatementFailed) as exc:
             self._prove_presence(exc)
+
+
+def _later(cause: BaseException) -> RetryLater | None:
+    """What a handler has raised because it cannot be done yet."""
+    error = cause.__cause__ if isinstance(cause, HandlerRaised) else None
+    return error if isinstance(error, RetryLater) else None
+
+
+def _less(message: Job, postponed: int) -> Job:
+    return replace(message, receives=message.receives - postponed, postponed=postponed) if postponed else message
 
 
 def _by_size(works: Sequence[Work]) -> list[list[Work]]:

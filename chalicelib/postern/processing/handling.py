@@ -27,9 +27,9 @@ from typing import Any, TypeVar
 from marshmallow import EXCLUDE, Schema, ValidationError
 
 from chalicelib.postern.contract.deliveries import Event
-from chalicelib.postern.contract.errors import ConfigurationError, PermanentError
+from chalicelib.postern.contract.errors import ConfigurationError, PermanentError, RetryLater
 
-__all__ = ["Event", "Handler", "PermanentError", "discover", "on"]
+__all__ = ["Event", "Handler", "PermanentError", "RetryLater", "discover", "on"]
 
 Function = Callable[[Event, Any], object]
 _F = TypeVar("_F", bound=Function)

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Of a message that is sent (SQS's SendMessage).
+_MAX_SEND_DELAY = 900
+
 
 class Kind(StrEnum):
     PROCESSED = "processed"
@@ -27,11 +30,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an event. `attempts` are those it is charged with; none for what is not its fault."""
+    """What became of an event. `attempts` are those it is charged with; none for what is not its fault. `delay`: after
+    how many seconds its handler wants it again.
+    """
 
     kind: Kind
     attempts: int = 0
     reason: str = ""
+    delay: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class RetryPolicy:
 
     `max_uncharged`: how often an event may come to nothing without being charged for it.
     `max_receives`: after how many receives SQS gives up on a message by itself.
+    `max_later_seconds`: for how long its handlers may put an event off.
     """
 
     max_attempts: int
@@ -47,6 +54,7 @@ class RetryPolicy:
     max_seconds: int
     max_uncharged: int = 5
     max_receives: int = 100
+    max_later_seconds: int = 86_400
 
     def is_last(self, attempts: int) -> bool:
         return attempts >= self.max_attempts
@@ -114,9 +122,9 @@ def settle(
         return Bury(outcome.attempts, outcome.reason)
     if outcome.kind is not Kind.RETRY:
         return Done()
-    delay = policy.delay(outcome.attempts or receives, random)
+    delay = policy.delay(outcome.attempts or receives, random) if outcome.delay is None else outcome.delay
     if is_event and not outcome.attempts and receives >= policy.renewed_after:
-        return Renew(delay)
+        return Renew(min(delay, _MAX_SEND_DELAY))
     return Again(delay)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.postern.contract.envelope import Accepted, Replay
+from chalicelib.postern.contract.errors import RetryLater
 from chalicelib.postern.processing.attempts import Attempt, Result, Status, Trigger, Try, Work
 from chalicelib.postern.processing.claims import Holder, Keys, Repeat, claim, claims_of, repeat_of
 from chalicelib.postern.processing.order import Entity
@@ -54,10 +55,15 @@ class Stored:
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """A message that asks for an event to be replayed. `receives` as in Work."""
+    """A message that asks for an event to be replayed. `receives` and `postponed` as in Work."""
 
     replay: Replay
     receives: int = 1
+    postponed: int = 0
+
+    @property
+    def is_back(self) -> bool:
+        return self.receives + self.postponed > 1
 
 
 # What a message of the queue asks for.
@@ -82,6 +88,10 @@ class Transaction(Keys, Protocol):
     def advance(self, versions: Mapping[Entity, tuple[Decimal, UUID]]) -> None: ...
     def record(self, attempts: Sequence[Attempt]) -> None: ...
     def close_tries(self, ids: Sequence[UUID]) -> None: ...
+    def end_tries(self, ids: Sequence[UUID]) -> None: ...
+    def postpone(
+        self, id: UUID, event: Accepted | Replay, receive: int, whose: str, later: RetryLater, bound: int
+    ) -> bool: ...
     def handlers_at_work(self, seconds: float) -> AbstractContextManager[None]: ...
     def run_handlers(self, handlers: Callable[[Any], None]) -> None: ...
     @property
@@ -133,7 +143,7 @@ def _open_live(works: Sequence[Work], tx: Transaction) -> Opened:
     mates = {work.event.id: work for work in works}
     new = {work.event.id: work for work in claimed.new}
     # Its key may have passed to a later event since, or have been let go: what has a row is what it was.
-    states = _states([w for w in works if w.event.id in claimed.known or w.receives > 1 or w.attempts_before], tx)
+    states = _states([w for w in works if w.event.id in claimed.known or w.is_back or w.attempts_before], tx)
     for work in works:
         id = work.event.id
         state = states.get(id)

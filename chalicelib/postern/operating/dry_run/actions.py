@@ -10,7 +10,7 @@ from uuid import UUID
 from marshmallow import Schema, fields
 
 from chalicelib.postern.adapters.row_changes import RowChanges
-from chalicelib.postern.contract.errors import NotFound
+from chalicelib.postern.contract.errors import NotFound, RetryLater
 from chalicelib.postern.operating.dry_run.queries import StoredEvents
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.attempts import Call, Runner, Status, Trigger, Try
@@ -33,11 +33,16 @@ def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges
         failure = failure_of(one.error, one.whose) if one.error else None
         changes: Sequence[Any] = ()
         incomplete: Sequence[str] = ()
+        later = ""
         if failure is None and one.announced is not None:
             call = Call(runner(), one, current, Clock(lambda: _SECONDS))
             found = rows.of(call)
             changes, incomplete = found.changes, found.incomplete
-            failure = failure_of(found.error, call.at_work) if found.error else None
+            if isinstance(found.error, RetryLater):
+                later = f"{call.at_work} would put it off for {found.error.seconds:g} s: {found.error}"
+                incomplete = [*incomplete, later]
+            elif found.error:
+                failure = failure_of(found.error, call.at_work)
         return {
             "id": id,
             "source": stored.work.event.source,
@@ -45,7 +50,7 @@ def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges
             "status": stored.status,
             "handlers": [handler.name for handler in current],
             "stale": [handler.name for handler, place in one.handlers if order.is_stale(place)],
-            "outcome": _outcome(failure, stale=len(current) < len(one.handlers)),
+            "outcome": "postponed" if later else _outcome(failure, stale=len(current) < len(one.handlers)),
             "failure": asdict(failure) if failure else None,
             "changes": [asdict(change) for change in changes],
             "incomplete": incomplete,

@@ -38,6 +38,7 @@ def views(
             "dead": dead,
             "oldest_failed": state.oldest_failed(),
             **state.attention(),
+            "postponed": state.postponed(),
             "identity": state.identity_of_late(),
             "ledger": {
                 "balanced": progress.mismatch == 0,

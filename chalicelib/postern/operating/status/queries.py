@@ -43,6 +43,10 @@ class Status:
         """
         return self._database.run("attention")[0]
 
+    def postponed(self) -> list[dict[str, Any]]:
+        """The handlers that put most off: how many events, since when, until when the first of them, and why."""
+        return self._database.run("handlers_that_postpone")
+
     def identity_of_late(self) -> dict[str, Any]:
         """How many events of the last day had bytes that came before, how many ids came again with others, and how many
         deliveries were taken for repetitions for their bytes alone.

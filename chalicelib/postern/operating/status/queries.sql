@@ -8,6 +8,15 @@ SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::
        (SELECT count(*) FROM postern.drift WHERE accepted_at IS NULL) AS open_drift,
        (SELECT count(*) FROM postern.replays WHERE state = 'running') AS running_replays
 
+-- name: handlers_that_postpone
+-- By handlers, which most of them wait for; of each its latest reason.
+SELECT handler, count(*) AS events, min(first_at) AS since, min(again_at) AS next,
+       (array_agg(reason ORDER BY last_at DESC))[1] AS reason
+FROM postern.postponed
+GROUP BY handler
+ORDER BY events DESC, handler
+LIMIT 10
+
 -- name: count_statuses
 SELECT status, count(*) AS number FROM postern.events WHERE status <> 'processed' GROUP BY status
 

@@ -137,6 +137,8 @@ class Upkeep:
             "deliveries_deleted": lambda: self.store.delete_deliveries(before),
             "attempts_deleted": lambda: self.store.delete_attempts(before),
             "replays_deleted": lambda: self.store.delete_replays(before),
+            # Their messages are gone by now.
+            "postponed_deleted": lambda: self.store.delete_postponed(self._settled_since()),
         }
         if self.random() < _ONCE_A_DAY:
             # An older event of theirs would be a new one by now, dedup key and all.

@@ -134,6 +134,10 @@ class Storage:
         """Deletes some replays that ended before, with their items; how many."""
         return self._delete("delete_replays", before=before)
 
+    def delete_postponed(self, before: datetime) -> int:
+        """Deletes some that were put off until then and have not come since; how many."""
+        return self._delete("delete_postponed", before=before)
+
     def delete_entities(self, before: datetime) -> int:
         """Deletes what is known of some entities that nothing was handled of since; how many."""
         return self._delete("delete_entities", before=before)

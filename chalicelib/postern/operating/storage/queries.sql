@@ -222,6 +222,15 @@ WITH gone AS (
 )
 SELECT count(*) AS deleted FROM gone
 
+-- name: delete_postponed
+WITH gone AS (
+  DELETE FROM postern.postponed
+  WHERE ctid = ANY (ARRAY(SELECT ctid FROM postern.postponed WHERE again_at < %(before)s LIMIT %(limit)s))
+    AND again_at < %(before)s
+  RETURNING try_id
+)
+SELECT count(*) AS deleted FROM gone
+
 -- name: knows_migrations
 SELECT to_regclass('postern.migrations') IS NOT NULL AS known
 
