@@ -129,6 +129,7 @@ class Supervisor:
             part.child.stop()
         # Once more by name: a start that was interrupted may have one that is not watched yet.
         self._aws.stop()
+        self._tail.end()
         if self._postgres is not None:
             self._postgres.stop()
         self._register.write([])

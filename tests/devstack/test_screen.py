@@ -11,7 +11,8 @@ from devstack.screen import Tail, short_line
 
 
 def line(**entry: object) -> str:
-    return short_line(json.dumps(entry)) or ""
+    found = short_line(json.dumps(entry))
+    return found.text if found else ""
 
 
 def test_a_delivery_is_one_short_line() -> None:
@@ -45,7 +46,8 @@ def test_nothing_that_a_sender_wrote_steers_the_terminal() -> None:
 
 
 def test_what_is_no_line_of_ours_is_shown_as_it_is() -> None:
-    assert short_line("Traceback (most recent call last):") == "Traceback (most recent call last):"
+    found = short_line("Traceback (most recent call last):")
+    assert found is not None and found.text == "Traceback (most recent call last):"
     assert short_line("") is None
 
 
@@ -58,3 +60,57 @@ def test_a_line_that_is_still_being_written_waits(tmp_path: Path, capsys: pytest
     log.write_text("one\ntwo\n")
     tail.print_new()
     assert capsys.readouterr().out == "two\n"
+
+
+def test_of_a_thousand_equal_lines_a_few_are_printed_and_then_how_many_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    log, tail = tmp_path / "api.log", Tail(lambda: now[0])
+    log.touch()
+    tail.follow(log)
+
+    def come(number: int, **other: object) -> list[str]:
+        with log.open("a") as file:
+            for n in range(number):
+                entry = {"level": "INFO", "message": "event.processed", "source": "s", "type": "t", "id": f"i-{n}"}
+                file.write(json.dumps(entry | other) + "\n")
+        tail.print_new()
+        return [text[10:] for text in capsys.readouterr().out.splitlines()]
+
+    assert come(1000) == [f"event.processed    s  t  i-{n}" for n in range(5)]
+    assert come(1, type="other") == ["event.processed    s  other  i-0"]
+    now[0] = 4.0
+    assert come(1000) == []
+    now[0] = 10.0
+    assert come(0) == ["event.processed    s  t  … 1,995 more in 10 s, 200 a second"]
+    # It goes on: the count alone. It rests: the next one is printed.
+    assert come(3) == []
+    now[0] = 16.0
+    assert come(0) == ["event.processed    s  t  … 3 more in 6 s"]
+    now[0] = 30.0
+    assert come(0) == []
+    assert come(1) == ["event.processed    s  t  i-0"]
+
+
+def test_equal_lines_of_others_are_folded_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    log, tail = tmp_path / "api.log", Tail(lambda: now[0])
+    log.write_text("a warning\n" * 50)
+    tail.follow(log)
+    tail.print_new()
+    now[0] = 5.0
+    tail.print_new()
+    said = capsys.readouterr().out.splitlines()
+    assert said[:5] == ["a warning"] * 5
+    assert said[5][10:] == "a warning  … 45 more in 5 s, 9 a second"
+    assert len(said) == 6
+
+
+def test_what_was_counted_is_told_in_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, tail = tmp_path / "api.log", Tail(lambda: 1.0)
+    log.write_text("a warning\n" * 7)
+    tail.follow(log)
+    tail.print_new()
+    tail.end()
+    assert capsys.readouterr().out.splitlines()[-1][10:] == "a warning  … 2 more in 0 s"
