@@ -36,6 +36,8 @@ _EXPRESSED = (
     "DatabaseHost",
     "DatabasePort",
     "DatabaseName",
+    "HandlersSecretArn",
+    "HandlersSecretKeyArn",
     "SubnetIds",
     "SecurityGroupIds",
     "MaxAttempts",

@@ -51,7 +51,11 @@ def _probe_processor(installation: Installation, patience_seconds: float) -> Non
         "a large event": _accepted(installation.post("hmac", _order("created", 900_000))),
         "a poisoned event": _accepted(installation.post("hmac", _order("poisoned"))),
     }
-    for name, status in (("an event", "processed"), ("a large event", "processed"), ("a poisoned event", "dead")):
+    expected = {"an event": "processed", "a large event": "processed", "a poisoned event": "dead"}
+    if _handlers_have_a_secret(installation):
+        ids["one that needs a secret"] = _accepted(installation.post("hmac", _order("keyed")))
+        expected["one that needs a secret"] = "processed"
+    for name, status in expected.items():
         _until(
             lambda id=ids[name], status=status: [row["status"] for row in installation.rows([id])] == [status],  # type: ignore[misc]
             f"{name} is not {status}",
@@ -109,6 +113,11 @@ def _operate(ask: Ask, installation: Installation, patience_seconds: float) -> N
         if left["state"] == "running":
             ask("cancel_replay", id=left["id"])
     ask("dead_letters")
+    if _handlers_have_a_secret(installation):
+        [(keyed,)] = installation.query("SELECT id::text FROM postern.events WHERE type = 'order.keyed' LIMIT 1")
+        tried = ask("dry_run", id=keyed)
+        if tried["outcome"] != "processed":
+            raise Unacceptable(f"a dry run that needs a secret: {tried}")
     newest = "SELECT id::text FROM postern.events WHERE type = %s AND status = %s ORDER BY id DESC LIMIT 1"
     [(redriven,)] = installation.query(newest, "order.poisoned", "dead")
     [(replayed,)] = installation.query(newest, "order.created", "processed")
@@ -171,6 +180,13 @@ _MAINTENANCE = {
     "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "", "time": "",
     "region": "us-east-1", "resources": [], "detail": {}, "version": "0",
 }  # fmt: skip
+
+
+def _handlers_have_a_secret(installation: Installation) -> bool:
+    found = installation.cloud.client("lambda").get_function_configuration(
+        FunctionName=f"{installation.name}-processor"
+    )
+    return bool(found["Environment"]["Variables"].get("HANDLERS_SECRET_ID"))
 
 
 def _order(type: str, noise: int = 16) -> bytes:

@@ -6,6 +6,7 @@ It runs the packaged functions as they were uploaded, behind API Gateway and the
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -120,6 +122,13 @@ class Cloud:
             config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32, read_timeout=120),
         )
 
+    def handlers_secret(self) -> str:
+        """The ARN of a new one, as the team's handlers want it."""
+        arn: str = self.client("secretsmanager").create_secret(
+            Name=f"handlers-{uuid.uuid4().hex[:8]}", SecretString=json.dumps(_HANDLERS_SECRET)
+        )["ARN"]
+        return arn
+
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate))
 
@@ -141,7 +150,11 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 _HANDLERS = """
-from chalicelib.postern import PermanentError, on
+import os
+
+from chalicelib.postern import PermanentError, on, secrets
+
+GREETING = os.environ["HANDLER_GREETING"]
 
 
 @on("hmac", "order.created")
@@ -160,7 +173,14 @@ def mend(event, db):
     db.execute("SELECT FROM public.mended WHERE what = %(what)s", {"what": event.payload["what"]})
     if not db.rowcount:
         raise PermanentError("It is not mended yet.")
+
+
+@on("hmac", "order.keyed")
+def open_(event, db):
+    if secrets("shop-key") != f"{GREETING}, 42":
+        raise PermanentError("It does not open.")
 """
+_HANDLERS_SECRET = {"shop-key": "hello, 42"}
 # No key: what counts twice is there twice.
 _MIGRATION = "CREATE TABLE public.orders (event_id uuid); CREATE TABLE public.mended (what text);\n"
 
@@ -185,6 +205,11 @@ def checkout(directory: Path, like: Path | None = None) -> Path:
     handlers = directory / "chalicelib" / "handlers"
     (handlers / "orders.py").write_text(_HANDLERS, "utf-8")
     (handlers / "migrations" / "0002_orders.sql").write_text(_MIGRATION, "utf-8")
+    config = directory / ".chalice" / "config.json"
+    settings = json.loads(config.read_text("utf-8"))
+    for stage in settings["stages"].values():
+        stage["environment_variables"] = {"HANDLER_GREETING": "hello"}
+    config.write_text(json.dumps(settings, indent=2), "utf-8")
     return directory
 
 

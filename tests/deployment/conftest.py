@@ -78,9 +78,8 @@ def project(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def installation(cloud: Cloud, project: Path, database_secret: str, new_database: str) -> Installation:
     """`make deploy STAGE=prod`, with secrets for every source."""
-    write_parameters(
-        project, "prod", DatabaseSecretArn=database_secret, MaxAttempts="2", RetryBaseSeconds="1", Console="on"
-    )
+    given = {"DatabaseSecretArn": database_secret, "HandlersSecretArn": cloud.handlers_secret()}
+    write_parameters(project, "prod", **given, MaxAttempts="2", RetryBaseSeconds="1", Console="on")
     deployed = run(cloud, project, "deploy", "--stage", "prod")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     return describe(cloud, project, "prod", "postern-prod", new_database)

@@ -35,7 +35,7 @@ def native(
     administer(postgres_server, f"CREATE DATABASE {name}")
     secret = make_database_secret(cloud, url_of(postgres_server, name))
     given = {"MaxAttempts": "2", "RetryBaseSeconds": "1", "Tracing": "Active", "Console": "on"}
-    write_parameters(project, "dev", DatabaseSecretArn=secret, **given)
+    write_parameters(project, "dev", DatabaseSecretArn=secret, HandlersSecretArn=cloud.handlers_secret(), **given)
     prepared = run(cloud, project, "native", "--stage", "dev")
     assert prepared.returncode == 0, prepared.stdout + prepared.stderr
     deployed = chalice_deploy(cloud, project)

@@ -116,11 +116,11 @@ def test_a_changed_row_is_told_as_it_was_and_as_it_would_be(changes: Changes) ->
     [change] = changes("UPDATE items SET price = 9.50, tags = NULL WHERE id = 7").changes
     assert change.before is not None
     assert change.after is not None
-    assert (change.before["price"], change.after["price"]) == (7.0, 9.5)
+    assert (change.before["price"], change.after["price"]) == ("7.00", "9.50")
     assert (change.before["tags"], change.after["tags"]) == (["a", "b"], None)
     line = change_line({"table": change.table, "kind": change.kind, "key": change.key, "before": change.before,
                         "after": change.after})  # fmt: skip
-    assert line == '  ~ postern.items  id=7  tags: ["a", "b"] → null, price: 7.0 → 9.5'
+    assert line == '  ~ postern.items  id=7  tags: ["a", "b"] → null, price: "7.00" → "9.50"'
 
 
 def test_a_number_is_told_with_all_of_its_digits(shop: World) -> None:

@@ -207,6 +207,19 @@ def needed_by_code(function: str, calls: set[AwsCall], infrastructure: Infrastru
     return needs
 
 
+# The functions that run handlers: in earnest, and in dry runs.
+RUN_HANDLERS = ("processor", "store", "backend")
+
+
+def needed_by_handlers(function: str) -> Needs:
+    """The team's code asks for its secrets, and is not here to be read."""
+    if function not in RUN_HANDLERS:
+        return {}
+    read = Grant("secretsmanager:GetSecretValue", "${HandlersSecretArn}", "HandlersHaveSecret")
+    decrypt = Grant("kms:Decrypt", "${HandlersSecretKeyArn}", "HandlersSecretHasKey")
+    return {read: "handlers call secrets()", decrypt: "that secret's own key"}
+
+
 def needed_by_aws(function: str, infrastructure: Infrastructure) -> Needs:
     """What AWS does in the role's name."""
     properties = infrastructure.function(function)["Properties"]
@@ -244,7 +257,8 @@ def problems(
     found = []
     for function, policy in policies.items():
         # The code's reasons last: they say where to look.
-        needs = needed_by_aws(function, infrastructure) | needed_by_code(function, calls[function], infrastructure)
+        needs = needed_by_aws(function, infrastructure) | needed_by_handlers(function)
+        needs |= needed_by_code(function, calls[function], infrastructure)
         has = granted(policy)
         found += [f"{function} has too little: {grant} ({needs[grant]})" for grant in sorted(set(needs) - has)]
         found += [f"{function} has too much: {grant} (nothing needs it)" for grant in sorted(has - set(needs))]

@@ -13,6 +13,7 @@ from deployment.project import FUNCTIONS
 from tests.unit.aws_calls import PROJECT, AwsCall, doors, read_sources
 from tests.unit.roles import (
     NETWORK_INTERFACES,
+    RUN_HANDLERS,
     Infrastructure,
     Policy,
     granted,
@@ -56,6 +57,8 @@ MAY = {
     ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
     ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {*ON_DATABASE},
     ("secretsmanager:GetSecretValue", "${TokensSecret.Id}"): {"backend"},
+    ("secretsmanager:GetSecretValue", "${HandlersSecretArn}"): {*RUN_HANDLERS},
+    ("kms:Decrypt", "${HandlersSecretKeyArn}"): {*RUN_HANDLERS},
     ("lambda:InvokeFunction", BACKEND): {"api_handler"},
     ("cloudwatch:GetMetricStatistics", "*"): {"maintenance"},
     ("cloudwatch:ListMetrics", "*"): {"maintenance"},

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import psycopg2
@@ -23,7 +23,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, TRANSACTION_STA
 from chalicelib.postern.adapters.guard import GuardedConnection
 from chalicelib.postern.adapters.postgres import open_connection, queries, settle, translated_errors
 from chalicelib.postern.contract.errors import DatabaseUnavailable
-from chalicelib.postern.contract.numbers import dumps
+from chalicelib.postern.contract.numbers import Number, dumps
 from chalicelib.postern.contract.payloads import loads
 
 _MAX_CHANGES = 200
@@ -197,7 +197,7 @@ def _rows(
     with connection.cursor() as cursor:
         # Here alone: handlers on this connection get what they always get.
         for register in (psycopg2.extras.register_default_json, psycopg2.extras.register_default_jsonb):
-            register(cursor, loads=loads)
+            register(cursor, loads=partial(loads, parse_float=_as_written))
         cursor.execute("SAVEPOINT postern_look")
         try:
             cursor.execute(statement, values)
@@ -219,17 +219,21 @@ def _cut(row: Row | None) -> Row | None:
 
 
 def _cut_value(value: Any) -> Any:
-    """A long one is cut, and one with more digits than a JSON number keeps on its way is text."""
+    """A long one is cut, and one that a JSON number would not keep as it is written on its way, 9.50, is text."""
     text = value if isinstance(value, str) else dumps(value, ensure_ascii=False)
     if len(text) > _MAX_VALUE_LENGTH:
         return text[:_MAX_VALUE_LENGTH] + "…"
-    return text if _has_decimals(value) else value
+    return text if _has_numbers(value) else value
 
 
-def _has_decimals(value: Any) -> bool:
+def _as_written(text: str) -> float | Number:
+    return number if repr(number := float(text)) == text else Number(text)
+
+
+def _has_numbers(value: Any) -> bool:
     match value:
         case dict():
-            return any(map(_has_decimals, value.values()))
+            return any(map(_has_numbers, value.values()))
         case list():
-            return any(map(_has_decimals, value))
-    return isinstance(value, Decimal)
+            return any(map(_has_numbers, value))
+    return isinstance(value, Number)

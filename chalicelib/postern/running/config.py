@@ -30,6 +30,7 @@ class Config:
     dead_letter_queue_url: str | None
     sources_secret_id: str | None
     bodies_bucket: str | None
+    handlers_secret_id: str | None
     backend_function: str | None
     tokens_secret_id: str | None
     database_secret_id: str | None
@@ -64,6 +65,7 @@ class Config:
             dead_letter_queue_url=environ.get("DEAD_LETTER_QUEUE_URL"),
             sources_secret_id=environ.get("SOURCES_SECRET_ID"),
             bodies_bucket=environ.get("BODIES_BUCKET"),
+            handlers_secret_id=environ.get("HANDLERS_SECRET_ID") or None,
             backend_function=environ.get("BACKEND_FUNCTION") or None,
             tokens_secret_id=environ.get("TOKENS_SECRET_ID") or None,
             database_secret_id=environ.get("DATABASE_SECRET_ID"),
