@@ -46,7 +46,7 @@ def listing() -> str:
 
 
 def description(name: str, url: str) -> str:
-    """One provider, whole: what it needs, the steps to set it up, and what to know."""
+    """One provider, whole: what it needs, the steps to set it up, and what to know. `url` ends with the source."""
     kind, about = provider(name), guide(name)
     facts = {
         "verified by": _plain(_scheme(kind)),
@@ -66,7 +66,7 @@ def description(name: str, url: str) -> str:
     lines += [_wrapped(f"{n:>3}. ", step.replace("{url}", url)) for n, step in enumerate(about.setup, 1)]
     if about.notes:
         lines += ["", "To know", *(_wrapped("  - ", note) for note in about.notes)]
-    return "\n".join([*lines, "", f"Try it: postern send {name} {about.default_type}"])
+    return "\n".join([*lines, "", f"Try it: postern send {url.rpartition('/')[2]} {about.default_type}"])
 
 
 def page() -> str:

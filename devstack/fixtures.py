@@ -26,16 +26,18 @@ import psycopg2.extensions
 import pytest
 
 from chalicelib.postern.adapters.event_store import EventStore
+from chalicelib.postern.adapters.guard import GuardedConnection
 from chalicelib.postern.adapters.migrations import migrate
-from chalicelib.postern.adapters.postgres import Database, open_connection
+from chalicelib.postern.adapters.postgres import Database, open_connection, settle
 from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Event, Greeting, Headers
 from chalicelib.postern.contract.envelope import Accepted, from_message
 from chalicelib.postern.contract.numbers import dumps
 from chalicelib.postern.processing.attempts import Runner, Trigger, Try, Work, event_of
+from chalicelib.postern.processing.consume import became
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.handling import discover
-from chalicelib.postern.processing.settling import Kind, Outcome, RetryPolicy
+from chalicelib.postern.processing.settling import Outcome, RetryPolicy
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.sources import SIGNING_KEY, Source, load_sources
 from cli import samples
@@ -54,7 +56,8 @@ _HANDLER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Delivered:
-    """What became of a delivery's event. `status`: as in its row; `duplicate` where it had come before.
+    """What became of a delivery's event. `status`: as in its row; `duplicate` where it had come before, `postponed`
+    where a handler wants it later, and `delayed` where it could not be tried.
 
     Of a delivery that brings several events it is the first that was not processed, or else the first.
     """
@@ -90,10 +93,9 @@ def event() -> MakeEvent:
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[psycopg2.extensions.cursor]:
-    """A cursor as handlers get it, on a migrated database of the test's own. What is written by it is undone."""
+    """A cursor as handlers get it, on a migrated database of the test's own, which goes with the test."""
     with closing(open_connection(lambda fresh: database_url)) as connection, connection.cursor() as cursor:
-        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # it may stand at a breakpoint
-        connection.lent = True
+        _lend(connection)
         try:
             yield cursor
         finally:
@@ -101,20 +103,26 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.cursor]:
 
 
 @pytest.fixture
-def deliver(database_url: str) -> Iterator[Deliver]:
+def deliver(database_url: str, request: pytest.FixtureRequest) -> Iterator[Deliver]:
     """`deliver("stripe", "invoice.paid", {"data": …})`: a signed delivery from the door to its row, with all of your
     handlers, in one try. The payload as for `event`; `times=2` sends the same bytes again.
 
-    It commits, to the database of `db`.
+    What `db` has written before is committed, as is what comes of the delivery.
     """
+    mine = request.getfixturevalue("db").connection if "db" in request.fixturenames else None
     database = Database(lambda fresh: database_url)
     policy = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=1)
 
     def make(source: str, type: str | None = None, payload: Any = None, *, times: int = 1) -> Delivered:
         processor = Processor(EventStore(database), Runner(discover(), policy, _now, _HANDLER_SECONDS))
-        request = _request(source, type, payload)
+        if mine is not None:
+            mine.lent = False
+            mine.commit()
+            settle(mine)
+            _lend(mine)
+        sent = _request(source, type, payload)
         for _ in range(times):
-            events = _accepted(request)
+            events = _accepted(sent)
             outcomes = processor.process([Work(each, each.body or b"") for each in events])
         told = [_told(each.id, outcomes[each.id], database) for each in events]
         worst = next((one for one in told if one.status not in ("processed", "stale")), told[0])
@@ -163,7 +171,8 @@ def _folder_in_memory() -> Path | None:
     if not memory.is_dir() or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2_000_000_000:
         return None
     for left in memory.glob("postern-tests-*"):
-        if not psutil.pid_exists(int(left.name.split("-")[2])):
+        by = left.name.split("-")[2]
+        if by.isdecimal() and not psutil.pid_exists(int(by)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"postern-tests-{os.getpid()}-", dir=memory))
 
@@ -241,11 +250,14 @@ def _accepted(request: _Request) -> list[Accepted]:
 def _told(id: UUID, outcome: Outcome, database: Database) -> Delivered:
     with database.transaction() as session:
         rows = session.execute("SELECT error FROM postern.events WHERE id = %(id)s", {"id": id})
-    status = outcome.kind.value
-    if outcome.kind is Kind.RETRY:
-        status = "failed" if outcome.attempts else "delayed"
     error = rows[0]["error"] if rows else outcome.reason or None
-    return Delivered(id, status, outcome.attempts, error, [id])
+    return Delivered(id, became(outcome), outcome.attempts, error, [id])
+
+
+def _lend(connection: GuardedConnection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # it may stand at a breakpoint
+    connection.lent = True
 
 
 @cache

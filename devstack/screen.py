@@ -64,6 +64,9 @@ class Tail:
         self._tell_of_more(0)
 
     def _print(self, short: Line) -> None:
+        if not short.kind:
+            say(short.text)
+            return
         alike = self._alike.setdefault(short.kind, _Alike(self._clock()))
         if alike.shown < _SHOWN:
             alike.shown += 1
@@ -96,10 +99,10 @@ class _Alike:
 
 @dataclass(frozen=True)
 class Line:
-    """`kind`: what it has in common with others that say the same of another event."""
+    """`kind`: what it has in common with others that say the same of another event; none of a line that is no app's."""
 
     text: str
-    kind: str
+    kind: str = ""
 
 
 def short_line(line: str) -> Line | None:
@@ -109,7 +112,7 @@ def short_line(line: str) -> Line | None:
         message = str(entry["message"])
     except (ValueError, KeyError, TypeError):
         # Not one of ours: a warning or a traceback of a library's, which somebody had better see.
-        return Line(line, line) if line.strip() else None
+        return Line(line) if line.strip() else None
     if message in _NOT_FOR_PEOPLE:
         return None
     facts = [str(entry[key]) for key in ("source", "type", "status", "reason", "detail") if entry.get(key) is not None]

@@ -204,7 +204,10 @@ class Supervisor:
             text=True,
         )
         if done.returncode != 0:
-            raise StartError(done.stderr.strip().removeprefix("postern: ") or "The migrations failed.")
+            reason = done.stderr.strip().removeprefix("postern: ") or "The migrations failed."
+            if "changed after it was applied" in reason and self._postgres is not None:
+                reason += f"\nHas no stage had it yet? Then `rm -r {self._state}` begins anew here, without what came."
+            raise StartError(reason)
 
     def _start_app(self, resources: Resources) -> None:
         common = {**self._aws.environ(), "QUEUE_URL": resources.queue_url, "BODIES_BUCKET": resources.bodies_bucket}

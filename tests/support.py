@@ -22,6 +22,10 @@ EVERY_SOURCE = Path(__file__).parent / "sources.toml"
 with_the_example = pytest.mark.skipif(
     not (TEAMS_MIGRATIONS.parent / "github_pushes.py").exists(), reason="the example has been deleted"
 )
+# Others look at what is shipped, where a team has put its own.
+in_posterns_own_repository = pytest.mark.skipif(
+    (Path(__file__).parent / "team").exists(), reason="this is a team's repository"
+)
 
 _Value = TypeVar("_Value")
 

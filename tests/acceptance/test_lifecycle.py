@@ -102,6 +102,17 @@ def test_a_second_run_in_the_same_place_is_refused_in_a_sentence(starts: Starts)
         assert first.postern("send", "github").returncode == 0
 
 
+def test_a_migration_that_was_changed_is_refused_with_the_way_to_begin_anew_here(starts: Starts) -> None:
+    with starts() as first:
+        first.wait_until_ready()
+        first.query("UPDATE postern.migrations SET checksum = 'another' WHERE name LIKE '0002%'")
+        assert first.stop() == 0
+    with starts() as second:
+        assert second.process.wait(60) == 1
+        assert "was changed after it was applied; add a new one instead.\n" in second.text
+        assert f"`rm -r {second.state}` begins anew here" in second.text
+
+
 def test_a_taken_port_is_named_in_a_sentence(starts: Starts) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

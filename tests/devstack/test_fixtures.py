@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from chalicelib.postern.contract.errors import InvalidPayload, PosternError, TransactionControlForbidden
+from chalicelib.postern.contract.errors import InvalidPayload, PosternError, RetryLater, TransactionControlForbidden
 from chalicelib.postern.processing import handling
 from chalicelib.postern.receiving.sources import load_sources
 from devstack.fixtures import Deliver, MakeEvent
@@ -94,6 +94,28 @@ def test_a_delivery_whose_handler_raises_says_why(deliver: Deliver, handlers: li
     assert (one.status, one.attempts) == ("failed", 1)
     assert one.error is not None and one.error.startswith("LookupError: no such order")
     assert "in fails" in one.error
+
+
+def test_what_the_cursor_wrote_is_there_for_a_delivery(
+    deliver: Deliver, db: Any, handlers: list[handling.Handler]
+) -> None:
+    """An order first, and then its payment."""
+
+    def pay(event: Any, db: Any) -> None:
+        db.execute("UPDATE orders SET paid = true")
+        if not db.rowcount:
+            raise RetryLater(60, "no order yet")
+
+    handlers.append(handling.Handler("stripe", "*", pay))
+    db.execute("CREATE TABLE orders (paid boolean)")
+    early = deliver("stripe", "invoice.paid")
+    assert (early.status, early.error) == ("postponed", "RetryLater: no order yet")
+    db.execute("INSERT INTO orders VALUES (false)")
+    assert deliver("stripe", "invoice.paid").status == "processed"
+    db.execute("SELECT paid FROM public.orders")
+    assert db.fetchall() == [(True,)]
+    with pytest.raises(TransactionControlForbidden):
+        db.connection.commit()
 
 
 def test_of_several_events_the_one_that_failed_is_told(

@@ -217,6 +217,7 @@ def test_it_has_a_guide_with_steps_and_samples(name: str) -> None:
     assert any("{url}" in step for step in about.setup)
     page = catalogue.description(name, "https://hooks.example.com/x")
     assert "https://hooks.example.com/x" in page
+    assert f"Try it: postern send x {about.default_type}" in page
     assert "{url}" not in page
     assert max(map(len, page.splitlines())) <= 110
 

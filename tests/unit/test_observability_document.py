@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib.postern.contract.metrics import METRICS
-from chalicelib.postern.processing.consume import _what
+from chalicelib.postern.processing.consume import became
 from chalicelib.postern.processing.settling import Kind, Outcome
 
 PROJECT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def logged_names(file: Path) -> Iterator[str]:
 
 OUTCOMES = [*(Outcome(kind, attempts=1) for kind in Kind), Outcome(Kind.RETRY), Outcome(Kind.RETRY, delay=1)]
 NAMES = {name for file in [PROJECT / "app.py", *(PROJECT / "chalicelib").rglob("*.py")] for name in logged_names(file)}
-NAMES |= {f"event.{_what(outcome)}" for outcome in OUTCOMES} | {"delivery.accepted", "delivery.rejected"}
+NAMES |= {f"event.{became(outcome)}" for outcome in OUTCOMES} | {"delivery.accepted", "delivery.rejected"}
 
 
 def test_names_are_found_in_the_code() -> None:

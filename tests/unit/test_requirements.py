@@ -24,21 +24,21 @@ def test_what_is_shipped_is_locked() -> None:
 
 
 def test_a_package_that_is_named_and_not_locked_is_said(tmp_path: Path) -> None:
-    teams = "# For letters\nphonenumbers>=9\nMarshMallow\n\n-c constraints.txt\ncffi; python_version < '4'\n"
+    teams = "# For letters\nteams-package>=9\nMarshMallow\n\n-c constraints.txt\ncffi; python_version < '4'\n"
     [said] = problems(checkout(tmp_path, teams))
     assert (
         said
-        == "requirements-handlers.in names phonenumbers, which requirements.txt does not have yet: run `make lock`."
+        == "requirements-handlers.in names teams-package, which requirements.txt does not have yet: run `make lock`."
     )
 
 
 def test_a_package_that_was_written_into_what_is_compiled_is_said(tmp_path: Path) -> None:
-    [said] = problems(checkout(tmp_path, added="phonenumbers==9.0.43\n"))
-    assert "has phonenumbers without a hash: name it in requirements-handlers.in, run `make lock`." in said
+    [said] = problems(checkout(tmp_path, added="teams-package==9.0.43\n"))
+    assert "has teams-package without a hash: name it in requirements-handlers.in, run `make lock`." in said
 
 
 def test_what_is_locked_is_fine(tmp_path: Path) -> None:
-    project = checkout(tmp_path, "phonenumbers\n", "phonenumbers==9.0.43 \\\n    --hash=sha256:00\n")
+    project = checkout(tmp_path, "teams-package\n", "teams-package==9.0.43 \\\n    --hash=sha256:00\n")
     with (project / "requirements-dev.txt").open("a") as file:
-        file.write("phonenumbers==9.0.43\n")
+        file.write("teams-package==9.0.43\n")
     assert list(problems(project)) == []

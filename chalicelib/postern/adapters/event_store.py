@@ -19,18 +19,15 @@ from chalicelib.postern.contract.errors import (
     DatabaseUnavailable,
     InvalidPayload,
     PayloadTooLarge,
-    RetryLater,
     StatementFailed,
 )
 from chalicelib.postern.contract.payloads import content_of, jsonb_text, parse, text_of
 from chalicelib.postern.processing.attempts import Attempt, Result, Status, Trigger, Work
 from chalicelib.postern.processing.claims import Claim, Holder, Repeat
 from chalicelib.postern.processing.engine import TryRecord
+from chalicelib.postern.processing.failures import Later
 from chalicelib.postern.processing.order import Entity
 from chalicelib.postern.processing.turns import Item, State, Stored
-
-# Of what a handler says.
-_MAX_REASON_LENGTH = 1_000
 
 
 class EventStore:
@@ -53,7 +50,8 @@ class EventStore:
             with self._database.transaction() as session:
                 tx = EventTransaction(session)
                 tx.claim([Claim(probe.event.source, probe.event.dedup_key, id, at)])
-                tx.close_tries([id])
+                tx.end_tries([id])
+                tx.postpone(id, probe.event, 1, "", Later(1, ""), 1)
                 with tx.handlers_at_work(1):
                     pass
                 tx.insert([(probe, Result(Status.PROCESSED, 1, processed_at=at))])
@@ -265,12 +263,10 @@ class EventTransaction:
         if ids:
             self._session.run("end_tries", {"ids": list(ids)})
 
-    def postpone(
-        self, id: UUID, event: Accepted | Replay, receive: int, whose: str, later: RetryLater, bound: int
-    ) -> bool:
-        """Puts on record that a handler wants it later. False once that has gone on for `bound` seconds."""
+    def postpone(self, id: UUID, event: Accepted | Replay, receive: int, whose: str, later: Later, bound: int) -> bool:
+        """Puts on record that a handler wants it later. False once it has been put off for `bound` seconds in all."""
         values = {"try_id": id, "event_id": event.id, "source": event.source, "type": event.type, "receive": receive}
-        values |= {"handler": _text(whose), "reason": _text(str(later)[:_MAX_REASON_LENGTH])}
+        values |= {"handler": _text(whose), "reason": _text(later.why)}
         return bool(self._session.run("postpone", {**values, "seconds": later.seconds, "bound": bound}))
 
     def handlers_at_work(self, seconds: float) -> AbstractContextManager[None]:

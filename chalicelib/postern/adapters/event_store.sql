@@ -136,14 +136,14 @@ JOIN unnest(%(ids)s::uuid[], %(receives)s::integer[]) AS wanted (try_id, receive
 WHERE last_receive < receive
 
 -- name: postpone
-INSERT INTO postern.postponed AS earlier (try_id, event_id, source, type, handler, reason, last_receive, again_at)
-VALUES (%(try_id)s, %(event_id)s, %(source)s, %(type)s, %(handler)s, %(reason)s, %(receive)s,
+INSERT INTO postern.postponed AS earlier (try_id, event_id, source, type, handler, reason, last_receive, waited, again_at)
+VALUES (%(try_id)s, %(event_id)s, %(source)s, %(type)s, %(handler)s, %(reason)s, %(receive)s, %(seconds)s,
         now() + make_interval(secs => %(seconds)s))
 ON CONFLICT (try_id) DO UPDATE
 SET handler = excluded.handler, reason = excluded.reason, times = earlier.times + 1, last_at = now(),
-    again_at = excluded.again_at, last_receive = excluded.last_receive,
+    waited = earlier.waited + excluded.waited, again_at = excluded.again_at, last_receive = excluded.last_receive,
     receives = CASE WHEN earlier.last_receive < excluded.last_receive THEN earlier.receives + 1 ELSE 1 END
-WHERE now() < earlier.first_at + make_interval(secs => %(bound)s)
+WHERE earlier.waited < %(bound)s
 RETURNING try_id
 
 -- name: copy_events

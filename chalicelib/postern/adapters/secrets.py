@@ -71,6 +71,7 @@ class KeptSecret:
                 raise SecretUnavailable("not_an_object")
         except SecretUnavailable as exc:
             self._problem = exc.reason
+            self._asked_at = self._clock()  # it may have taken its time to fail
         except (KeyError, ValueError) as exc:
             self._problem = type(exc).__name__  # its text could quote a secret
         else:

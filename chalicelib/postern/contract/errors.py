@@ -167,22 +167,26 @@ class PermanentError(PosternError):
     """
 
 
-# SQS hides a message for twelve hours at most, of which this leaves some for the work itself.
-MAX_LATER_SECONDS = 43_000
+# SQS hides a message for twelve hours from its receipt at most: this leaves the longest batching window and invocation.
+MAX_LATER_SECONDS = 42_000
 
 
 class RetryLater(PosternError):
     """Raise it in a handler: it cannot be done yet, and that is no failure.
 
-    What was written is undone, and the event comes again after `seconds`, 1 to 43,000, without being charged an
-    attempt: until it has been put off for a day, after which each time is a failed attempt. `why` is for people.
+    What was written is undone, and the event comes again after `seconds`, 1 to 42,000, without being charged an
+    attempt: until it has been put off for a day in all, after which each time is a failed attempt. `why` is for people.
     """
 
     def __init__(self, seconds: float, why: str = "") -> None:
         if not 1 <= seconds <= MAX_LATER_SECONDS:
             raise ValueError(f"RetryLater({seconds!r}): seconds, from 1 to {MAX_LATER_SECONDS:,}.")
         super().__init__(why or f"in {seconds:g} s")
-        self.seconds = seconds
+        self.seconds = float(seconds)
+
+
+class HandlersSecretUnavailable(ConfigurationError):
+    """A secret that a handler asked for is not there, or cannot be had: no event's fault, however long it lasts."""
 
 
 class TransactionControlForbidden(PosternError):

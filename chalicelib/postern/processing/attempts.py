@@ -8,16 +8,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property, partial
+from time import monotonic
 from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.postern.contract import payloads
 from chalicelib.postern.contract.deliveries import Event, at_work
 from chalicelib.postern.contract.envelope import Accepted, Replay
-from chalicelib.postern.contract.errors import HandlerFailed, InvalidPayload, PayloadTooLarge
+from chalicelib.postern.contract.errors import HandlerFailed, InvalidPayload, PayloadTooLarge, RetryLater
 from chalicelib.postern.processing.failures import Failure, failure_of
 from chalicelib.postern.processing.handling import Handler
-from chalicelib.postern.processing.limits import Clock, within
+from chalicelib.postern.processing.limits import Clock, HandlerTimeout, within
 from chalicelib.postern.processing.order import Entity, Order, Version, version_of
 from chalicelib.postern.processing.settling import RetryPolicy
 
@@ -256,8 +257,13 @@ class Call:
             limit, left = self.runner.limit(handler), max(0.1, self.clock.left())
             work = partial(handler, event, db)
             token = at_work.set((handler.name, event))
+            started = monotonic()
             try:
                 within(min(limit, left), work, db.connection.interrupt, cut_short=left < limit)
+            except RetryLater as exc:
+                if monotonic() - started >= min(limit, left):  # it has caught its timeout, which is none the less one
+                    raise HandlerTimeout(min(limit, left), cut_short=left < limit) from exc
+                raise
             finally:
                 at_work.reset(token)
 

@@ -138,7 +138,7 @@ class Consumer:
         self.log(
             "batch.consumed",
             metrics={"batch_size": len(messages)},
-            outcomes=dict(Counter(_what(outcomes[m.id]) for m in messages)),
+            outcomes=dict(Counter(became(outcomes[m.id]) for m in messages)),
             duration_ms=_ms(started, self.now()),
         )
         if unsafe:
@@ -304,7 +304,7 @@ class Consumer:
             self.log("delete.failed", failed=True, reason=exc.reason)
 
     def _report(self, message: Message, event: Accepted | Replay | None, outcome: Outcome, written: datetime) -> None:
-        what = _what(outcome)
+        what = became(outcome)
         metrics: dict[str, float] = {_COUNTED_AS[what]: 1} if what in _COUNTED_AS else {}
         if isinstance(event, Accepted) and outcome.kind in (Kind.PROCESSED, Kind.STALE):
             metrics["ingest_lag_ms"] = _ms(event.received_at, written)
@@ -334,7 +334,7 @@ class Consumer:
         }
 
 
-def _what(outcome: Outcome) -> str:
+def became(outcome: Outcome) -> str:
     """What became of an event, as its line and the batch's say it."""
     if outcome.kind is Kind.RETRY:
         if outcome.delay is not None:

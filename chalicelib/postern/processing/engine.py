@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import ceil, inf
+from math import inf
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -30,13 +30,14 @@ from chalicelib.postern.contract.errors import (
     BodyUnavailable,
     DatabaseUnavailable,
     FunctionEnded,
+    HandlersSecretUnavailable,
     LeftBehind,
-    RetryLater,
     StatementFailed,
     TransactionEnded,
 )
 from chalicelib.postern.processing.attempts import Attempt, HandlerRaised, Runner, Work
 from chalicelib.postern.processing.claims import claims_of
+from chalicelib.postern.processing.failures import Later, later_of
 from chalicelib.postern.processing.limits import Clock, HandlerTimeout
 from chalicelib.postern.processing.order import Order
 from chalicelib.postern.processing.settling import Kind, Outcome, RetryPolicy, charged_by_receives
@@ -164,6 +165,7 @@ class Processor:
         """
         alone: list[tuple[Work, BaseException | None]] = []
         groups = deque(_by_size(_near_first(works)))
+        several = False  # have given their verdict within a group
         while groups:
             group = self._read(groups.popleft(), clock, outcomes)
             if not clock.has_any:
@@ -176,10 +178,13 @@ class Processor:
             except GroupFailed as exc:
                 if isinstance(exc.cause, DatabaseUnavailable):
                     self._prove_presence(exc.cause)
-                if exc.at is not None and _later(exc.cause):
-                    work = group.pop(exc.at)
+                if exc.at is not None and _is_verdict(exc.cause):
+                    work, before, after = group.pop(exc.at), group[: exc.at], group[exc.at :]
                     outcomes[work.event.id] = self._alone(work, clock, exc.cause)
-                    groups.extendleft(part for part in (group[exc.at :], group[: exc.at]) if part)
+                    # Where one waits, all of them may: by halves, or each would have to be begun for each before it.
+                    half = len(after) // 2 if several else 0
+                    several = True
+                    groups.extendleft(part for part in (after[half:], after[:half], before) if part)
                     continue
                 if len(group) == 1 and _is_worth_another_try(exc.cause, group[0]):
                     alone.append((group[0].put_back(), _without_frames(exc.cause)))
@@ -247,7 +252,9 @@ class Processor:
         tx.record_duplicates([repeat for repeat in opened.repeats if at[repeat.work.event.id] < begun])
         outcomes = {key: outcome for key, outcome in opened.outcomes.items() if at[key] < begun}
         outcomes |= close_turns(made, tx)
-        tx.end_tries([_try_of(message) for message in messages[:begun] if message.is_back])
+        back = [message for message in messages[:begun] if message.is_back]
+        tx.end_tries([_try_of(m) for m in back if outcomes[key_of(m)].kind is not Kind.RETRY])
+        tx.close_tries([_try_of(m) for m in back if outcomes[key_of(m)].kind is Kind.RETRY])
         tx.advance(order.advanced)
         return outcomes, begun
 
@@ -316,7 +323,10 @@ class Processor:
                     continue
                 if not cause.passing:
                     self._prove_presence(cause)  # a migration may be still to come, say
-            if (later := _later(cause)) and (outcome := self._postpone(message, cause, later)):
+            error = cause.__cause__ if isinstance(cause, HandlerRaised) else None
+            if isinstance(error, HandlersSecretUnavailable):
+                return Outcome(Kind.RETRY, reason=f"configuration: {error}")
+            if (later := later_of(error)) and (outcome := self._postpone(message, cause, later)):
                 return outcome
             if self._is_nobodys(cause) and self.policy.is_patient_with(message.receives):
                 return Outcome(Kind.RETRY, reason=_said(cause))
@@ -332,7 +342,7 @@ class Processor:
             return cause.__cause__.cut_short and not cause.had_it_all
         return False
 
-    def _postpone(self, message: Job, cause: BaseException, later: RetryLater) -> Outcome | None:
+    def _postpone(self, message: Job, cause: BaseException, later: Later) -> Outcome | None:
         """Notes that it is wanted later; None where that has gone on for too long. Raises Outage."""
         event = message.event if isinstance(message, Work) else message.replay
         whose = cause.whose if isinstance(cause, HandlerRaised) else ""
@@ -344,8 +354,10 @@ class Processor:
                 tx.close_tries([_try_of(message)])
         except (DatabaseUnavailable, StatementFailed) as exc:
             self._prove_presence(exc)
+            if self.policy.is_patient_with(message.receives):
+                return Outcome(Kind.RETRY, reason=_said(exc))
             return None
-        return Outcome(Kind.RETRY, reason=f"RetryLater: {later}", delay=ceil(later.seconds))
+        return Outcome(Kind.RETRY, reason=f"RetryLater: {later.why}", delay=later.seconds)
 
     def _charge(self, message: Job, cause: BaseException) -> Outcome:
         """Writes that it failed, and charges it an attempt. What cannot even be written as failed is charged by its
@@ -462,10 +474,10 @@ class Processor:
             self._prove_presence(exc)
 
 
-def _later(cause: BaseException) -> RetryLater | None:
-    """What a handler has raised because it cannot be done yet."""
+def _is_verdict(cause: BaseException) -> bool:
+    """Whether a handler has said that it cannot be done now, which it would say once more."""
     error = cause.__cause__ if isinstance(cause, HandlerRaised) else None
-    return error if isinstance(error, RetryLater) else None
+    return isinstance(error, HandlersSecretUnavailable) or later_of(error) is not None
 
 
 def _less(message: Job, postponed: int) -> Job:

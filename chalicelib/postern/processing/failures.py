@@ -7,9 +7,10 @@ import linecache
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from types import TracebackType
 
-from chalicelib.postern.contract.errors import PermanentError
+from chalicelib.postern.contract.errors import MAX_LATER_SECONDS, PermanentError, RetryLater
 
 # The end of a traceback is where the error is.
 _MAX_TRACEBACK_LENGTH = 8_000
@@ -54,6 +55,24 @@ def failure_of(error: BaseException, handler: str) -> Failure:
         issue=_fingerprint(handler, name, _place(trace)),
         permanent=isinstance(error, PermanentError),
     )
+
+
+@dataclass(frozen=True)
+class Later:
+    """What a handler asked for with RetryLater."""
+
+    seconds: int
+    why: str
+
+
+def later_of(error: BaseException | None) -> Later | None:
+    """None where it is another error, or one of the team's own kind that is not as it should be."""
+    if not isinstance(error, RetryLater):
+        return None
+    seconds: object = getattr(error, "seconds", None)
+    if not isinstance(seconds, int | float) or not 1 <= seconds <= MAX_LATER_SECONDS:
+        return None
+    return Later(ceil(seconds), _message(error))
 
 
 def _of_the_team(trace: TracebackType | None) -> TracebackType | None:

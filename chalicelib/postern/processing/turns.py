@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from chalicelib.postern.contract.envelope import Accepted, Replay
-from chalicelib.postern.contract.errors import RetryLater
 from chalicelib.postern.processing.attempts import Attempt, Result, Status, Trigger, Try, Work
 from chalicelib.postern.processing.claims import Holder, Keys, Repeat, claim, claims_of, repeat_of
+from chalicelib.postern.processing.failures import Later
 from chalicelib.postern.processing.order import Entity
 from chalicelib.postern.processing.settling import Kind, Outcome
 
@@ -90,7 +90,7 @@ class Transaction(Keys, Protocol):
     def close_tries(self, ids: Sequence[UUID]) -> None: ...
     def end_tries(self, ids: Sequence[UUID]) -> None: ...
     def postpone(
-        self, id: UUID, event: Accepted | Replay, receive: int, whose: str, later: RetryLater, bound: int
+        self, id: UUID, event: Accepted | Replay, receive: int, whose: str, later: Later, bound: int
     ) -> bool: ...
     def handlers_at_work(self, seconds: float) -> AbstractContextManager[None]: ...
     def run_handlers(self, handlers: Callable[[Any], None]) -> None: ...

@@ -10,11 +10,11 @@ from uuid import UUID
 from marshmallow import Schema, fields
 
 from chalicelib.postern.adapters.row_changes import RowChanges
-from chalicelib.postern.contract.errors import NotFound, RetryLater
+from chalicelib.postern.contract.errors import NotFound
 from chalicelib.postern.operating.dry_run.queries import StoredEvents
 from chalicelib.postern.operating.operator import Action
 from chalicelib.postern.processing.attempts import Call, Runner, Status, Trigger, Try
-from chalicelib.postern.processing.failures import Failure, failure_of
+from chalicelib.postern.processing.failures import Failure, failure_of, later_of
 from chalicelib.postern.processing.limits import Clock
 from chalicelib.postern.processing.order import Order
 
@@ -30,19 +30,19 @@ def actions(events: StoredEvents, runner: Callable[[], Runner], rows: RowChanges
         one = runner().prepare(Try(stored.work, stored.attempts + 1, Trigger.REPLAY), dry_run=True)
         order = Order(events.versions(one.entities))
         current = [handler for handler, place in one.handlers if not order.is_stale(place)]
-        failure = failure_of(one.error, one.whose) if one.error else None
+        error, whose = one.error, one.whose
         changes: Sequence[Any] = ()
         incomplete: Sequence[str] = ()
-        later = ""
-        if failure is None and one.announced is not None:
+        if error is None and one.announced is not None:
             call = Call(runner(), one, current, Clock(lambda: _SECONDS))
             found = rows.of(call)
             changes, incomplete = found.changes, found.incomplete
-            if isinstance(found.error, RetryLater):
-                later = f"{call.at_work} would put it off for {found.error.seconds:g} s: {found.error}"
-                incomplete = [*incomplete, later]
-            elif found.error:
-                failure = failure_of(found.error, call.at_work)
+            error, whose = found.error, call.at_work
+        failure = None
+        if later := later_of(error):
+            incomplete = [*incomplete, f"{whose} would put it off for {later.seconds} s: {later.why}"]
+        elif error:
+            failure = failure_of(error, whose)
         return {
             "id": id,
             "source": stored.work.event.source,

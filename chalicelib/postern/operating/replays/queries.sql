@@ -80,7 +80,9 @@ WHERE replay_id = %(id)s AND state = 'waiting'
 -- name: lock_replay
 SELECT id, kind, filter, rate, total, moved,
        extract(epoch FROM now() - advanced_at)::float8 AS seconds,
-       (SELECT count(*) FROM postern.replay_items AS item WHERE replay_id = replays.id AND item.state = 'queued')
+       (SELECT count(*) FROM postern.replay_items AS item
+        WHERE replay_id = replays.id AND item.state = 'queued' AND NOT EXISTS (
+          SELECT FROM postern.postponed AS late WHERE late.event_id = item.event_id AND late.again_at > now()))
          AS queued
 FROM postern.replays
 WHERE id = %(id)s AND state = 'running'

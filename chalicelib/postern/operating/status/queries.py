@@ -44,7 +44,7 @@ class Status:
         return self._database.run("attention")[0]
 
     def postponed(self) -> list[dict[str, Any]]:
-        """The handlers that put most off: how many events, since when, until when the first of them, and why."""
+        """The handlers that put something off: how many events, since when, until when the first of them, and why."""
         return self._database.run("handlers_that_postpone")
 
     def identity_of_late(self) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 -- name: attention
 -- Whether every writer is refused; the rest is for a person to look at. What waits is what no table has yet.
 SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean AS read_only,
-       (SELECT min(minute) FROM postern.ledger WHERE missing > 0) AS waiting_since,
+       (SELECT min(minute) FROM postern.ledger
+        WHERE missing > 0 AND missing > (
+          SELECT count(*) FROM postern.postponed AS late
+          WHERE late.again_at > now() AND late.source = ledger.source
+            AND date_trunc('minute', postern.uuid7_time(late.event_id)) = ledger.minute)) AS waiting_since,
        (SELECT count(*) FROM postern.issues WHERE state = 'open') AS open_issues,
        (SELECT count(*) FROM postern.drift WHERE accepted_at IS NULL) AS open_drift,
        (SELECT count(*) FROM postern.replays WHERE state = 'running') AS running_replays
 
 -- name: handlers_that_postpone
--- By handlers, which most of them wait for; of each its latest reason.
+-- By handlers, which most of them wait for; of each its latest reason. Of those whose time has come the queue tells.
 SELECT handler, count(*) AS events, min(first_at) AS since, min(again_at) AS next,
        (array_agg(reason ORDER BY last_at DESC))[1] AS reason
 FROM postern.postponed
+WHERE again_at > now()
 GROUP BY handler
 ORDER BY events DESC, handler
-LIMIT 10
 
 -- name: count_statuses
 SELECT status, count(*) AS number FROM postern.events WHERE status <> 'processed' GROUP BY status
