@@ -85,6 +85,10 @@ day: $(STAMP) ## Ten thousand deliveries through the running system, with repeti
 hostile: $(STAMP) ## A million hostile deliveries over all providers, by chance: POSTERN_SEED repeats a run
 	POSTERN_HOSTILE=1000000 POSTERN_SEED=$${POSTERN_SEED:-$$(date +%s)} $(BIN)/python -m pytest -q $(IN_PARALLEL) tests/unit/test_hostile.py --timeout 1800
 
+.PHONY: rehearsal
+rehearsal: $(STAMP) ## Follow docs/first-handler.md word by word, on a clone of the last commit (five minutes)
+	$(BIN)/python -m tests.rehearsal
+
 .PHONY: bench
 bench: $(STAMP) ## Run every benchmark; each prints ratios
 	$(BIN)/python -m bench.providers

@@ -99,17 +99,12 @@ def _redrive(on: Operator, options: argparse.Namespace) -> int:
         most = {"most": options.limit} if options.limit else {}
         redrive = on.perform({"action": "start_redrive", **asked, **most, "rate": options.rate})["replay"]
     bar = output.Progress()
-    try:
+    with bar.resumed_by(f"dead redrive --resume {redrive['id']}"):
         while redrive["state"] == "running":
             redrive = on.perform({"action": "advance_redrive", "id": redrive["id"]})["replay"]
             bar.show(redrive["moved"], redrive["total"])
             if redrive["state"] == "running":
                 time.sleep(_STEP_SECONDS)
-    except KeyboardInterrupt:
-        bar.end()
-        print("Paused. It goes on with: " + output.command(f"dead redrive --resume {redrive['id']}"), file=sys.stderr)
-        raise
-    bar.end()
     if options.json:
         print(output.as_json(redrive))
     else:

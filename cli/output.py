@@ -6,14 +6,20 @@ import base64
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from chalicelib.postern.contract.errors import PosternError
 from chalicelib.postern.contract.numbers import Number, dumps
 
 # What JSON may have as it is, and a terminal takes for a command: DEL, C1 controls, and marks that turn text around.
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+# A column that is cut to less than this says nothing.
+_NARROWEST = 12
 
 
 def command(arguments: str) -> str:
@@ -32,9 +38,15 @@ def _escaped(text: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """`columns`: key -> heading. Nothing that senders wrote can move the cursor: it is shown as text."""
+    """`columns`: key -> heading. Nothing that senders wrote can move the cursor: it is shown as text. On a terminal the
+    last column, an error mostly, is cut where the line would be broken.
+    """
     lines = [list(columns.values()), *([_cell(row[key]) for key in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1])
+        if _NARROWEST <= room < widths[-1]:
+            lines = [[*line[:-1], line[-1] if len(line[-1]) <= room else line[-1][: room - 1] + "…"] for line in lines]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
@@ -84,6 +96,17 @@ class Progress:
         if self._shown:
             print(file=sys.stderr)
             self._shown = False
+
+    @contextmanager
+    def resumed_by(self, arguments: str) -> Iterator[None]:
+        """Around work that another command can go on with: whatever ends it before it is done, that is said."""
+        try:
+            yield
+        except (KeyboardInterrupt, PosternError):
+            self.end()
+            print(f"It is not done. It goes on with: {command(arguments)}", file=sys.stderr)
+            raise
+        self.end()
 
 
 # Why a delivery was taken for a repetition.

@@ -102,7 +102,7 @@ def _plan(plan: Mapping[str, Any]) -> str:
 def _watch(on: Operator, id: str, *, as_json: bool) -> int:
     """Advances it until it is done. 0 when every event of it was processed."""
     bar = output.Progress()
-    try:
+    with bar.resumed_by(f"replay --resume {id}"):
         while True:
             answer = on.perform({"action": "advance_replay", "id": id})
             replay = answer["replay"]
@@ -111,11 +111,6 @@ def _watch(on: Operator, id: str, *, as_json: bool) -> int:
             if replay["state"] != "running":
                 break
             time.sleep(_SINGLE_SECONDS if replay["total"] <= 10 else _STEP_SECONDS)
-    except KeyboardInterrupt:
-        bar.end()
-        print("Paused. It goes on with: " + output.command(f"replay --resume {id}"), file=sys.stderr)
-        raise
-    bar.end()
     if replay["states"].get("processed") or replay["states"].get("stale"):
         # Where dead events were among them, their letters have become needless.
         _sweep(on)

@@ -257,3 +257,15 @@ def test_what_to_type_next_is_for_the_same_stage(monkeypatch: pytest.MonkeyPatch
     assert output.command("show ID") == "postern show ID"
     monkeypatch.setenv("POSTERN_STAGE", "prod")
     assert output.command("show ID") == "postern show ID --stage prod"
+
+
+@pytest.mark.parametrize(("columns", "cut"), [(50, True), (200, False), (20, False)])
+def test_on_a_terminal_the_last_column_is_cut_where_its_line_would_break(
+    columns: int, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [{"id": "01a20930", "error": "KeyError: " + "x" * 100}, {"id": "01a20931", "error": "short"}]
+    lines = output.table(rows, {"id": "ID", "error": "ERROR"}).splitlines()
+    assert lines[2] == "01a20931  short"
+    assert max(map(len, lines)) == (50 if cut else 70)
