@@ -61,7 +61,7 @@ def postern(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (room / "sql").mkdir(parents=True)
     for name, text in OLD_MODULES.items():
         (room / name).write_text(text, "utf-8")
-    shutil.copytree(PROJECT / "infra", repository / "infra")
+    shutil.copytree(PROJECT / "infra", repository / "infra", ignore=shutil.ignore_patterns("parameters"))
     sh(repository, "git init --quiet --initial-branch main && git add . && git commit --quiet --message 0.1.0")
     for name in OLD_MODULES:
         (room / name).unlink()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 from uuid import UUID
@@ -83,8 +84,12 @@ def holds(text: str, spellings: Sequence[str]) -> bool:
     """Whether a secret stands in it, in one of these spellings, escaped or not."""
     if not spellings:
         return False
-    texts = {text, unquote(text), unquote_plus(text)}
-    return any(spelling in each for spelling in spellings for each in texts)
+    texts = {text, unquote(text), unquote_plus(text)} if "%" in text or "+" in text else (text,)
+    for each in texts:
+        for spelling in spellings:
+            if spelling in each:
+                return True
+    return False
 
 
 # Headers and parameters that are a password in themselves, by the words in their names. Signatures are not: they prove
@@ -104,11 +109,18 @@ _KEYS_OF = frozenset(
     }
 )  # fmt: skip
 # What is said about one is none; but a session's id is one.
+_REMEMBERED_CHARACTERS = 64
 _ABOUT = frozenset({"id", "type", "algo", "algorithm", "expires", "expiry", "version", "name"})
 
 
 def is_credential(name: str) -> bool:
     """Whether a header or parameter of this name, in lower case, is a password or like one."""
+    # Senders use the same few names again and again; a long one may be made up, and is not remembered.
+    return _is_credential(name) if len(name) <= _REMEMBERED_CHARACTERS else _is_credential.__wrapped__(name)
+
+
+@lru_cache(maxsize=1000)
+def _is_credential(name: str) -> bool:
     words = [word for word in re.split(r"[-_.\[\]]", name) if word]
     if not words or "idempotency" in words:
         return False
