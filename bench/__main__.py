@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import ack
+from bench import ack, processing
 from bench.turns import Line, machine
 
 RESULTS = Path(__file__).parent / "results"
-LINES: Sequence[Line] = [*ack.LINES]
+LINES: Sequence[Line] = [*ack.LINES, *processing.LINES]
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     for line in wanted:
         began = time.monotonic()
         print(f"{line.name} …", end=" ", file=sys.stderr, flush=True)
-        rows.append(line.row(line.measure(line.target.is_speed)))
+        rows.append(line.row(line.measure(is_speed=line.target.is_speed)))
         print(f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(table(rows))
     file = _write(rows)

@@ -1,30 +1,35 @@
 """What processing costs beside the least that PostgreSQL could do with the same events.
 
-By turns, in one run: a batch without handlers against COPY into the same tables, and a batch whose handler makes one
-upsert an event against hand-written statements that do as much. And the memory of a batch of large bodies. Prints
-medians and their ratios.
+Without handlers beside COPY into the same tables; with a handler that makes one upsert an event beside statements that
+do as much, written by hand; the same, beside an insert and a commit for each; and with four workers whose handlers all
+update the same six rows, beside one worker. `calm` and `memory` are figures of their own.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
+import random
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import psycopg2.extras
 
+from bench.turns import Line, Measured, Target, by_turns, measured, timed
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.migrations import migrate
 from chalicelib.postern.adapters.postgres import Database
@@ -33,12 +38,30 @@ from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.processing.attempts import Runner, Work
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.handling import Handler
-from chalicelib.postern.processing.settling import RetryPolicy
+from chalicelib.postern.processing.settling import Kind, RetryPolicy
 from devstack.postgres import Server
 
-ROUNDS = 40
-BATCH = 100
 POLICY = RetryPolicy(3, 1, 1)
+_HOT_ROWS = 6
+_HOT_BATCHES = 400
+_WORKERS = 4
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """A migrated one, durable as it is shipped, with a table for handlers."""
+    with tempfile.TemporaryDirectory() as scratch:
+        server = Server(Path(scratch) / "postgres")
+        server.start()
+        try:
+            migrate(server.url)
+            connection = psycopg2.connect(server.url)
+            with connection, connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE tallies (n integer PRIMARY KEY, times integer NOT NULL)")
+            connection.close()
+            yield server.url
+        finally:
+            server.stop()
 
 
 def works(number: int, body: bytes | None = None) -> list[Work]:
@@ -59,13 +82,20 @@ def upsert(event: Event, db: Any) -> None:
     )
 
 
+def hot(event: Event, db: Any) -> None:
+    db.execute("UPDATE tallies SET times = times + 1 WHERE n = %s", (event.payload["n"] % _HOT_ROWS,))
+
+
 def processor(url: str, *functions: Callable[[Event, Any], object]) -> Processor:
     handlers = [Handler("shop", "*", function) for function in functions]
     runner = Runner(handlers, POLICY, lambda: datetime.now(UTC), 10)
     return Processor(EventStore(Database(lambda fresh: url)), runner)
 
 
-def by_copy(connection: Any, batch: list[Work]) -> None:
+# By hand
+
+
+def by_copy(connection: Any, batch: Sequence[Work]) -> None:
     """Keys and events, as COPY takes them."""
     keys, events = io.StringIO(), io.StringIO()
     for work in batch:
@@ -87,7 +117,7 @@ def by_copy(connection: Any, batch: list[Work]) -> None:
     connection.commit()
 
 
-def by_hand(connection: Any, batch: list[Work]) -> None:
+def by_hand(connection: Any, batch: Sequence[Work]) -> None:
     """What a careful engineer would write: one insert of all keys, one of all events, an upsert each."""
     with connection.cursor() as cursor:
         psycopg2.extras.execute_values(
@@ -118,18 +148,96 @@ def by_hand(connection: Any, batch: list[Work]) -> None:
     connection.commit()
 
 
-def compare(name: str, ours: Callable[[list[Work]], object], theirs: Callable[[list[Work]], object]) -> None:
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(ROUNDS + 3):
-        for who, do in (("ours", ours), ("theirs", theirs)):
-            batch = works(BATCH)
-            started = time.perf_counter()
-            do(batch)
-            times[who].append((time.perf_counter() - started) * 1000)
-    mine, other = (statistics.median(times[who][3:]) for who in ("ours", "theirs"))
-    print(
-        f"{name}: {mine:.1f} ms for {BATCH} events, against {other:.1f} ms: {other / mine:.2f} of the speed", flush=True
-    )
+def one_by_one(connection: Any, batch: Sequence[Work]) -> None:
+    """An insert and a commit for each."""
+    for work in batch:
+        event = work.event
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO postern.dedup_keys (source, key, event_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (event.source, event.dedup_key, str(event.id)),
+            )
+            cursor.execute(
+                "INSERT INTO postern.events (id, source, type, dedup_key, status, attempts, received_at, processed_at,"
+                " headers, payload, body) VALUES (%s, %s, %s, %s, 'processed', 1, %s, %s, '{}', %s, %s)",
+                (
+                    *(str(event.id), event.source, event.type, event.dedup_key, event.received_at, event.received_at),
+                    *(work.body.decode(), psycopg2.Binary(work.body)),
+                ),
+            )
+
+
+ByHand = Callable[[Any, Sequence[Work]], None]
+
+
+def _batches(size: int, theirs: ByHand, *functions: Callable[[Event, Any], object], is_speed: bool) -> Measured:
+    with database() as url:
+        ours, connection = processor(url, *functions), psycopg2.connect(url)
+
+        def mine() -> float:
+            batch = works(size)
+            return timed(lambda: ours.process(batch))
+
+        def other() -> float:
+            batch = works(size)
+            return timed(lambda: theirs(connection, batch))
+
+        rounds = 40 if size <= 100 else 12
+        found = by_turns(mine, other, rounds=rounds, is_speed=is_speed, unit="ms", scale=1000)
+        connection.close()
+        return found
+
+
+# Hot rows
+
+
+def _hot_rows(is_speed: bool) -> Measured:
+    """The time until all batches are done, by four workers at once and by one."""
+    with database() as url:
+        connection = psycopg2.connect(url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO tallies SELECT n, 0 FROM generate_series(0, %s) AS n", (_HOT_ROWS - 1,))
+        pairs = [(_drained(url, _WORKERS), _drained(url, 1)) for _ in range(4)][1:]
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT sum(times) FROM tallies")
+            [(total,)] = cursor.fetchall()
+        connection.close()
+        assert total == 8 * _HOT_BATCHES * 10, total  # each counted once
+        return measured(pairs, is_speed=is_speed, unit="s")
+
+
+def _drained(url: str, workers: int) -> float:
+    start = multiprocessing.get_context("fork")
+    ready, go = start.Barrier(workers + 1), start.Event()
+    each = _HOT_BATCHES // workers
+    children = [start.Process(target=_work, args=(url, each, ready, go)) for _ in range(workers)]
+    for child in children:
+        child.start()
+    ready.wait()
+    began = time.perf_counter()
+    go.set()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    return time.perf_counter() - began
+
+
+def _work(url: str, batches: int, ready: Any, go: Any) -> None:
+    processing = processor(url, hot)
+    # In whatever order they come: two batches meet at two rows from both sides.
+    chance = random.Random(os.getpid())  # noqa: S311
+    waiting = [chance.sample(works(10), 10) for _ in range(batches)]
+    ready.wait()
+    go.wait()
+    while waiting:
+        batch = waiting.pop(0)
+        outcomes = processing.process(batch)
+        again = [replace(w, receives=w.receives + 1) for w in batch if outcomes[w.event.id].kind is Kind.RETRY]
+        if again:
+            waiting.append(again)
+
+
+# Figures of their own
 
 
 def calm(url: str) -> None:
@@ -181,31 +289,55 @@ def memory(url: str, number: int, size: int) -> None:
     print(f"memory of {number} x {size / 1e6:g} MB: {after / 1024:.0f} MB at its peak, {before / 1024:.0f} before")
 
 
+_SIZES = (10, 100, 1000)
+
+LINES = [
+    *(
+        Line(
+            f"copy-{size}",
+            f"a batch of {size} without handlers",
+            "COPY of the same rows into the same tables",
+            Target.of(">= 0.6"),
+            partial(_batches, size, by_copy),
+        )
+        for size in _SIZES
+    ),
+    Line(
+        "one-by-one",
+        "a batch of 100 without handlers",
+        "an insert and a commit for each",
+        Target.of(">= 15"),
+        partial(_batches, 100, one_by_one),
+    ),
+    *(
+        Line(
+            f"upsert-{size}",
+            f"a batch of {size}, a handler with one upsert",
+            "the same by hand, in one transaction",
+            Target.of(">= 0.5"),
+            partial(_batches, size, by_hand, upsert),
+        )
+        for size in _SIZES
+    ),
+    Line(
+        "hot-rows",
+        "4,000 events that all update 6 rows, by four workers",
+        "by one worker",
+        Target.of(">= 0.8"),
+        _hot_rows,
+    ),
+]
+
+
 def main() -> None:
     if len(sys.argv) > 1:
         memory(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        server = Server(Path(scratch) / "postgres")
-        server.start()
-        try:
-            migrate(server.url)
-            connection = psycopg2.connect(server.url)
-            with connection.cursor() as cursor:
-                cursor.execute("CREATE TABLE tallies (n integer PRIMARY KEY, times integer NOT NULL)")
-            connection.commit()
-            url = server.url
-            plain, handled = processor(url), processor(url, upsert)
-            compare("without handlers, against COPY", plain.process, lambda batch: by_copy(connection, batch))
-            compare("a handler with an upsert, against the same by hand", handled.process,
-                    lambda batch: by_hand(connection, batch))  # fmt: skip
-            connection.close()
-            calm(url)
-            for number, size in ((10, 6_000_000), (100, 250_000)):
-                command = [sys.executable, "-m", "bench.processing", url, str(number), str(size)]
-                subprocess.run(command, check=True, timeout=300, env=dict(os.environ))
-        finally:
-            server.stop()
+    with database() as url:
+        calm(url)
+        for number, size in ((10, 6_000_000), (100, 250_000)):
+            command = [sys.executable, "-m", "bench.processing", url, str(number), str(size)]
+            subprocess.run(command, check=True, timeout=300)
 
 
 if __name__ == "__main__":

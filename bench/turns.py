@@ -51,13 +51,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. `measure` is told whether it is the speed that is asked for, or the time."""
+    """One line of the table. `measure(is_speed=…)` is told which of the two is asked for, speed or time."""
 
     name: str
     what: str
     against: str
     target: Target
-    measure: Callable[[bool], Measured]
+    measure: Callable[..., Measured]
 
     def row(self, measured: Measured) -> dict[str, Any]:
         return {

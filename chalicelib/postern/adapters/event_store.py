@@ -269,11 +269,15 @@ class EventTransaction:
         values |= {"handler": _text(whose), "reason": _text(later.why)}
         return bool(self._session.run("postpone", {**values, "seconds": later.seconds, "bound": bound}))
 
-    def handlers_at_work(self, seconds: float) -> AbstractContextManager[None]:
-        """Around all handlers of this transaction. No statement of theirs takes longer than `seconds`. Raises
-        TransactionEnded when they have ended it.
+    def wait_in_line(self, handlers: Sequence[str], milliseconds: int) -> None:
+        """Until no other transaction that waits in line as well runs any of these handlers; for so long at most."""
+        self._session.lock_briefly("lock_handlers", {"names": list(handlers)}, milliseconds)
+
+    def handlers_at_work(self, seconds: float, *, several: bool = False) -> AbstractContextManager[None]:
+        """Around all handlers of this transaction. No statement of theirs takes longer than `seconds`, and none of
+        `several` events' waits long for a lock. Raises TransactionEnded when they have ended it.
         """
-        return self._session.handlers_at_work(seconds)
+        return self._session.handlers_at_work(seconds, several=several)
 
     def run_handlers(self, handlers: Callable[[Any], None]) -> None:
         """Runs them with a cursor. Raises HandlerFailed with what they raised, TransactionEnded, and what the others

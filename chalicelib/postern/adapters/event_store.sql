@@ -191,6 +191,14 @@ FROM (
   ORDER BY key
 ) AS sorted
 
+-- name: lock_handlers
+SELECT pg_advisory_xact_lock(key)
+FROM (
+  SELECT hashtextextended('postern.handlers' || E'\n' || name, 0) AS key
+  FROM unnest(%(names)s::text[]) AS wanted (name)
+  ORDER BY key
+) AS sorted
+
 -- name: entity_versions
 SELECT source, entity, version
 FROM postern.entities

@@ -60,8 +60,11 @@ _PASSING = (*_CONTENTION, "57014")
 _CHECK_VIOLATION = "23514"
 _NO_SUCH_SAVEPOINT = "3B001"
 
-# As settle sets it.
+# As settle sets them.
 _STATEMENT_MILLISECONDS = 20_000
+_LOCK_TIMEOUT = "5s"
+# A deadlock is seen after a second (deadlock_timeout), by one of those in it. So all of them are out of it sooner.
+_BRIEF_LOCK_TIMEOUT = "300ms"
 # Who looks is answered within this, or told that it takes too long, before the public function gives up waiting.
 _LOOK_MILLISECONDS = 12_000
 
@@ -191,6 +194,7 @@ class Session:
     def __init__(self, connection: GuardedConnection) -> None:
         self._connection = connection
         self._advisory_locks = 0
+        self._lock_timeout = _LOCK_TIMEOUT  # of handlers
 
     def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Runs a named query; its rows, or none where it gives none."""
@@ -231,16 +235,32 @@ class Session:
         """Runs a query that takes an advisory lock with each row."""
         self._advisory_locks += len(self.run(query, values))
 
+    def lock_briefly(self, query: str, values: Mapping[str, Any], milliseconds: int) -> bool:
+        """As `lock`, within so many milliseconds; False, and none is taken, where they do not come."""
+        self.execute(f"SAVEPOINT postern_lock; SET LOCAL lock_timeout = {milliseconds}")
+        try:
+            self.lock(query, values)
+        except StatementFailed as exc:
+            if not exc.contended:
+                raise
+            self.execute("ROLLBACK TO SAVEPOINT postern_lock")
+            return False
+        self.execute(f"RELEASE SAVEPOINT postern_lock; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        return True
+
     @contextmanager
-    def handlers_at_work(self, seconds: float) -> Iterator[None]:
+    def handlers_at_work(self, seconds: float, *, several: bool = False) -> Iterator[None]:
         """Around all of a transaction's handlers. No statement of theirs takes longer than `seconds`, nor longer than
         any of ours may, and no commit of theirs succeeds. Raises TransactionEnded when they have ended the transaction.
+        Those of `several` events do not wait long for locks, of which they may hold some that others wait for.
         """
         # A name that nobody can guess: that it can be released proves that the transaction is still the same.
         name = f"postern_{secrets.token_hex(8)}"
         milliseconds = max(1, min(round(seconds * 1000), _STATEMENT_MILLISECONDS))
+        self._lock_timeout = _BRIEF_LOCK_TIMEOUT if several else _LOCK_TIMEOUT
         self.execute(
-            f"INSERT INTO postern.seals DEFAULT VALUES; SAVEPOINT {name}; SET LOCAL statement_timeout = {milliseconds}"
+            f"INSERT INTO postern.seals DEFAULT VALUES; SAVEPOINT {name}; "
+            f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = '{self._lock_timeout}'"
         )
         yield
         if self._status != TRANSACTION_STATUS_INTRANS:
@@ -248,6 +268,7 @@ class Session:
         self.execute(
             f"RELEASE SAVEPOINT {name}; RESET ROLE; SET LOCAL client_encoding = 'UTF8'; "
             f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}; SET LOCAL synchronous_commit = {self._durable}; "
+            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; "
             "DELETE FROM postern.seals WHERE id = pg_current_xact_id()"
         )
 
@@ -270,7 +291,7 @@ class Session:
             if (late := _late(connection)) > _FROZEN_SECONDS:
                 raise StatementFailed(f"The database did not answer for {late:.0f} s.", passing=True) from exc
             if self._is_contention(exc):
-                raise StatementFailed(_first_line(exc), passing=True) from exc
+                raise StatementFailed(_first_line(exc), passing=True, contended=True) from exc
             raise HandlerFailed(exc) from exc
         finally:
             connection.lent = False
@@ -293,7 +314,8 @@ class Session:
     def prove_whole(self) -> None:
         """Raises LeftBehind when the handlers have left something in the session for others to find."""
         [found] = self.run("left_behind", {"locks": self._advisory_locks})
-        if found["settings"] != self._connection.settings:
+        settings, _, lock_timeout = found["settings"].rpartition(" ")
+        if (settings, lock_timeout) != (self._connection.settings.rpartition(" ")[0], self._lock_timeout):
             found["left"].append("settings")
         if found["left"]:
             raise LeftBehind(f"A handler left {', '.join(found['left'])} in the session.")
@@ -334,7 +356,10 @@ def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[No
         if connection.closed or not code:
             raise DatabaseUnavailable(_first_line(exc)) from exc
         raise StatementFailed(
-            _first_line(exc), bad_data=code.startswith(_BAD_DATA), passing=code.startswith(_PASSING)
+            _first_line(exc),
+            bad_data=code.startswith(_BAD_DATA),
+            passing=code.startswith(_PASSING),
+            contended=code in _CONTENTION,
         ) from exc
 
 

@@ -124,13 +124,21 @@ class StatementFailed(PosternError):
 
     `bad_data` says that the values were at fault and the same values will fail again; `row_refused`, that they were
     those of an event's own row; `partition_changed`, that the row's partition was made or taken out that very moment;
-    `passing`, that others were in the way, and it may well go another time.
+    `passing`, that others were in the way, and it may well go another time; `contended`, that these were transactions,
+    which held what it wanted.
     """
 
     def __init__(
-        self, message: str, *, bad_data: bool = False, partition_changed: bool = False, passing: bool = False
+        self,
+        message: str,
+        *,
+        bad_data: bool = False,
+        partition_changed: bool = False,
+        passing: bool = False,
+        contended: bool = False,
     ) -> None:
         super().__init__(message)
+        self.contended = contended
         self.bad_data = bad_data
         self.partition_changed = partition_changed
         self.passing = passing

@@ -19,7 +19,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from chalicelib.postern.contract.errors import (
 )
 from chalicelib.postern.processing.attempts import Attempt, HandlerRaised, Runner, Work
 from chalicelib.postern.processing.claims import claims_of
+from chalicelib.postern.processing.contention import Contention
 from chalicelib.postern.processing.failures import Later, later_of
 from chalicelib.postern.processing.limits import Clock, HandlerTimeout
 from chalicelib.postern.processing.order import Order
@@ -57,6 +58,10 @@ _MAX_PARTITION_CHANGES = 10
 
 # Of the bodies in one transaction: parsed, and written as text, they take up to forty times as much.
 _MAX_GROUP_BYTES = 4_000_000
+
+# Behind others with the same handlers, where these have been in each other's way; and what is no wait at all.
+_IN_LINE_MILLISECONDS = 1_000
+_MET_SECONDS = 0.002
 
 _NO_TIME = "no time left in this invocation"
 
@@ -108,6 +113,7 @@ class Processor:
     runner: Runner
     isolate: Isolate | None = None
     margin_seconds: float = 5.0
+    contention: Contention = field(default_factory=Contention)
 
     @property
     def policy(self) -> RetryPolicy:
@@ -178,6 +184,10 @@ class Processor:
             except GroupFailed as exc:
                 if isinstance(exc.cause, DatabaseUnavailable):
                     self._prove_presence(exc.cause)
+                contended = isinstance(exc.cause, StatementFailed) and exc.cause.contended
+                if contended and self.contention.note(self._handlers_of(group)):
+                    groups.appendleft(group)
+                    continue
                 if exc.at is not None and _is_verdict(exc.cause):
                     work, before, after = group.pop(exc.at), group[: exc.at], group[exc.at :]
                     outcomes[work.event.id] = self._alone(work, clock, exc.cause)
@@ -241,6 +251,11 @@ class Processor:
         keys of what was not begun; records repetitions, writes rows and attempts, closes the tries of suspects, and
         notes how far the entities have come. The caller commits.
         """
+        if crowded := self.contention.among(self._handlers_of(messages)):
+            began = self.contention.clock()
+            tx.wait_in_line(crowded, _IN_LINE_MILLISECONDS)
+            if self.contention.clock() - began > _MET_SECONDS:
+                self.contention.note(crowded)  # others are there still
         opened = open_turns(messages, tx)
         at = {key_of(message): n for n, message in enumerate(messages)}
         turns = [self._prepared(turn, at) for turn in opened.turns]
@@ -258,6 +273,11 @@ class Processor:
         tx.advance(order.advanced)
         return outcomes, begun
 
+    def _handlers_of(self, messages: Sequence[Job]) -> set[str]:
+        events = (message.event if isinstance(message, Work) else message.replay for message in messages)
+        kinds = {(event.source, event.type) for event in events}
+        return {handler.name for handler in self.runner.handlers for kind in kinds if handler.takes(*kind)}
+
     def _prepared(self, turn: Turn, at: Mapping[Key, int]) -> Turn:
         one = self.runner.prepare(turn.one)
         if one.error is not None:
@@ -273,7 +293,7 @@ class Processor:
         made: list[tuple[Turn, Attempt]] = []
         begun = len(at)
         limits = [self.runner.limit(handler) for turn in turns for handler, _ in turn.one.handlers]
-        with tx.handlers_at_work(max(limits)) if limits else nullcontext():
+        with tx.handlers_at_work(max(limits), several=len(at) > 1) if limits else nullcontext():
             for turn in turns:
                 place = at[key_of(turn.message)]
                 if (
