@@ -90,9 +90,9 @@ rehearsal: $(STAMP) ## Follow docs/first-handler.md word by word, on a clone of 
 	$(BIN)/python -m tests.rehearsal
 
 .PHONY: bench
-bench: $(STAMP) ## Run every benchmark; each prints ratios
-	$(BIN)/python -m bench.providers
-	$(BIN)/python -m bench.processing
+bench: $(STAMP) ## Measure by turns, and print one table of ratios: make bench ONLY=upsert
+	$(BIN)/python -m bench $(ONLY)
+	$(if $(ONLY),,$(BIN)/python -m bench.providers && $(BIN)/python -m bench.processing)
 
 .PHONY: check
 check: $(STAMP) ## Check format, lint, types, import directions, and what is generated

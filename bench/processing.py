@@ -225,7 +225,7 @@ def _drained(url: str, workers: int) -> float:
 def _work(url: str, batches: int, ready: Any, go: Any) -> None:
     processing = processor(url, hot)
     # In whatever order they come: two batches meet at two rows from both sides.
-    chance = random.Random(os.getpid())  # noqa: S311
+    chance = random.Random(os.getpid())  # nosec B311  # noqa: S311
     waiting = [chance.sample(works(10), 10) for _ in range(batches)]
     ready.wait()
     go.wait()

@@ -10,11 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, overload
 from urllib.parse import unquote, unquote_plus
 from uuid import UUID
 
 from chalicelib.postern.contract import payloads
+
+_D = TypeVar("_D")
 
 
 class Headers(Mapping[str, str]):
@@ -35,6 +37,15 @@ class Headers(Mapping[str, str]):
         if len(values) != 1:
             raise KeyError(name)
         return values[0]
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+    @overload
+    def get(self, name: str, default: _D) -> str | _D: ...
+    def get(self, name: str, default: Any = None) -> Any:
+        """As a Mapping has it, without an exception for each that is absent."""
+        values = self._values.get(name.lower())
+        return values[0] if values is not None and len(values) == 1 else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

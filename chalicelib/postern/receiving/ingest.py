@@ -110,7 +110,8 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     if source is None:
         raise UnknownSource("unknown_source")
     came = delivery
-    delivery = replace(delivery, url=source.address_of(delivery))
+    if source.url is not None:
+        delivery = replace(delivery, url=source.address_of(delivery))
     if len(delivery.body) > MAX_BODY_BYTES:
         raise PayloadTooLarge("too_large", message=f"The body is larger than {MAX_BODY_BYTES:,} bytes.")
     if greeting := _greet(delivery, source, inbox, signed=False):
@@ -125,7 +126,8 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
     try:
         proof, fingerprint, inside = _verify_either(delivery, source, inbox)
         signed = delivery.body if inside is None else inside
-        greeting = _greet(replace(delivery, body=signed), source, inbox, signed=True)
+        came_signed = delivery if inside is None else replace(delivery, body=inside)
+        greeting = _greet(came_signed, source, inbox, signed=True)
     except InvalidSignature as refusal:
         if source.quarantine:
             refusal.kept, refusal.not_kept = _keep(came, source, refusal.reason, inbox)
@@ -140,7 +142,7 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
             raise unread
         content = _content(delivery, source) if inside is None else inside
         headers = _stored_headers(delivery, source, _known_secrets(source, inbox))
-        events = _events(delivery, headers, signed, content, source, proof, format, id)
+        events = _events(delivery, headers, signed, content, source, proof, fingerprint, format, id)
     except (InvalidPayload, PayloadTooLarge, UnsupportedMediaType) as refusal:
         # Its sender is who he says, and may never come again: what he sent is there when the mistake is mended.
         if source.needs_secret or source.quarantine:
@@ -151,7 +153,7 @@ def accept(delivery: Delivery, inbox: Inbox, id: UUID | None = None) -> Receipt 
         raise
     if not events:
         return Greeting(200)
-    _enqueue([replace(event, secret=fingerprint) for event in events], inbox, delivery.trace)
+    _enqueue(events, inbox, delivery.trace)
     first, ids = events[0], [event.id for event in events]
     return Receipt(ids, first.type, first.dedup_key, proof.secret, fingerprint, source.answer)
 
@@ -315,6 +317,7 @@ def _events(
     content: bytes,
     source: Source,
     proof: Proof,
+    fingerprint: str | None,
     format: Format,
     first_id: UUID | None,
 ) -> list[Accepted]:
@@ -330,7 +333,7 @@ def _events(
         payload = None if text is None else payloads.parse(text)
         [id] = _ids(delivery, 1, first_id)
         part = _Part(id, delivery.body, signed, payload, format, form_field, proof.signed_id)
-        return [_event(delivery, source, part, headers)]
+        return [_event(delivery, source, part, headers, fingerprint)]
     if len(items) > _MAX_ITEMS:
         raise PayloadTooLarge("too_many_items", message=f"The body brings more than {_MAX_ITEMS:,} events.")
     ids = _ids(delivery, len(items), first_id)
@@ -341,7 +344,7 @@ def _events(
         own = item.encode()
         part = _Part(id, own, own, payloads.parse(item), Format.JSON, None, signed_id, at, equal[item])
         equal[item] += 1
-        event = _event(delivery, source, part, headers)
+        event = _event(delivery, source, part, headers, fingerprint)
         events.append(replace(event, delivery=ids[0], delivery_body=None if at else delivery.body))
     return events
 
@@ -365,7 +368,13 @@ def _ids(delivery: Delivery, number: int, first: UUID | None) -> list[UUID]:
     return sorted(new_event_id(delivery.received_at) for _ in range(number))
 
 
-def _event(delivery: Delivery, source: Source, part: _Part, headers: Mapping[str, str | list[str]]) -> Accepted:
+def _event(
+    delivery: Delivery,
+    source: Source,
+    part: _Part,
+    headers: Mapping[str, str | list[str]],
+    fingerprint: str | None,
+) -> Accepted:
     if source.schema is not None:
         _validate(part.payload, source.schema)
     topic, topic_in_header = source.type.find_where(delivery.headers, part.payload) if source.type else (None, False)
@@ -393,6 +402,7 @@ def _event(delivery: Delivery, source: Source, part: _Part, headers: Mapping[str
         format=part.format.value,
         form_field=part.form_field,
         request_id=delivery.request_id,
+        secret=fingerprint,
     )
 
 
