@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import ack, processing
+from bench import ack, cold_start, processing
 from bench.turns import Line, machine
 
 RESULTS = Path(__file__).parent / "results"
-LINES: Sequence[Line] = [*ack.LINES, *processing.LINES]
+LINES: Sequence[Line] = [*ack.LINES, *cold_start.LINES, *processing.LINES]
 
 
 def main() -> int:

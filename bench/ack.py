@@ -50,7 +50,8 @@ def _request(path: str, resource: str, parameters: dict[str, str], body: bytes, 
     }  # fmt: skip
 
 
-def _delivery() -> Any:
+def delivery() -> tuple[Any, str]:
+    """A signed push, as API Gateway writes it, and the secret."""
     from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
     from chalicelib.postern.receiving.sources import load_sources
     from cli.samples import sample
@@ -64,7 +65,7 @@ def _delivery() -> Any:
         **made.headers, "Host": "hooks.example.com", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Port": "443",
         "X-Forwarded-Proto": "https", "X-Amzn-Trace-Id": "Root=1-5759e988-bd862e3fe1be46a994272793", "Accept": "*/*",
     }  # fmt: skip
-    return _request("/webhooks/github", "/webhooks/{source}", {"source": "github"}, made.body, headers)
+    return _request("/webhooks/github", "/webhooks/{source}", {"source": "github"}, made.body, headers), _SECRET
 
 
 class _TakesEverything:
@@ -99,7 +100,7 @@ def _ours(queue: Any = None) -> Callable[[], None]:
     nothing = _TakesEverything()
     inbox = Inbox(Sources(SHIPPED_SOURCES), lambda source: [_SECRET], queue or nothing, nothing)
     wiring.inbox = lambda: inbox  # type: ignore[assignment]
-    event, context = _delivery(), _Context()
+    (event, _), context = delivery(), _Context()
     answer = app.app(event, context)
     assert answer["statusCode"] == 202, answer
     return lambda: app.app(event, context)
@@ -116,7 +117,7 @@ def _in_process(is_speed: bool) -> Measured:
 
     with _silent():
         ours = _ours()
-        event, context = _delivery(), _Context()
+        (event, _), context = delivery(), _Context()
         assert bare(event, context)["statusCode"] == 200
         return by_turns(
             lambda: timed(_often(ours)), lambda: timed(_often(lambda: bare(event, context))),
@@ -129,7 +130,7 @@ def _with_sqs(is_speed: bool) -> Measured:
 
     from chalicelib.postern.adapters.sqs import SqsQueue
 
-    with _silent(), _answering_sqs() as url:
+    with _silent(), answering_sqs() as url:
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_SQS": url,
@@ -179,7 +180,7 @@ class _Sqs(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _answering_sqs() -> Iterator[str]:
+def answering_sqs() -> Iterator[str]:
     """In a process of its own: its time is nobody's here."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "port"

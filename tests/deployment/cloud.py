@@ -154,7 +154,7 @@ import os
 
 from chalicelib.postern import PermanentError, on, secrets
 
-GREETING = os.environ["HANDLER_GREETING"]
+GREETING = os.environ.get("HANDLER_GREETING")
 
 
 @on("hmac", "order.created")
