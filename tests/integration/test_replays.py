@@ -19,7 +19,7 @@ from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.s3 import S3Bodies
 from chalicelib.postern.adapters.sqs import SqsQueue
 from chalicelib.postern.contract.deliveries import Event
-from chalicelib.postern.contract.envelope import Replay, to_message
+from chalicelib.postern.contract.envelope import to_message
 from chalicelib.postern.contract.errors import QueueUnavailable, UnknownAction
 from chalicelib.postern.operating.dead_letters import DeadLetters
 from chalicelib.postern.operating.events import actions as events
@@ -568,19 +568,6 @@ def test_a_failed_replay_leaves_the_live_attempts_alone(stage: Stage) -> None:
     assert outcomes == ["retry", "dead"]
 
 
-def asked_for(world: World, item: Work, receives: int = 1) -> ReplayRequest:
-    """The message of a replay of this event, which is queued."""
-    replay_id = uuid4()
-    world.query(
-        "INSERT INTO postern.replays (id, kind, trigger, filter, rate, total)"
-        " VALUES (%s, 'replay', 'replay', '{}', 1, 1)",
-        str(replay_id),
-    )
-    queued = "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')"
-    world.query(queued, str(replay_id), str(item.event.id))
-    return ReplayRequest(Replay(item.event.id, item.event.source, item.event.type, replay_id), receives)
-
-
 def item_states(world: World) -> list[str]:
     return [state for (state,) in world.query("SELECT state FROM postern.replay_items ORDER BY state")]
 
@@ -596,7 +583,7 @@ def test_a_replay_that_comes_again_has_all_the_time_that_its_handlers_may_take(w
     processor = world.processor(handlers=[Handler("shop", "order", slow, timeout=20), Handler("other", "*", slow)])
     quick = replace(processor.runner, timeout_seconds=0.1)
     processor = replace(processor, runner=quick, isolate=in_child, margin_seconds=0.3)
-    [outcome] = processor.process([asked_for(world, item, receives=2)]).values()
+    [outcome] = processor.process([world.asked_for(item, receives=2)]).values()
     assert (outcome.kind, world.effects()) == (Kind.REPLAYED, 1)
 
 
@@ -605,7 +592,7 @@ def test_a_replay_finds_an_event_whose_day_gets_its_partition_meanwhile(world: W
     [(id,)] = world.query("SELECT postern.uuid7_floor('2026-01-05 12:00+00')::text")
     item = replace(item, event=replace(item.event, id=UUID(id)))
     world.processor().process([item])
-    asked = asked_for(world, item)
+    asked = world.asked_for(item)
     with closing(psycopg2.connect(world.url)) as maker, ThreadPoolExecutor(1) as pool:
         with maker.cursor() as cursor:
             cursor.execute("SELECT postern.make_partition('events', '2026-01-05')")
@@ -626,7 +613,7 @@ def test_a_replay_whose_failure_cannot_be_written_ends_all_the_same(world: World
     world.processor().process([item])
     world.query("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
     world.query("CREATE TRIGGER no BEFORE UPDATE ON postern.events FOR EACH ROW EXECUTE FUNCTION no()")
-    asked = asked_for(world, item)
+    asked = world.asked_for(item)
     kinds = [
         world.processor(effect).process([replace(asked, receives=receives)])[key_of(asked)].kind
         for receives in range(1, POLICY.max_attempts + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,14 +14,13 @@ import pytest
 from chalicelib.postern import secrets
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.contract.deliveries import Event
-from chalicelib.postern.contract.envelope import Replay
 from chalicelib.postern.contract.errors import RetryLater
 from chalicelib.postern.operating.status.queries import Status
 from chalicelib.postern.processing.attempts import Runner, Work
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Again, Kind, Outcome, Renew, settle
-from chalicelib.postern.processing.turns import ReplayRequest, key_of
+from chalicelib.postern.processing.turns import key_of
 from tests.integration.world import POLICY, World, effect, now, numbered
 
 LATER = (Kind.RETRY, 0)
@@ -157,18 +155,8 @@ def test_what_ends_the_function_is_found_though_it_was_put_off_before(world: Wor
 def test_a_replay_is_put_off_as_well_and_its_row_stays_as_it_was(world: World) -> None:
     [item] = numbered(1)
     world.processor(effect).process([item])
-    replay_id = uuid.uuid4()
-    world.query(
-        "INSERT INTO postern.replays (id, kind, trigger, filter, total, rate)"
-        " VALUES (%s, 'replay', 'replay', '{}', 1, 1)",
-        str(replay_id),
-    )
-    world.query(
-        "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')",
-        *(str(replay_id), str(item.event.id)),
-    )
     handler = Waits(1)
-    asked = ReplayRequest(Replay(item.event.id, "shop", "order", replay_id))
+    asked = world.asked_for(item)
     outcome = world.processor(handler).process([asked])[key_of(asked)]
     assert (outcome.kind, outcome.attempts, outcome.delay) == (Kind.RETRY, 0, 60)
     assert world.query("SELECT event_id::text, reason FROM postern.postponed") == [

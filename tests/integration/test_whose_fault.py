@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +20,11 @@ from chalicelib.postern.adapters.children import in_child
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.contract.deliveries import Event
-from chalicelib.postern.contract.envelope import Replay
 from chalicelib.postern.processing.attempts import Runner, Work
 from chalicelib.postern.processing.engine import Processor, TryRecord
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Kind, Outcome
-from chalicelib.postern.processing.turns import ReplayRequest, key_of
+from chalicelib.postern.processing.turns import key_of
 from devstack.postgres import Server
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 
@@ -298,19 +296,8 @@ def isolating(world: World, *handlers: Handler) -> Processor:
 def test_a_replay_that_ends_the_function_is_charged_and_does_not_hold_up_others(world: World) -> None:
     [item] = numbered(1)
     world.processor(effect).process([item])
-    replay_id = uuid.uuid4()
-    world.query(
-        "INSERT INTO postern.replays (id, kind, trigger, filter, total, rate)"
-        " VALUES (%s, 'replay', 'replay', '{}', 1, 1)",
-        str(replay_id),
-    )
-    world.query(
-        "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')",
-        str(replay_id),
-        str(item.event.id),
-    )
     exits = Handler("shop", "order", lambda event, db: os._exit(3))
-    asked = ReplayRequest(Replay(item.event.id, "shop", "order", replay_id))
+    asked = world.asked_for(item)
     mate = work(type="mate")
     seen = []
     for receives in (2, 3, 4):

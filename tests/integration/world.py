@@ -12,11 +12,12 @@ from typing import Any
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.contract.deliveries import Event, new_event_id
-from chalicelib.postern.contract.envelope import Accepted
+from chalicelib.postern.contract.envelope import Accepted, Replay
 from chalicelib.postern.processing.attempts import Runner, Work
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import RetryPolicy
+from chalicelib.postern.processing.turns import ReplayRequest
 from tests.support import ask
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=2)
@@ -79,6 +80,18 @@ class World:
     ) -> Processor:
         handlers = [*handlers, *(Handler("shop", "*", function) for function in functions)]
         return Processor(EventStore(database or self.database()), Runner(handlers, POLICY, now, 10))
+
+    def asked_for(self, item: Work, receives: int = 1) -> ReplayRequest:
+        """The message of a replay of this event, which is queued."""
+        replay_id = uuid.uuid4()
+        self.query(
+            "INSERT INTO postern.replays (id, kind, trigger, filter, rate, total)"
+            " VALUES (%s, 'replay', 'replay', '{}', 1, 1)",
+            str(replay_id),
+        )
+        queued = "INSERT INTO postern.replay_items (replay_id, event_id, state) VALUES (%s, %s, 'queued')"
+        self.query(queued, str(replay_id), str(item.event.id))
+        return ReplayRequest(Replay(item.event.id, item.event.source, item.event.type, replay_id), receives)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return ask(self.url, sql, *values)

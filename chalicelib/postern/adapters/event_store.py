@@ -15,12 +15,7 @@ import psycopg2
 from chalicelib.postern.adapters.postgres import Database, Session
 from chalicelib.postern.contract.deliveries import new_event_id
 from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay
-from chalicelib.postern.contract.errors import (
-    DatabaseUnavailable,
-    InvalidPayload,
-    PayloadTooLarge,
-    StatementFailed,
-)
+from chalicelib.postern.contract.errors import DatabaseUnavailable, InvalidPayload, PayloadTooLarge, StatementFailed
 from chalicelib.postern.contract.payloads import content_of, jsonb_text, parse, text_of
 from chalicelib.postern.processing.attempts import Attempt, Result, Status, Trigger, Work
 from chalicelib.postern.processing.claims import Claim, Holder, Repeat

@@ -136,7 +136,8 @@ JOIN unnest(%(ids)s::uuid[], %(receives)s::integer[]) AS wanted (try_id, receive
 WHERE last_receive < receive
 
 -- name: postpone
-INSERT INTO postern.postponed AS earlier (try_id, event_id, source, type, handler, reason, last_receive, waited, again_at)
+INSERT INTO postern.postponed AS earlier
+  (try_id, event_id, source, type, handler, reason, last_receive, waited, again_at)
 VALUES (%(try_id)s, %(event_id)s, %(source)s, %(type)s, %(handler)s, %(reason)s, %(receive)s, %(seconds)s,
         now() + make_interval(secs => %(seconds)s))
 ON CONFLICT (try_id) DO UPDATE

@@ -235,8 +235,8 @@ class Session:
         """Runs a query that takes an advisory lock with each row."""
         self._advisory_locks += len(self.run(query, values))
 
-    def lock_briefly(self, query: str, values: Mapping[str, Any], milliseconds: int) -> bool:
-        """As `lock`, within so many milliseconds; False, and none is taken, where they do not come."""
+    def lock_briefly(self, query: str, values: Mapping[str, Any], milliseconds: int) -> None:
+        """As `lock`, but where the locks do not come within so many milliseconds none is taken."""
         self.execute(f"SAVEPOINT postern_lock; SET LOCAL lock_timeout = {milliseconds}")
         try:
             self.lock(query, values)
@@ -244,9 +244,8 @@ class Session:
             if not exc.contended:
                 raise
             self.execute("ROLLBACK TO SAVEPOINT postern_lock")
-            return False
-        self.execute(f"RELEASE SAVEPOINT postern_lock; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-        return True
+        else:
+            self.execute(f"RELEASE SAVEPOINT postern_lock; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
 
     @contextmanager
     def handlers_at_work(self, seconds: float, *, several: bool = False) -> Iterator[None]:

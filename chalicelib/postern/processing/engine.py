@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from chalicelib.postern.contract.envelope import Replay
@@ -343,7 +343,7 @@ class Processor:
                     continue
                 if not cause.passing:
                     self._prove_presence(cause)  # a migration may be still to come, say
-            error = cause.__cause__ if isinstance(cause, HandlerRaised) else None
+            error = _raised(cause)
             if isinstance(error, HandlersSecretUnavailable):
                 return Outcome(Kind.RETRY, reason=f"configuration: {error}")
             if (later := later_of(error)) and (outcome := self._postpone(message, cause, later)):
@@ -496,8 +496,13 @@ class Processor:
 
 def _is_verdict(cause: BaseException) -> bool:
     """Whether a handler has said that it cannot be done now, which it would say once more."""
-    error = cause.__cause__ if isinstance(cause, HandlerRaised) else None
+    error = _raised(cause)
     return isinstance(error, HandlersSecretUnavailable) or later_of(error) is not None
+
+
+def _raised(cause: BaseException) -> BaseException | None:
+    """What a handler has raised; None where it was something else."""
+    return cause.__cause__ if isinstance(cause, HandlerRaised) else None
 
 
 def _less(message: Job, postponed: int) -> Job:
@@ -545,5 +550,5 @@ def _try_of(message: Job) -> UUID:
 
 
 def _said(cause: BaseException) -> str:
-    error: Any = cause.__cause__ if isinstance(cause, HandlerRaised) else cause
+    error = _raised(cause) or cause
     return str(error) or type(error).__name__
