@@ -31,8 +31,9 @@ from chalicelib.postern.adapters.migrations import migrate
 from chalicelib.postern.adapters.postgres import Database, open_connection, settle
 from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.contract.deliveries import Delivery, Event, Greeting, Headers
-from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.contract.numbers import dumps
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.processing.attempts import Runner, Trigger, Try, Work, event_of
 from chalicelib.postern.processing.consume import became
 from chalicelib.postern.processing.engine import Processor

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
-from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.contract.errors import QueueUnavailable
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.processing.attempts import Work
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Kind

@@ -18,8 +18,8 @@ from chalice.test import Client
 
 import app as doors
 from chalicelib.postern.adapters.secrets import KeptSecret, SourceSecrets
-from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import SecretUnavailable
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.running import wiring
 from chalicelib.postern.running.version import VERSION
 from devstack.aws import EmulatedAws, Resources

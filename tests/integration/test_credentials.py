@@ -14,8 +14,9 @@ import pytest
 
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.contract.deliveries import Delivery, Headers
-from chalicelib.postern.contract.envelope import Rejected, from_message
+from chalicelib.postern.contract.envelope import Rejected
 from chalicelib.postern.contract.errors import InvalidSignature
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.receiving.ingest import accept
 from devstack.settings import PROJECT
 from tests.integration.pipe import SECRET, Pipe

@@ -16,7 +16,8 @@ import pytest
 
 from chalicelib.postern.adapters.migrations import FOLDERS, migrate
 from chalicelib.postern.contract.deliveries import new_event_id
-from chalicelib.postern.contract.envelope import Accepted, from_message, to_message
+from chalicelib.postern.contract.envelope import Accepted, to_message
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.processing.attempts import Work
 from chalicelib.postern.processing.settling import Kind
 from tests.integration.pipe import SECRET, Pipe

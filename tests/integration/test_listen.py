@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.envelope import Accepted
+from chalicelib.postern.contract.opening import from_message
 from cli.targets import Address, LocalHandlers
 from devstack.aws import EmulatedAws, Resources
 from devstack.processes import free_port

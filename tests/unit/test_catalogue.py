@@ -17,8 +17,8 @@ import pytest
 
 import chalicelib.postern.receiving.providers as providers
 from chalicelib.postern.contract.deliveries import Delivery, Headers
-from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import InvalidSignature, Refusal, SecretUnavailable
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names

@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chalicelib.postern.contract.deliveries import Delivery, Headers
-from chalicelib.postern.contract.envelope import from_message
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.sources import load_sources
 from cli.samples import sample

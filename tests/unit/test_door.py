@@ -19,8 +19,9 @@ from urllib.parse import urlencode
 import pytest
 
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers, Reply
-from chalicelib.postern.contract.envelope import Accepted, Rejected, from_message
+from chalicelib.postern.contract.envelope import Accepted, Rejected
 from chalicelib.postern.contract.errors import InvalidPayload, InvalidSignature, PayloadTooLarge, SourcesFileError
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.contract.payloads import content_of
 from chalicelib.postern.processing.attempts import Trigger, Try, Work, event_of
 from chalicelib.postern.receiving import http

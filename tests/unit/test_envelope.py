@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.postern.contract.envelope import Accepted, from_message, to_message
+from chalicelib.postern.contract.envelope import Accepted, to_message
 from chalicelib.postern.contract.errors import MalformedMessage
+from chalicelib.postern.contract.opening import from_message
 
 EVENT = Accepted(
     id=uuid.UUID("01a20901-fe79-7b92-b69b-7ce5a5da9b5d"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import EVERY_SOURCE
+
 PROJECT = Path(__file__).parents[2]
 OURS = "chalicelib.postern"
 
@@ -27,11 +29,18 @@ KNOWS = {
 
 # What answers from its arguments alone: no clock, no signal, no file, no network, no chance.
 PURE = [
-    *("contract.bounds", "contract.envelope", "contract.errors", "contract.metrics", "contract.payloads"),
-    *("contract.tracing", "receiving.http", "receiving.identity", "receiving.ingest", "receiving.naming"),
-    *("receiving.handshakes", "receiving.quarantine", "receiving.schemes.base", "receiving.schemes.bodies"),
-    *("receiving.schemes.canonical", "receiving.schemes.certificates", "receiving.schemes.forms"),
-    *("receiving.schemes.hmacs", "receiving.schemes.jwts", "receiving.schemes.public_keys"),
+    *("contract.bounds", "contract.envelope", "contract.errors", "contract.metrics", "contract.opening"),
+    *(
+        "contract.payloads",
+        "contract.tracing",
+        "receiving.http",
+        "receiving.identity",
+        "receiving.ingest",
+        "receiving.naming",
+    ),
+    *("receiving.naming", "receiving.handshakes", "receiving.quarantine", "receiving.schemes.base"),
+    *("receiving.schemes.bodies", "receiving.schemes.canonical", "receiving.schemes.certificates"),
+    *("receiving.schemes.forms", "receiving.schemes.hmacs", "receiving.schemes.jwts", "receiving.schemes.public_keys"),
     *("receiving.schemes.shared", "receiving.schemes.templated", "receiving.schemes.urls"),
     *("processing.claims", "processing.failures", "processing.order", "processing.settling", "processing.turns"),
     *("operating.drift.shapes", "operating.quiet.silence", "contract.answers", "api.access", "api.routes", "api.relay"),
@@ -185,9 +194,9 @@ def test_the_reader_of_imports_finds_each_kind(code: str, found: set[str]) -> No
 LOADED_DRIVERS = {"boto3", "botocore.session", "botocore.client", "psycopg2"}
 
 
-def loaded_by(*names: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after importing these."""
-    script = f"import sys, {', '.join(names)}; print(*sys.modules)"
+def loaded_by(*names: str, then: str = "pass") -> set[str]:
+    """The modules that a fresh interpreter has loaded after importing these, and running this."""
+    script = f"import sys, {', '.join(names)}\n{then}\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True
     )
@@ -199,6 +208,15 @@ def test_the_api_function_loads_neither_boto3_nor_psycopg2_before_it_needs_them(
     loaded = loaded_by("app")
     assert "chalice.app" in loaded
     assert not loaded & LOADED_DRIVERS
+
+
+def test_the_api_function_reads_its_sources_with_none_of_the_libraries_that_take_a_fifth_of_a_start() -> None:
+    loaded = loaded_by(
+        *("app", f"{OURS}.receiving.ingest", f"{OURS}.receiving.sources"),
+        then=f"from pathlib import Path\n{OURS}.receiving.sources.load_sources(Path({str(EVERY_SOURCE)!r}))",
+    )
+    assert f"{OURS}.receiving.schemes.hmacs" in loaded
+    assert not {name.split(".")[0] for name in loaded} & {"marshmallow", "aws_lambda_powertools"}
 
 
 def test_receiving_and_processing_load_no_driver_and_no_framework() -> None:

@@ -16,7 +16,7 @@ import pytest
 from marshmallow import Schema, fields, pre_load
 
 from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Headers
-from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
@@ -27,6 +27,7 @@ from chalicelib.postern.contract.errors import (
     UnknownSource,
     UnsupportedMediaType,
 )
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.receiving.http import refused
 from chalicelib.postern.receiving.identity import Rule
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -51,9 +50,3 @@ def test_whatever_a_sender_wrote_is_one_line_that_can_be_read(capsys: pytest.Cap
     assert out.endswith("\n") and out.count("\n") == 1
     assert json.loads(out)["type"] == text
     assert "\x1b" not in out
-
-
-def test_the_public_function_starts_without_powertools() -> None:
-    code = "import app, sys; print([name for name in sys.modules if 'powertools' in name])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

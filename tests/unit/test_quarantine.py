@@ -12,7 +12,7 @@ import pytest
 from marshmallow import ValidationError
 
 from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Greeting, Headers
-from chalicelib.postern.contract.envelope import _ENVELOPE, Rejected, from_message, to_message
+from chalicelib.postern.contract.envelope import Rejected, to_message
 from chalicelib.postern.contract.errors import (
     InvalidPayload,
     InvalidSignature,
@@ -20,6 +20,7 @@ from chalicelib.postern.contract.errors import (
     SecretUnavailable,
     UnsupportedMediaType,
 )
+from chalicelib.postern.contract.opening import _ENVELOPE, from_message
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.quarantine import MAX_KEPT_BYTES, RateCap
 from chalicelib.postern.receiving.sources import load_sources

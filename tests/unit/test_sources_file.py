@@ -18,7 +18,8 @@ from chalicelib.postern.receiving.naming import Place
 from chalicelib.postern.receiving.providers import provider, provider_names
 from chalicelib.postern.receiving.schemes import Scheme
 from chalicelib.postern.receiving.schemes.shared import Basic, Unverified
-from chalicelib.postern.receiving.sources import Source, _source_schema, load_sources, source_names
+from chalicelib.postern.receiving.settings import READERS
+from chalicelib.postern.receiving.sources import Source, load_sources, source_names
 from devstack.settings import PROJECT
 from tests.schemes import hmac_body, scheme_of, token
 from tests.support import EVERY_SOURCE
@@ -107,15 +108,15 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ('[Shop]\nprovider = "hmac"', "Source 'Shop': a name has"),
         ('[-shop]\nprovider = "hmac"', "Source '-shop': a name has"),
         ('provider = "hmac"', "'provider' stands outside of a source"),
-        ("[shop]\nprovider = 7", "Source 'shop', key 'provider': Not a valid string"),
+        ("[shop]\nprovider = 7", "Source 'shop', key 'provider': is not a text"),
         ('[shop]\nprovider = ""', "Source 'shop', key 'provider': there is no provider ''"),
         ('[shop]\nprovider = "HMAC"', "Source 'shop', key 'provider': there is no provider 'HMAC'"),
         ('[shop]\nprovider = "hmac"\n[shop.more]\nx = 1', "Source 'shop', key 'more': is not a setting"),
         ('[shop]\nprovider = "hmac"\nsecret = "canary"', "Source 'shop', key 'secret': is not a setting"),
         ('[shop]\nprovider = "hmac"\nheader = ""', "Source 'shop', key 'header'"),
         ('[shop]\nprovider = "hmac"\nheader = "X:"', "Source 'shop', key 'header'"),
-        ('[shop]\nprovider = "hmac"\nheader = 7', "Source 'shop', key 'header': Not a valid string"),
-        ('[shop]\nprovider = "hmac"\nprefix = 7', "Source 'shop', key 'prefix': Not a valid string"),
+        ('[shop]\nprovider = "hmac"\nheader = 7', "Source 'shop', key 'header': is not a text"),
+        ('[shop]\nprovider = "hmac"\nprefix = 7', "Source 'shop', key 'prefix': is not a text"),
         ('[shop]\nprovider = "hmac"\nalgorithm = "SHA256"', "Source 'shop', key 'algorithm': 'SHA256' is not one of"),
         ('[shop]\nprovider = "hmac"\nencoding = "base32"', "Source 'shop', key 'encoding': 'base32' is not one of hex"),
         ('[shop]\nprovider = "hmac"\nsecret_encoding = "utf-8"', "Source 'shop', key 'secret_encoding': 'utf-8' is"),
@@ -137,6 +138,23 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ('[shop]\nprovider = "hmac"\nschema = ".x:Y"', "Source 'shop', key 'schema': '.x:Y' is not 'package.module"),
         ('[shop]\nprovider = "hmac"\nschema = "a..b:C"', "Source 'shop', key 'schema': 'a..b:C' cannot be imported"),
         ('[shop]\nprovider = "hmac"\nschema = "json:Nothing"', "Source 'shop', key 'schema': 'json:Nothing' cannot"),
+        ('[shop]\nprovider = "hmac"\nquarantine = "yes"', "Source 'shop', key 'quarantine': is neither true nor"),
+        ('[shop]\nprovider = "hmac"\nquarantine = 1', "Source 'shop', key 'quarantine': is neither true nor"),
+        ('[shop]\nprovider = "hmac"\nitems = true', "Source 'shop', key 'items': is not a text"),
+        ('[shop]\nprovider = "hmac"\nhidden_headers = ["X Y"]', "key 'hidden_headers': 'X Y' is not a header's name"),
+        ('[shop]\nprovider = "hmac"\nhidden_headers = "X"', "Source 'shop', key 'hidden_headers': is not a list"),
+        ('[shop]\nprovider = "hmac"\nhidden_headers = [[]]', "Source 'shop', key 'hidden_headers': is not a text"),
+        ('[shop]\nprovider = "hmac"\nschema = "a:B\\n"', "Source 'shop', key 'schema'"),
+        ('[shop]\nprovider = ["hmac"]', "Source 'shop', key 'provider': is not a text"),
+        ('[shop]\nprovider = "hmac"\nalgorithm = ["sha1"]', "Source 'shop', key 'algorithm': is not a text"),
+        *(
+            (f'[shop]\nprovider = "hmac"\nurl = {url}', "Source 'shop', key 'url'")
+            for url in (
+                *("7", '""', '"shop.example"', '"ftp://shop.example"', '"https://"', '"https:///x"', '"https://a b"'),
+                *('"https://shop.example:99999"', '"https://[::1"', '"https://shop.example/ "', '"https://é.example"'),
+                *('"https://shop.example/\\n"', '"https://?x"', '"//shop.example"', '"https://a\\tb"'),
+            )
+        ),
         ('[sh_op]\nprovider = "hmac"', "Source 'sh_op': a name has"),
         ('["sh/op"]\nprovider = "hmac"', "Source 'sh/op': a name has"),
         ('[""]\nprovider = "hmac"', "Source '': a name has"),
@@ -273,6 +291,22 @@ def test_a_source_that_names_only_its_provider_has_all_it_needs(
     assert (source.identity.place, source.type) == (dedup, type)
     assert (source.content_types, source.form_field) == (content_types, form_field)
     assert (source.schema, source.items, source.url, source.quarantine) == (None, None, None, False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "https://shop.example",
+            "http://localhost:8000/hooks/x",
+            "https://127.0.0.1/a?b=c&d=%20",
+            "HTTPS://X.example/",
+        ),
+        *("https://[::1]:8000/x", "https://a_b.example/", "https://user@shop.example/x"),
+    ],
+)
+def test_a_url_is_kept_as_it_was_written(tmp_path: Path, url: str) -> None:
+    assert load(tmp_path, f'[shop]\nprovider = "hmac"\nurl = "{url}"')["shop"].url == url
 
 
 def test_no_source_goes_unverified_that_does_not_spell_it_out(tmp_path: Path) -> None:
@@ -444,4 +478,4 @@ def test_every_setting_has_an_example_in_the_document_and_every_example_loads(tm
         for table in tomllib.loads(block).values():
             used |= table.keys()
         load(tmp_path, re.sub(r"^schema = .*$", "", block, flags=re.MULTILINE))  # of a module of the reader's own
-    assert used == _source_schema().fields.keys() - {"trust_unsigned_id"}
+    assert used == READERS.keys() - {"trust_unsigned_id"}

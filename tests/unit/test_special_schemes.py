@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
-from chalicelib.postern.contract.envelope import from_message
 from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.schemes import Scheme
 from chalicelib.postern.receiving.schemes.base import Draft, Fetch, Proof, encode, fetch_nothing

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from chalicelib.postern.contract.deliveries import Delivery, Headers
-from chalicelib.postern.contract.envelope import Accepted, from_message
+from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailable
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.contract.payloads import Format, text_of
 from chalicelib.postern.receiving import http
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept

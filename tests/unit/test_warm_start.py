@@ -16,18 +16,18 @@ SCRIPT = """
 import json, sys
 import app
 from chalicelib.postern.running import wiring
-loaded = "boto3" in sys.modules
+loaded = "botocore.client" in sys.modules
 from chalicelib.postern.adapters import aws
 wired = wiring.inbox.cache_info().currsize
 fetched = bool(wired) and wiring.inbox().secrets_of.__self__._secret._asked_at > 0
-print(json.dumps({"boto3": loaded, "clients": sorted(aws._clients), "inbox": bool(wired), "fetched": fetched}))
+print(json.dumps({"botocore": loaded, "clients": sorted(aws._clients), "inbox": bool(wired), "fetched": fetched}))
 """
 
 # Nothing answers there: whoever calls it at the start would fail, and take its time over it.
 NOWHERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-central-1"}
 NOWHERE |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
 SETTINGS = {"QUEUE_URL": "https://sqs/1/q", "SOURCES_SECRET_ID": "s", "BODIES_BUCKET": "b"}
-COLD = {"boto3": False, "clients": [], "inbox": False, "fetched": False}
+COLD = {"botocore": False, "clients": [], "inbox": False, "fetched": False}
 
 
 def start(**environ: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -42,7 +42,7 @@ def start(**environ: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 @pytest.mark.parametrize("how", ["provisioned-concurrency", "snap-start"])
 def test_an_api_function_that_is_started_ahead_has_its_clients_and_has_called_nobody(how: str) -> None:
     state, lines = start(**NOWHERE, **SETTINGS, AWS_LAMBDA_INITIALIZATION_TYPE=how, _HANDLER="app.app")
-    assert state == {"boto3": True, "clients": ["s3", "secretsmanager", "sqs"], "inbox": True, "fetched": False}
+    assert state == {"botocore": True, "clients": ["s3", "secretsmanager", "sqs"], "inbox": True, "fetched": False}
     assert lines == []
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
 
 _clients: dict[str, Any] = {}
-# boto3's default session must not make clients in two threads at once; the clients themselves are safe.
+# One session must not make clients in two threads at once; the clients themselves are safe.
 _lock = Lock()
 
 
@@ -44,7 +46,7 @@ def lambda_() -> Any:
 @contextmanager
 def failing_as(error: Callable[[str], Exception]) -> Iterator[None]:
     """Turns whatever an AWS call raises into `error`, with AWS's short code as its text."""
-    # Here, because boto3 is most of a cold start and is not imported before the first call.
+    # Here, because it is most of a cold start and is not imported before the first call.
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -58,7 +60,6 @@ def failing_as(error: Callable[[str], Exception]) -> Iterator[None]:
 def _client(service: str, *, read_timeout: int = 3, attempts: int = 2) -> Any:
     with _lock:
         if service not in _clients:
-            import boto3
             from botocore.config import Config
 
             # Mostly 8 s in all, at worst: most senders wait 10 s, and a 503 in time is worth more than a late answer.
@@ -69,5 +70,13 @@ def _client(service: str, *, read_timeout: int = 3, attempts: int = 2) -> Any:
                 max_pool_connections=32,
                 tcp_keepalive=True,
             )
-            _clients[service] = boto3.client(service, config=config)  # type: ignore[call-overload]
+            _clients[service] = _session().create_client(service, config=config)
         return _clients[service]
+
+
+@cache
+def _session() -> Session:
+    # As boto3 does, without its resources and file transfers, whose import is a tenth of a cold start.
+    from botocore.session import get_session
+
+    return get_session()

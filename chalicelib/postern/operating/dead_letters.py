@@ -15,8 +15,9 @@ from uuid import UUID
 from marshmallow import Schema, fields, validate
 
 from chalicelib.postern.contract.deliveries import new_event_id
-from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
+from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay
 from chalicelib.postern.contract.errors import Conflict, MalformedMessage, NotFound
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.operator import Action

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Protocol
 
 from chalicelib.postern.contract.bounds import MAX_BODY_BYTES, MAX_FETCH_SECONDS
-from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay, from_message
+from chalicelib.postern.contract.envelope import Accepted, Rejected, Replay
 from chalicelib.postern.contract.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -25,6 +25,7 @@ from chalicelib.postern.contract.errors import (
     StatementFailed,
 )
 from chalicelib.postern.contract.metrics import UNKNOWN_SOURCE, Log
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.contract.tracing import trace_header, trace_id
 from chalicelib.postern.processing.attempts import Unread, Work
 from chalicelib.postern.processing.engine import Processor

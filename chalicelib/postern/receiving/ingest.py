@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 from uuid import UUID
-
-from marshmallow import Schema, ValidationError
 
 from chalicelib.postern.contract import payloads
 from chalicelib.postern.contract.bounds import MAX_BODY_BYTES
@@ -43,6 +41,9 @@ from chalicelib.postern.receiving import naming
 from chalicelib.postern.receiving.quarantine import MAX_KEPT_BYTES
 from chalicelib.postern.receiving.schemes.base import Fetch, Proof, fetch_nothing
 from chalicelib.postern.receiving.sources import Source
+
+if TYPE_CHECKING:
+    from marshmallow import Schema
 
 # More than any provider sends at once; each is a message of its own.
 _MAX_ITEMS = 10_000
@@ -285,6 +286,8 @@ def _verify(delivery: Delivery, source: Source, inbox: Inbox) -> tuple[Proof, st
 
 
 def _validate(payload: object, schema: Schema) -> None:
+    from marshmallow import ValidationError
+
     try:
         schema.load(payload)  # type: ignore[arg-type]  # whatever is no mapping is a ValidationError
     except ValidationError as exc:
