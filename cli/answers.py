@@ -125,6 +125,7 @@ SCHEMAS: Mapping[str, Json] = {
     "Repetition": _object(**_REPETITION),
     "Event": _object(
         **_KEYED,
+        queued_at=_maybe(_TIME),
         request_id=_maybe(_TEXT),
         delivery_id=_maybe(_UUID),
         secret=_maybe(_TEXT),
@@ -183,6 +184,7 @@ RESULTS: Mapping[str, Json] = {
                 **dict.fromkeys(("processed", "stale", "failed", "dead", "duplicates", "rejected"), _COUNT),
             )
         ),
+        ack=_object(p50=_maybe(_NUMBER), p95=_maybe(_NUMBER), p99=_maybe(_NUMBER)),
         time_to_row=_object(events=_COUNT, p50=_maybe(_NUMBER), p95=_maybe(_NUMBER), p99=_maybe(_NUMBER)),
     ),
     "status": _object(
@@ -204,6 +206,9 @@ RESULTS: Mapping[str, Json] = {
         open_drift=_COUNT,
         running_replays=_COUNT,
         postponed=_list(_object(handler=_TEXT, events=_COUNT, since=_TIME, next=_TIME, reason=_TEXT)),
+        failing_duties=_list(
+            _object(name=_TEXT, reason=_TEXT, failed_at=_TIME, done_at=_maybe(_TIME)),
+        ),
         identity=_object(same_bytes=_COUNT, other_bytes=_COUNT, bytes_alone=_COUNT),
         ledger=_object(balanced=_FLAG, missing=_COUNT, waiting=_COUNT, checked_at=_maybe(_TIME), stale=_FLAG),
         well=_FLAG,

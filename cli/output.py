@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib.postern.contract.errors import PosternError
@@ -163,7 +164,8 @@ def _repetition(again: Mapping[str, Any]) -> str:
 
 def _timeline(event: Mapping[str, Any]) -> str:
     """What happened to it, in order."""
-    moments = [(event["received_at"], "received, verified, queued", "")]
+    waited = f"its sender waited {_milliseconds(event)} ms" if event["queued_at"] else ""
+    moments = [(event["received_at"], "received, verified, queued", waited)]
     for each in event["duplicates"]:
         became = ", let through since" if each["accepted_at"] else ""
         detail = f"as {each['id']}, {each['type'] or '-'}  ({WHY[each['why']]}{became})"
@@ -177,6 +179,12 @@ def _timeline(event: Mapping[str, Any]) -> str:
     moments.sort(key=lambda moment: moment[0])
     width = max(len(what) for _, what, _ in moments)
     return "\n".join(f"{at}  {what:<{width}}  {detail}".rstrip() for at, what, detail in moments)
+
+
+def _milliseconds(event: Mapping[str, Any]) -> int:
+    received, queued = (datetime.fromisoformat(event[name]) for name in ("received_at", "queued_at"))
+    # Two machines' clocks: never less than nothing.
+    return max(0, round((queued - received) / timedelta(milliseconds=1)))
 
 
 def plain(what: bytes | str) -> str:

@@ -104,7 +104,11 @@ def needs(seen: Seen) -> Iterator[Need]:
     for reason, _ in Counter(seen.delays).most_common(1):
         weight = Weight.WRONG if queues is None or _depth(queues) else Weight.NOTE  # it is over
         yield Need(weight, f"Put off {number} times in the last ten minutes, uncharged, mostly for: {reason}"[:200])
-    if seen.maintenance:
+    failing = (status or {}).get("failing_duties", ())
+    for duty in failing:
+        last = f"was done last at {duty['done_at']}" if duty["done_at"] else "has never been done"
+        yield Need(Weight.WRONG, f"Maintenance fails at '{duty['name']}', which {last}: {duty['reason']}"[:300])
+    if seen.maintenance and not failing:
         yield Need(Weight.WRONG, f"The last run of maintenance failed: {seen.maintenance}")
     if seen.without_secret:
         names = ", ".join(seen.without_secret)

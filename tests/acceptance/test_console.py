@@ -302,6 +302,21 @@ def test_the_keys_are_enough(open_page: Callable[..., Page]) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
 
 
+def test_a_stretch_of_time_is_chosen_by_keys(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    chart = page.get_by_role("img", name=re.compile("^Deliveries: "))
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Shift+ArrowLeft")
+    expect(page.locator(".columns .chosen")).to_have_count(3)
+    expect(page.locator(".axis")).to_contain_text(re.compile(r"UTC to .*: [\d,]+ deliver"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Events")).to_be_visible()
+    since, until = re.findall(r"(?:since|until)%3A(\d{4}-\d\d-\d\dT\d\d)", page.url)
+    assert datetime.fromisoformat(until) - datetime.fromisoformat(since) == timedelta(hours=3)
+
+
 def test_new_events_appear_by_themselves_and_wait_while_one_reads(stormy: Run, open_page: Callable[..., Page]) -> None:
     page = open_page("events?q=source%3Ahmac")
     page.get_by_role("checkbox", name="Live").check()
@@ -356,12 +371,16 @@ def test_an_address_that_is_none_breaks_nothing(open_page: Callable[..., Page]) 
 def test_an_event_tells_its_story_and_is_processed_again(stormy: Run, open_page: Callable[..., Page]) -> None:
     id = one(stormy, "SELECT id::text FROM postern.events WHERE source = 'stripe' AND attempts = 1 LIMIT 1")
     page = open_page(f"events/{id}")
-    expect(page.locator(".timeline")).to_contain_text("Received and accepted")
+    expect(page.locator(".timeline")).to_contain_text(
+        re.compile(r"Received.*Queued.*Its sender waited \d+ ms", re.DOTALL)
+    )
     expect(page.locator(".timeline")).to_contain_text("Try 1, first try")
     page.get_by_role("button", name="Process again").click()
     confirm(page, "Process again")
     expect(page.locator("h1")).to_contain_text("done")
     assert one(stormy, "SELECT attempts FROM postern.events WHERE id = %s", id) == 2
+    go(page, f"events/{id}")
+    expect(page.locator(".timeline .aside")).to_contain_text("Try 2, a replay")
 
 
 @with_the_example
@@ -417,6 +436,34 @@ def test_a_replay_of_somebody_elses_rests_until_it_is_told_to_go_on(
     page.get_by_role("button", name="Go on").click()
     expect(page.locator("h1")).to_contain_text("done")
     expect(looker.locator("h1")).to_contain_text("done")
+
+
+def test_a_replay_that_was_told_to_rest_rests_when_one_comes_back_to_it(
+    stormy: Run, open_page: Callable[..., Page]
+) -> None:
+    page = open_page("replays?q=source%3Agithub")
+    plan = page.get_by_role("region", name="Plan")
+    plan.get_by_label("Rate").select_option("1 a second")
+    plan.get_by_role("button", name="Process them again").click()
+    number = one(stormy, "SELECT count(*) FROM postern.events WHERE source = 'github'")
+    confirm(page, "Process again", typed=str(number))
+    page.get_by_role("button", name="Rest").click()
+    expect(page.get_by_text("It rests")).to_be_visible()
+    began = page.url.rpartition("/")[2]
+    go(page, "overview")
+    go(page, f"replays/{began}")
+    expect(page.get_by_text("It rests")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    confirm(page, "Cancel it")
+    expect(page.locator("h1")).to_contain_text("cancelled")
+
+
+def test_a_source_says_how_it_is_set_up(open_page: Callable[..., Page]) -> None:
+    page = open_page("sources")
+    page.get_by_role("row", name="github").get_by_role("button", name="Set up").click()
+    steps = page.get_by_role("region", name="Set up github")
+    expect(steps).to_contain_text("/webhooks/github")
+    expect(steps).to_contain_text("postern send github")
 
 
 def test_dead_letters_move_back_and_are_deleted(stormy: Run, open_page: Callable[..., Page]) -> None:

@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -486,6 +486,27 @@ def test_a_renewed_message_keeps_its_group_its_trace_and_its_attempts(function: 
     assert second["Attributes"]["AWSTraceHeader"] == header
     assert second["Attributes"]["MessageGroupId"] == "shop"
     assert second["MessageAttributes"]["postern-attempts"]["StringValue"] == "3"
+
+
+def test_when_the_queue_had_an_event_is_kept_unless_its_message_was_sent_later(function: Makes, world: World) -> None:
+    fn = function()
+
+    def queued_at(event: Accepted, sent_at: datetime) -> Any:
+        attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": str(round(sent_at.timestamp() * 1000))}
+        record = {"messageId": "1", "receiptHandle": "1", "body": to_message(event), "attributes": attributes}
+        assert fn.consumer.consume([record]) == {"batchItemFailures": []}
+        [[found]] = world.query("SELECT queued_at FROM postern.events WHERE id = %s", event.id)
+        return found
+
+    at = datetime(2026, 11, 24, 4, 5, 6, 789_000, tzinfo=UTC)
+    first, second, third = (replace(work().event, received_at=at) for _ in range(3))
+    assert queued_at(first, at + timedelta(milliseconds=12)) == at + timedelta(milliseconds=12)
+    # After an outage, or let through by a person: nobody waited for that.
+    assert queued_at(second, at + timedelta(hours=3)) is None
+    # Two machines' clocks.
+    assert queued_at(third, at - timedelta(milliseconds=3)) == at - timedelta(milliseconds=3)
+    acks = world.query("SELECT ack FROM postern.latency ORDER BY ack")
+    assert acks == [(timedelta(0),), (timedelta(milliseconds=12),), (None,)]
 
 
 def test_a_body_that_is_gone_waits_for_a_while_and_is_dead_then(function: Makes, world: World) -> None:

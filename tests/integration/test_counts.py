@@ -279,6 +279,21 @@ def test_stats_have_a_point_for_each_step_with_anything_in_it(world: World) -> N
     assert stats(type="nothing") == []
 
 
+def test_stats_tell_how_long_senders_and_rows_waited(world: World) -> None:
+    at = datetime(2026, 3, 1, 10, 30, tzinfo=UTC)
+    for seconds in range(1, 12):
+        insert(world, at + timedelta(minutes=seconds))
+    world.query(
+        "UPDATE postern.events SET queued_at = received_at + interval '20 ms', duration_ms = 1,"
+        " processed_at = received_at + interval '2 s'"
+    )
+    found = operator(world).perform(
+        {"action": "stats", "since": "2026-03-01T10:00:00Z", "until": "2026-03-01T12:00:00Z"}
+    )
+    assert found["ack"] == {"p50": 0.02, "p95": 0.02, "p99": 0.02}
+    assert found["time_to_row"] == {"events": 11, "p50": 2, "p95": 2, "p99": 2}
+
+
 def test_stats_by_the_minute_span_no_more_than_a_page_can_show(world: World) -> None:
     with pytest.raises(UnfitArguments, match="6 hours at most"):
         operator(world).perform({"action": "stats", "step": "minute", "since": "2026-01-01T00:00:00Z"})

@@ -259,6 +259,20 @@ def test_maintenance_says_what_it_did_and_how_long_it_took(environ: dict[str, st
     assert line["duration_ms"] > 0
 
 
+def test_a_duty_that_fails_is_told_by_the_status_until_it_is_done_again(environ: dict[str, str], world: World) -> None:
+    def failing() -> Any:
+        invoke(environ, ("maintenance", SCHEDULED))
+        [answer], _ = invoke(environ, ("reader", {"action": "status"}))
+        return answer["well"], [(each["name"], each["done_at"] is None) for each in answer["failing_duties"]]
+
+    world.query("ALTER TABLE postern.counting RENAME TO elsewhere")
+    assert failing() == (False, [("counts", True)])
+    world.query("ALTER TABLE postern.elsewhere RENAME TO counting")
+    assert failing()[1] == []
+    world.query("ALTER TABLE postern.counting RENAME TO elsewhere")
+    assert failing()[1] == [("counts", False)]
+
+
 def test_maintenance_that_fails_still_fails_its_function(environ: dict[str, str]) -> None:
     """So that Lambda counts it among the function's errors, which has an alarm."""
     away = {**environ, "DATABASE_URL": "postgresql://u:canary@127.0.0.1:1/d"}

@@ -124,6 +124,16 @@ def test_of_a_healthy_inbox_nothing_is_said() -> None:
         ),
         ({"problems": {"queues": "no right"}}, "look", "The queues could not be asked: no right"),
         ({"maintenance": "ledger: gone"}, "wrong", "The last run of maintenance failed: ledger: gone"),
+        (
+            {
+                "maintenance": "MaintenanceFailed",
+                "answers": {
+                    "status": WELL | {"failing_duties": [{"name": "counts", "reason": "42501", "done_at": AT}]}
+                },
+            },
+            "wrong",
+            f"Maintenance fails at 'counts', which was done last at {AT}: 42501",
+        ),
         ({"without_secret": ("zoom", "slack")}, "look", "Without a secret, and so answering 503: zoom, slack."),
         ({"answers": {"status": WELL | {"dead": 2}}}, "look", "2 dead events, which nothing tries again"),
         ({"answers": {"status": WELL | {"failed": 2}}}, "note", "2 failed and will be tried again"),

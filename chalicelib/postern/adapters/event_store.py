@@ -376,6 +376,7 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         event.format,
         event.form_field,
         work.same_body_as,
+        work.queued_at,
     )
 
 

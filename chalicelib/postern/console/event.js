@@ -84,17 +84,28 @@ const Facts = ({event}) => html`<dl class="facts">
   ${event.request_id && html`<div><dt>Request</dt><dd><code>${plain(event.request_id)}</code></dd></div>`}
 </dl>`;
 
-const TRIGGERS = {first: "first try", retry: "tried again", replay: "a replay", redrive: "a redrive"};
+const TRIGGERS = {first: "first try", retry: "tried again", replay: "a replay", bulk: "a replay of many", redrive: "a redrive"};
+// What was asked for beside its own way from receipt to row.
+const ASIDE = new Set(["replay", "bulk"]);
+
+// Two clocks, which may be some milliseconds apart.
+const queued = ({received_at, queued_at}) => queued_at && {
+  at: queued_at < received_at ? received_at : queued_at,
+  kind: "arrived",
+  title: "Queued",
+  text: `Its sender waited ${seconds(Math.max(0, Date.parse(queued_at) - Date.parse(received_at)) / 1000)} for its 202.`,
+};
 
 const Timeline = ({event}) => {
   const steps = [
-    {at: event.received_at, kind: "arrived", title: "Received and accepted", text: `Answered with 202, and queued.`},
-    ...event.duplicates.map((each) => ({at: each.received_at, kind: "duplicate", title: each.accepted_at ? "A repetition, let through" : "Came again",
-      text: html`${plain(each.why ?? "")} <a href=${hrefTo(["duplicates", each.id])}>See it</a>`})),
-    ...event.attempts_made.map((each) => ({at: each.started_at, kind: each.outcome, try: each,
+    {at: event.received_at, kind: "arrived", title: "Received", text: event.queued_at ? null : "Verified, queued, and answered with 202."},
+    ...[queued(event)].filter(Boolean),
+    ...event.duplicates.map((each) => ({at: each.received_at, kind: "duplicate", aside: true, title: each.accepted_at ? "A repetition, let through" : "Came again",
+      text: html`${whyOf(each.why)}. <a href=${hrefTo(["duplicates", each.id])}>See it</a>`})),
+    ...event.attempts_made.map((each) => ({at: each.started_at, kind: each.outcome, try: each, aside: ASIDE.has(each.trigger),
       title: `Try ${each.number}, ${TRIGGERS[each.trigger] ?? plain(each.trigger)}`})),
   ].sort((one, other) => (one.at < other.at ? -1 : one.at > other.at ? 1 : 0));
-  return html`<ol class="timeline">${steps.map((step) => html`<li class=${`is-${step.kind}`}>
+  return html`<ol class="timeline">${steps.map((step) => html`<li class=${`is-${step.kind} ${step.aside ? "aside" : ""}`}>
     <div class="row"><strong>${step.title}</strong>
       ${step.try && html`<${Badge} kind=${step.kind} />`}
       <${Time} at=${step.at} />

@@ -195,6 +195,7 @@ const Page = ({name, id}) => {
 
 const KEYS = [
   ["/", "search"], ["j k", "next and previous row"], ["Enter", "open the row"], ["x", "choose the row"], ["r", "ask again"],
+  ["← →", "in a chart, a time; with Shift a stretch"],
   ["t", "theme"], ["z", "times: ago, UTC, local"], ["?", "this help"], ["Esc", "close, or leave a field"],
   ...Object.values(PAGES).map((page) => [`g ${page.key}`, page.name]),
 ];

@@ -2,7 +2,7 @@
 
 import {html} from "./preact.js";
 import {useQuery} from "./api.js";
-import {count, number, plain, seconds, short} from "./format.js";
+import {count, number, plain, seconds, short, utc} from "./format.js";
 import {Columns, Empty, hrefTo, Loaded, Sparkline, Table, Tabs, Time, go, usePlace} from "./ui.js";
 
 const SPANS = {
@@ -44,6 +44,9 @@ const needs = (status) => {
   if (status.dead) {
     add("bad", `${count(status.dead, "event was", "events were")} given up after the last try.`, hrefTo("events", {q: "status:dead"}), "See them");
   }
+  for (const duty of status.failing_duties) {
+    add("bad", `Maintenance fails at “${duty.name}”, which ${duty.done_at ? `was done last at ${utc(duty.done_at)}` : "has never been done"}: ${short(duty.reason, 200)}`, hrefTo("storage"), "See the storage");
+  }
   if (ledger.stale) add("bad", "Maintenance has not balanced the ledger for half an hour: is it running?", hrefTo("ledger"), "See the ledger");
   for (const source of sources.filter((each) => each.quiet)) {
     const {minutes, expected} = source.quiet;
@@ -81,6 +84,7 @@ const Needs = ({status}) => {
 const Figures = ({status, stats, queues}) => {
   const {ledger} = status;
   const times = stats?.time_to_row;
+  const ack = stats?.ack;
   const oldest = status.oldest_failed;
   return html`<dl class="figures">
     <div><dt>Ledger</dt><dd><a href=${hrefTo("ledger")} class=${ledger.balanced ? "good" : "bad"}>
@@ -90,6 +94,8 @@ const Figures = ({status, stats, queues}) => {
       <dd class="muted">${queues ? `${number(queues.queue.in_work)} in work, ${number(queues.queue.delayed)} for later` : "\u00a0"}</dd></div>
     <div><dt>Dead letters</dt><dd><a href=${hrefTo("dead-letters")}>${queues ? number(queues.dead_letters.waiting + queues.dead_letters.in_work) : "–"}</a></dd>
       <dd class="muted">about, as SQS counts</dd></div>
+    <div><dt>From receipt to queue</dt><dd>${seconds(ack?.p50)}</dd>
+      <dd class="muted">p95 ${seconds(ack?.p95)}, p99 ${seconds(ack?.p99)}</dd></div>
     <div><dt>From receipt to row</dt><dd>${seconds(times?.p50)}</dd>
       <dd class="muted">p95 ${seconds(times?.p95)}, p99 ${seconds(times?.p99)}</dd></div>
     <div><dt>To be tried again</dt><dd><a href=${hrefTo("events", {q: "status:failed"})}>${number(status.failed)}</a></dd>

@@ -143,6 +143,8 @@ export const Replay = ({id}) => {
   const {held, error} = step;
   const rest = () => {
     setStep({replay: null, held: null, error: null});
+    if (rests) begun.add(id);
+    else begun.delete(id); // whoever comes back to it finds it at rest
     setRests(!rests);
     found.refresh();
   };

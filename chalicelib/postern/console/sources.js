@@ -1,6 +1,6 @@
 // Where deliveries come from: addresses, secrets by their fingerprints, and how payloads change.
 
-import {html} from "./preact.js";
+import {html, useState} from "./preact.js";
 import {base, post, usePages, useQuery} from "./api.js";
 import {count, number, plain, seconds, short} from "./format.js";
 import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";
@@ -14,16 +14,19 @@ export const Sources = () => {
   const status = useQuery("status", {}, {every: 15_000});
   const secrets = useQuery("sources", {days});
   const handlers = useQuery("handlers");
+  const [setUp, setSetUp] = useState(null);
   return html`<h1>Sources</h1>
-    <p class="muted">Declared in <code>sources.toml</code>. Another one: <code>postern sources add NAME</code>, which also says how its
-      provider is set up. An example, signed as the provider signs: <code>postern send NAME TYPE</code>.</p>
+    <p class="muted">Declared in <code>sources.toml</code>. Another one: <code>postern sources add PROVIDER</code>.</p>
     <${Loaded} of=${status}>${(found) => html`<${Table} caption="Sources" rows=${found.sources} keyOf=${(row) => row.source} columns=${[
       {name: "Source", of: (row) => html`<a href=${hrefTo("events", {q: `source:${row.source}`})}>${plain(row.source)}</a>`},
       {name: "Address", class: "wide", of: (row) => html`<code>${address(row.source)}</code> <${Copy} text=${address(row.source)}>Copy<//>`},
       {name: "Last seen", of: (row) => html`<${Time} at=${row.last_seen} />`},
       {name: "In a day", class: "number", of: (row) => number(row.day)},
       {name: "", of: (row) => (row.quiet ? html`<span class="badge is-failed">quiet for ${row.quiet.minutes} min</span>` : row.last_seen ? "" : html`<span class="muted">nothing yet</span>`)},
-    ]} />`}<//>
+      {name: "", of: (row) => html`<button type="button" class="quiet" aria-expanded=${setUp === row.source}
+        onClick=${() => setSetUp(setUp === row.source ? null : row.source)}>Set up</button>`},
+    ]} />
+    ${found.sources.some((each) => each.source === setUp) && html`<${SetUp} source=${setUp} close=${() => setSetUp(null)} />`}`}<//>
     <h2>Secrets that verified events</h2>
     <p class="muted">A secret whose last event is long ago is no longer used by its provider, and can go.</p>
     <${Tabs} name="days" value=${days} label="How far back" of=${SPANS} />
@@ -49,6 +52,22 @@ export const Sources = () => {
           {name: "Last failure", of: (row) => html`<${Time} at=${row.last_failure} />`},
         ]} />`
       : html`<p class="muted">None: events are stored, and nothing else is done.</p>`}<//>`;
+};
+
+// The sources' secrets are for the public function alone, so it is the command line that signs a test.
+const SetUp = ({source, close}) => {
+  const isLocal = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+  const at = isLocal ? "" : " --stage STAGE";
+  const steps = [
+    ["Give its provider the address", address(source)],
+    ...(isLocal ? [] : [["Give Postern the secret that the provider signs with; it is asked for", `postern secrets set ${source}${at}`]]),
+    ["Send a test, signed as the provider signs", `postern send ${source}${at}`],
+    ["See its events as they come", `postern listen --source ${source}${at}`],
+  ];
+  return html`<section class="outcome" aria-label=${`Set up ${source}`}>
+    <div class="row"><h2>Set up ${plain(source)}</h2><span class="space"></span><button type="button" onClick=${close}>Close</button></div>
+    <ol>${steps.map(([what, text]) => html`<li>${what}: <code>${plain(text)}</code>${" "}<${Copy} text=${text}>Copy<//></li>`)}</ol>
+    <p class="muted">What to press at the provider’s: <code>postern providers PROVIDER</code>.</p></section>`;
 };
 
 const KINDS = {new: "new", missing: "gone", retyped: "of another type"};

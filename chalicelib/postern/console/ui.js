@@ -323,7 +323,7 @@ const filled = ({since, until, step, points}) => {
 
 const total = (point) => KINDS.reduce((sum, [kind]) => sum + (point[kind] ?? 0), 0);
 
-// With `onSpan`, a stretch of it can be chosen with the mouse; `since:` and `until:` say the same.
+// With `onSpan`, a stretch of it can be chosen with the mouse, or with the arrows: `since:` and `until:` say the same.
 export const Columns = ({stats, onSpan, label}) => {
   const points = filled(stats);
   const [from, setFrom] = useState(null);
@@ -337,6 +337,23 @@ export const Columns = ({stats, onSpan, label}) => {
     onSpan(points[low].at, until);
     setFrom(null);
   };
+  const press = (event) => {
+    const last = points.length - 1;
+    const next = {
+      ArrowLeft: from === null ? last : Math.max(0, to - 1),
+      ArrowRight: from === null ? 0 : Math.min(last, to + 1),
+      Home: 0,
+      End: last,
+    }[event.key];
+    if (next !== undefined) {
+      if (from === null || !event.shiftKey) setFrom(next);
+      setTo(next);
+    } else if (from !== null && event.key === "Enter") end();
+    else if (from !== null && event.key === "Escape") setFrom(null);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
   const there = KINDS.filter(([kind]) => points.some((point) => point[kind]));
   const text = (point) => {
     const parts = KINDS.filter(([kind]) => point[kind]).map(([kind, name]) => `${number(point[kind])} ${name}`);
@@ -348,7 +365,9 @@ export const Columns = ({stats, onSpan, label}) => {
       <span class="muted">at most ${number(most === 1 && !there.length ? 0 : most)} a ${stats.step}</span></figcaption>
     <svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${count(
       points.reduce((sum, point) => sum + total(point), 0), "delivery", "deliveries")}`}
-      class=${onSpan ? "brush" : ""} onMouseUp=${end} onMouseLeave=${() => setFrom(null)}>
+      class=${onSpan ? "brush" : ""} tabindex=${onSpan && points.length ? 0 : undefined} onKeyDown=${onSpan && press}
+      title=${onSpan && "Draw over a stretch, or use the arrows; Shift makes it longer, Enter takes it"}
+      onMouseUp=${end} onMouseLeave=${() => setFrom(null)} onBlur=${() => setFrom(null)}>
       ${points.map((point, place) => {
         let top = 100;
         return html`<g key=${point.at} class=${place >= low && place <= high ? "chosen" : ""}
@@ -370,7 +389,10 @@ export const Columns = ({stats, onSpan, label}) => {
         </g>`;
       })}
     </svg>
-    <div class="axis"><span><${Time} at=${stats.since} exact /></span><span><${Time} at=${stats.until} exact /></span></div>
+    <div class="axis"><span><${Time} at=${stats.since} exact /></span>
+      <span aria-live="polite">${from !== null && html`${utc(points[low].at)}${high > low && ` to ${utc(points[high].at)}`}:${" "}
+        ${count(points.slice(low, high + 1).reduce((sum, point) => sum + total(point), 0), "delivery", "deliveries")}`}</span>
+      <span><${Time} at=${stats.until} exact /></span></div>
   </figure>`;
 };
 

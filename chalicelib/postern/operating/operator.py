@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -60,6 +61,14 @@ VIEWS = frozenset(
 Duty = Callable[[], Mapping[str, Any]]
 
 
+# Keeps how a duty went, for those who ask: its name, and why it failed or None.
+Noting = Callable[[str, str | None], None]
+
+
+def _forget(name: str, reason: str | None) -> None:
+    pass
+
+
 class MaintenanceFailed(PosternError):
     """Some duties could not be done; the others were."""
 
@@ -70,6 +79,7 @@ class Operator:
 
     actions: Mapping[str, Action]
     duties: Mapping[str, Duty]
+    note: Noting = _forget
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`{"action": NAME, …arguments}` -> the action's result. Raises UnknownAction with a sentence."""
@@ -96,6 +106,8 @@ class Operator:
                 done |= duty()
             except PosternError as exc:
                 failed[name] = exc
+            with suppress(PosternError):  # of a database that is away, whoever asks it is told
+                self.note(name, f"{type(failed[name]).__name__}: {failed[name]}" if name in failed else None)
         if failed:
             what = "; ".join(f"{name}: {type(exc).__name__}: {exc}" for name, exc in failed.items())
             raise MaintenanceFailed(what) from next(iter(failed.values()))

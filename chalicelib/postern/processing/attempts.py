@@ -66,7 +66,7 @@ class Work:
     `attempts_before`: how many attempts it had when it was moved to the dead letters that it now comes from.
     `receives`: how often its message was received, this time included, and without those `postponed` by a handler.
     `payload_fits`: False once the database has refused its payload as jsonb. `same_body_as`: the event that came before
-    with its bytes, under another id.
+    with its bytes, under another id. `queued_at`: when the queue had it, if that is known.
     """
 
     event: Accepted
@@ -76,6 +76,7 @@ class Work:
     postponed: int = 0
     payload_fits: bool = True
     same_body_as: UUID | None = None
+    queued_at: datetime | None = None
     unread: Unread | None = None
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any, Protocol
 
@@ -47,6 +47,9 @@ ATTEMPTS_ATTRIBUTE = "postern-attempts"
 REASON_ATTRIBUTE = "postern-reason"
 _MAX_REASON_LENGTH = 500
 
+# No delivery waits longer for its answer. A message that was sent later is one in the stead of the first.
+_LONGEST_ACK = timedelta(seconds=60)
+
 # Of the bodies of a batch: with more, memory would run out.
 _MAX_HELD_BYTES = 8_000_000
 
@@ -79,7 +82,7 @@ class Bodies(Protocol):
 
 @dataclass(frozen=True)
 class Message:
-    """A message as it was received. `receives` counts from 1, and counts outages, too."""
+    """A message as it was received. `receives` counts from 1, and counts outages, too. `sent_at`: when SQS had it."""
 
     id: str
     receipt_handle: str
@@ -87,10 +90,12 @@ class Message:
     receives: int
     attempts_before: int | None
     trace: str | None
+    sent_at: datetime | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Message:
         """From a record of Lambda's SQS event."""
+        sent = record["attributes"].get("SentTimestamp")
         attempts = record.get("messageAttributes", {}).get(ATTEMPTS_ATTRIBUTE, {}).get("stringValue")
         return cls(
             id=record["messageId"],
@@ -99,6 +104,7 @@ class Message:
             receives=int(record["attributes"]["ApproximateReceiveCount"]),
             attempts_before=int(attempts) if attempts and attempts.isdecimal() else None,
             trace=trace_header(record["attributes"].get("AWSTraceHeader")),
+            sent_at=datetime.fromtimestamp(int(sent) / 1000, UTC) if sent else None,
         )
 
 
@@ -213,7 +219,9 @@ class Consumer:
         """With its bytes, if they came with the message and there is room for them. A small message may unpack to
         many: if there is not, they are unpacked once more when their turn comes.
         """
-        work = Work(event, event.body or b"", message.attempts_before, message.receives)
+        sent = message.sent_at
+        queued_at = sent if sent and abs(sent - event.received_at) < _LONGEST_ACK else None
+        work = Work(event, event.body or b"", message.attempts_before, message.receives, queued_at=queued_at)
         fetches = sum(key is not None for key in (event.body_key, event.delivery_body_key))
         if not fetches and work.size <= room:
             return work

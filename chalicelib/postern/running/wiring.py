@@ -282,6 +282,7 @@ def operator() -> Operator:
     from chalicelib.postern.operating.refused.queries import Refused
     from chalicelib.postern.operating.replays import actions as replays
     from chalicelib.postern.operating.replays.queries import ReplayStore
+    from chalicelib.postern.operating.status.queries import Status
     from chalicelib.postern.operating.storage import actions as storage
 
     replay_store = ReplayStore(database())
@@ -324,6 +325,7 @@ def operator() -> Operator:
             **quiet.duties(quiet.Watch(Hours(database()), _sources, utc_now, logs.line)),
             **storage.late_duties(_upkeep(database())),
         },
+        note=Status(database()).note_duty,
     )
 
 

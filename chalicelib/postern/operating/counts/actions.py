@@ -65,7 +65,7 @@ def views(counts: Counts, now: Callable[[], datetime]) -> dict[str, Action]:
             "until": until,
             "step": step,
             "points": counts.stats(since=since, until=until, step=step, source=source, type=type, by_source=by_source),
-            "time_to_row": counts.time_to_row(since=since, source=source),
+            **counts.latency(since=since, source=source),
         }
 
     return {"stats": Action(stats, _Span())}

@@ -78,9 +78,14 @@ class Counts:
         fine = "minute" if step == "minute" else "hour"
         return self._database.run("stats", **values, step=step, fine=fine, by_source=by_source)
 
-    def time_to_row(self, *, since: datetime, source: str | None) -> dict[str, Any]:
-        """Seconds from receipt until an event was processed."""
-        return self._database.run("time_to_row", since=since, source=source)[0]
+    def latency(self, *, since: datetime, source: str | None) -> dict[str, Any]:
+        """Seconds from receipt until the queue had it, which is what its sender waited for, and until its row."""
+        found = self._database.run("latency", since=since, source=source)[0]
+        shares = ("p50", "p95", "p99")
+        return {
+            "ack": {share: found[f"ack_{share}"] for share in shares},
+            "time_to_row": {name: found[name] for name in ("events", *shares)},
+        }
 
 
 def _add(session: Session, since: datetime, until: datetime) -> None:

@@ -84,14 +84,17 @@ WHERE (%(source)s::text IS NULL OR source = %(source)s)
 GROUP BY 1, 2
 ORDER BY 1, 2
 
--- name: time_to_row
+-- name: latency
 -- Of the newest thousand, so that it costs the same however many there are.
 SELECT count(*) AS events,
        percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS p50,
        percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds) AS p95,
-       percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds) AS p99
+       percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds) AS p99,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY ack) AS ack_p50,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY ack) AS ack_p95,
+       percentile_cont(0.99) WITHIN GROUP (ORDER BY ack) AS ack_p99
 FROM (
-  SELECT extract(epoch FROM total)::float8 AS seconds
+  SELECT extract(epoch FROM total)::float8 AS seconds, extract(epoch FROM ack)::float8 AS ack
   FROM postern.latency
   WHERE id >= postern.uuid7_floor(%(since)s) AND (%(source)s::text IS NULL OR source = %(source)s)
   ORDER BY id DESC

@@ -32,6 +32,7 @@ def views(
         progress = ledger.progress()
         stale = at - (progress.checked_at or progress.ledger_begins) > _STALE
         dead = statuses.get("dead", 0)
+        failing = state.failing_duties()
         return {
             "sources": [asdict(each) | {"quiet": _described(quiet.get(each.source))} for each in seen],
             "failed": statuses.get("failed", 0),
@@ -39,6 +40,7 @@ def views(
             "oldest_failed": state.oldest_failed(),
             **state.attention(),
             "postponed": state.postponed(),
+            "failing_duties": failing,
             "identity": state.identity_of_late(),
             "ledger": {
                 "balanced": progress.mismatch == 0,
@@ -47,7 +49,7 @@ def views(
                 "checked_at": progress.checked_at,
                 "stale": stale,
             },
-            "well": not (quiet or dead or progress.mismatch or stale),
+            "well": not (quiet or dead or progress.mismatch or stale or failing),
         }
 
     return {"status": Action(status, Schema())}

@@ -47,6 +47,14 @@ class Status:
         """The handlers that put something off: how many events, since when, until when the first of them, and why."""
         return self._database.run("handlers_that_postpone")
 
+    def note_duty(self, name: str, reason: str | None) -> None:
+        """How one of maintenance's duties went: why it failed, or None."""
+        self._database.run("note_duty", name=name, reason=reason and reason.replace("\0", "")[:1000])
+
+    def failing_duties(self) -> list[dict[str, Any]]:
+        """Those that failed the last time: why and when, and when it was done last."""
+        return self._database.run("failing_duties")
+
     def identity_of_late(self) -> dict[str, Any]:
         """How many events of the last day had bytes that came before, how many ids came again with others, and how many
         deliveries were taken for repetitions for their bytes alone.

@@ -21,6 +21,20 @@ WHERE again_at > now()
 GROUP BY handler
 ORDER BY events DESC, handler
 
+-- name: note_duty
+INSERT INTO postern.duties AS known (name, done_at, failed_at, reason)
+VALUES (%(name)s, CASE WHEN %(reason)s::text IS NULL THEN now() END,
+        CASE WHEN %(reason)s::text IS NOT NULL THEN now() END, %(reason)s)
+ON CONFLICT (name) DO UPDATE
+SET done_at = coalesce(excluded.done_at, known.done_at), failed_at = coalesce(excluded.failed_at, known.failed_at),
+    reason = excluded.reason
+
+-- name: failing_duties
+-- One that no longer exists, or with all of maintenance at rest, is not failing.
+SELECT name, reason, failed_at, done_at FROM postern.duties
+WHERE reason IS NOT NULL AND failed_at > now() - interval '1 hour'
+ORDER BY name
+
 -- name: count_statuses
 SELECT status, count(*) AS number FROM postern.events WHERE status <> 'processed' GROUP BY status
 
