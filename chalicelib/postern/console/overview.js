@@ -94,9 +94,9 @@ const Figures = ({status, stats, queues}) => {
       <dd class="muted">${queues ? `${number(queues.queue.in_work)} in work, ${number(queues.queue.delayed)} for later` : "\u00a0"}</dd></div>
     <div><dt>Dead letters</dt><dd><a href=${hrefTo("dead-letters")}>${queues ? number(queues.dead_letters.waiting + queues.dead_letters.in_work) : "–"}</a></dd>
       <dd class="muted">about, as SQS counts</dd></div>
-    <div><dt>From receipt to queue</dt><dd>${seconds(ack?.p50)}</dd>
+    <div><dt>Receipt to queue</dt><dd>${seconds(ack?.p50)}</dd>
       <dd class="muted">p95 ${seconds(ack?.p95)}, p99 ${seconds(ack?.p99)}</dd></div>
-    <div><dt>From receipt to row</dt><dd>${seconds(times?.p50)}</dd>
+    <div><dt>Receipt to row</dt><dd>${seconds(times?.p50)}</dd>
       <dd class="muted">p95 ${seconds(times?.p95)}, p99 ${seconds(times?.p99)}</dd></div>
     <div><dt>To be tried again</dt><dd><a href=${hrefTo("events", {q: "status:failed"})}>${number(status.failed)}</a></dd>
       <dd class="muted">${oldest ? html`the oldest came <${Time} at=${oldest.received_at} />` : "none waits"}</dd></div>
