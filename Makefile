@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/peers/.made
 
 # Settings of `make run` may stand on its command line: make run PORT=8001
 export PORT DATABASE_URL SOURCES_FILE SECRETS_FILE PROCESSORS
@@ -90,7 +91,7 @@ rehearsal: $(STAMP) ## Follow docs/first-handler.md word by word, on a clone of 
 	$(BIN)/python -m tests.rehearsal
 
 .PHONY: bench
-bench: $(STAMP) ## Measure by turns, and print one table of ratios: make bench ONLY=upsert
+bench: $(PEERS) ## Measure by turns, and print one table of ratios: make bench ONLY=upsert
 	$(BIN)/python -m bench $(ONLY)
 	$(if $(ONLY),,$(BIN)/python -m bench.providers && $(BIN)/python -m bench.processing)
 
@@ -119,6 +120,11 @@ openapi: $(STAMP) ## Write the API's description from its schemas
 
 .PHONY: venv
 venv: $(STAMP) ## Make the virtual environment with everything in it
+
+$(PEERS): $(STAMP) bench/requirements.txt
+	@echo "Installing what is measured beside Postern in $(VENV)/peers (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(VENV)/peers -r bench/requirements.txt
+	@touch $@
 
 # The team's own packages, where it has some: docs/handlers.md.
 TEAMS_REQUIREMENTS = $(wildcard requirements-handlers.in)
@@ -150,6 +156,7 @@ lock: ## Compile requirements.in, requirements-dev.in and your requirements-hand
 	$(VENV)/lock/bin/pip install --quiet uv==$(UV)
 	$(LOCK) --generate-hashes --no-annotate requirements.in $(TEAMS_REQUIREMENTS) -o requirements.txt
 	$(LOCK) --annotation-style line requirements-dev.in $(TEAMS_REQUIREMENTS) -o requirements-dev.txt
+	$(LOCK) --annotation-style line bench/requirements.in -c requirements-dev.txt -o bench/requirements.txt
 
 .PHONY: clean
 clean: ## Remove the virtual environment and all local data

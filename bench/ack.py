@@ -23,11 +23,11 @@ from typing import Any
 from bench.turns import Line, Measured, Target, by_turns, timed
 
 _SECRET = "development"
-_CALLS = 50
+CALLS = 50
 _SIZE = 1_500
 
 
-class _Context:
+class Context:
     function_name, function_version, memory_limit_in_mb = "bench", "1", 512
     invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:bench"
     aws_request_id, log_group_name, log_stream_name = "1", "bench", "1"
@@ -75,7 +75,7 @@ class _TakesEverything:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Lines are written, to where nobody reads them."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -90,7 +90,8 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _ours(queue: Any = None) -> Callable[[], None]:
+def ours(queue: Any = None) -> Callable[[], object]:
+    """Accepts one delivery, as the public function does."""
     import app
     from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
     from chalicelib.postern.receiving.ingest import Inbox
@@ -100,10 +101,20 @@ def _ours(queue: Any = None) -> Callable[[], None]:
     nothing = _TakesEverything()
     inbox = Inbox(Sources(SHIPPED_SOURCES), lambda source: [_SECRET], queue or nothing, nothing)
     wiring.inbox = lambda: inbox  # type: ignore[assignment]
-    (event, _), context = delivery(), _Context()
+    (event, _), context = delivery(), Context()
     answer = app.app(event, context)
     assert answer["statusCode"] == 202, answer
     return lambda: app.app(event, context)
+
+
+def times(work: Callable[[], object]) -> Callable[[], None]:
+    """Work that takes long enough to be timed."""
+
+    def several() -> None:
+        for _ in range(CALLS):
+            work()
+
+    return several
 
 
 def _in_process(is_speed: bool) -> Measured:
@@ -115,13 +126,13 @@ def _in_process(is_speed: bool) -> Measured:
     def view(source: str) -> dict[str, str]:
         return {}
 
-    with _silent():
-        ours = _ours()
-        (event, _), context = delivery(), _Context()
+    with silent():
+        mine = ours()
+        (event, _), context = delivery(), Context()
         assert bare(event, context)["statusCode"] == 200
         return by_turns(
-            lambda: timed(_often(ours)), lambda: timed(_often(lambda: bare(event, context))),
-            rounds=40, is_speed=is_speed, unit="µs", scale=1e6 / _CALLS,
+            lambda: timed(times(mine)), lambda: timed(times(lambda: bare(event, context))),
+            rounds=40, is_speed=is_speed, unit="µs", scale=1e6 / CALLS,
         )  # fmt: skip
 
 
@@ -130,7 +141,7 @@ def _with_sqs(is_speed: bool) -> Measured:
 
     from chalicelib.postern.adapters.sqs import SqsQueue
 
-    with _silent(), answering_sqs() as url:
+    with silent(), answering_sqs() as url:
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_SQS": url,
@@ -141,25 +152,17 @@ def _with_sqs(is_speed: bool) -> Measured:
             def send(self, message: str, **_: Any) -> None:
                 sent.append(message)
 
-        _ours(Recording())
-        ours = _ours(SqsQueue(f"{url}/000000000000/bench"))
+        ours(Recording())
+        mine = ours(SqsQueue(f"{url}/000000000000/bench"))
         client = boto3.client("sqs")
 
         def alone() -> None:
             client.send_message(QueueUrl=f"{url}/000000000000/bench", MessageBody=sent[0], MessageGroupId="github")
 
         return by_turns(
-            lambda: timed(_often(ours), time.process_time), lambda: timed(_often(alone), time.process_time),
-            rounds=20, is_speed=is_speed, unit="µs of CPU", scale=1e6 / _CALLS,
+            lambda: timed(times(mine), time.process_time), lambda: timed(times(alone), time.process_time),
+            rounds=20, is_speed=is_speed, unit="µs of CPU", scale=1e6 / CALLS,
         )  # fmt: skip
-
-
-def _often(work: Callable[[], object]) -> Callable[[], None]:
-    def several() -> None:
-        for _ in range(_CALLS):
-            work()
-
-    return several
 
 
 class _Sqs(BaseHTTPRequestHandler):

@@ -35,6 +35,12 @@ import boto3, sys
 client = boto3.client("sqs")
 client.send_message(QueueUrl=sys.argv[1], MessageBody="{}", MessageGroupId="github")
 """
+# What boto3 makes its clients of, and ours are made of.
+_BARE_FLOOR = """
+import botocore.session, sys
+client = botocore.session.get_session().create_client("sqs")
+client.send_message(QueueUrl=sys.argv[1], MessageBody="{}", MessageGroupId="github")
+"""
 # The source's secret is there: what it takes to fetch is Secrets Manager's.
 _FIRST_DELIVERY = """
 import json, sys
@@ -74,12 +80,12 @@ class _Started:
         return timed(partial(subprocess.run, command, env=environ, check=True, stdout=subprocess.DEVNULL))
 
 
-def _beside_the_floor(is_speed: bool) -> Measured:
+def _beside_the_floor(floor: str, is_speed: bool) -> Measured:
     with _packaged() as (scratch, function, layer, _), answering_sqs() as url:
         started = _Started(scratch, f"{url}/000000000000/bench")
         return by_turns(
             partial(started.seconds, _FIRST_DELIVERY, function, layer),
-            partial(started.seconds, _FLOOR),
+            partial(started.seconds, floor),
             rounds=_ROUNDS, is_speed=is_speed, unit="ms", scale=1000,
         )  # fmt: skip
 
@@ -157,7 +163,14 @@ LINES = [
         "a start of the packaged public function, to its first message",
         "boto3's client alone, to a message",
         Target.of("<= 1.25"),
-        _beside_the_floor,
+        partial(_beside_the_floor, _FLOOR),
+    ),
+    Line(
+        "cold-start-botocore",
+        "a start of the packaged public function, to its first message",
+        "botocore's client alone, to a message",
+        Target.of("<= 1.25"),
+        partial(_beside_the_floor, _BARE_FLOOR),
     ),
     Line(
         "cold-start-plain",

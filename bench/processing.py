@@ -2,7 +2,7 @@
 
 Without handlers beside COPY into the same tables; with a handler that makes one upsert an event beside statements that
 do as much, written by hand; the same, beside an insert and a commit for each; and with four workers whose handlers all
-update the same six rows, beside one worker. `calm` and `memory` are figures of their own.
+update the same six rows, beside one worker; a backlog; and memory. `calm` is a figure of its own.
 """
 
 from __future__ import annotations
@@ -29,22 +29,28 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 
+from bench.ack import silent
 from bench.turns import Line, Measured, Target, by_turns, measured, timed
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.migrations import migrate
 from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.contract.deliveries import Event, new_event_id
-from chalicelib.postern.contract.envelope import Accepted
+from chalicelib.postern.contract.envelope import Accepted, to_message
 from chalicelib.postern.processing.attempts import Runner, Work
+from chalicelib.postern.processing.consume import Consumer
 from chalicelib.postern.processing.engine import Processor
 from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Kind, RetryPolicy
+from chalicelib.postern.running import logs
 from devstack.postgres import Server
 
 POLICY = RetryPolicy(3, 1, 1)
 _HOT_ROWS = 6
 _HOT_BATCHES = 400
 _WORKERS = 4
+_BACKLOG = 2_000
+# .chalice/config.json
+PROCESSOR_MEGABYTES = 512
 
 
 @contextmanager
@@ -64,10 +70,11 @@ def database() -> Iterator[str]:
             server.stop()
 
 
-def works(number: int, body: bytes | None = None) -> list[Work]:
-    at = datetime.now(UTC)
+def works(number: int, body: bytes | None = None, *, first: int = 0, at: datetime | None = None) -> list[Work]:
+    """Events of an order each; `first` is the first one's number."""
+    at = at or datetime.now(UTC)
     made = []
-    for n in range(number):
+    for n in range(first, first + number):
         content = body or json.dumps({"type": "order", "n": n, "padding": "x" * 800}).encode()
         id = new_event_id(at)
         event = Accepted(id, "shop", "order", str(id), at, {"content-type": "application/json"}, content)
@@ -237,6 +244,54 @@ def _work(url: str, batches: int, ready: Any, go: Any) -> None:
             waiting.append(again)
 
 
+# A backlog
+
+
+class _Taken:
+    """The queues, as whoever consumes them sees them."""
+
+    def send(self, message: str, **_: Any) -> None: ...
+    def hide(self, delays: Any) -> None: ...
+    def delete(self, handles: Any) -> None: ...
+    def get(self, key: str) -> bytes:
+        raise KeyError(key)
+
+
+def _backlog(is_speed: bool) -> Measured:
+    """In batches of 10, by the consumer as Lambda calls it, and by the processor that is in it. SQS is in neither."""
+    with database() as url:
+        processing = processor(url, upsert)
+
+        def consumed() -> float:
+            return drain(processing, [works(10) for _ in range(_BACKLOG // 10)])
+
+        def alone() -> float:
+            batches = [works(10) for _ in range(_BACKLOG // 10)]
+            return timed(lambda: [processing.process(batch) for batch in batches])
+
+        return by_turns(consumed, alone, rounds=5, is_speed=is_speed, unit="ms", scale=1000)
+
+
+def drain(processing: Processor, batches: Sequence[Sequence[Work]]) -> float:
+    """Seconds, from messages as Lambda hands them over to the last commit."""
+    queue = _Taken()
+    consumer = Consumer(
+        processor=lambda: processing, keep=lambda refused: None, queue=queue, dead_letters=queue, bodies=queue,
+        policy=POLICY, partial_responses=True, sources={"shop"}, random=random.random,
+        now=lambda: datetime.now(UTC), log=logs.line,
+    )  # fmt: skip
+    records = [[_record(work) for work in batch] for batch in batches]
+    with silent():
+        return timed(lambda: [consumer.consume(batch) for batch in records])
+
+
+def _record(work: Work) -> dict[str, Any]:
+    sent = str(round(work.event.received_at.timestamp() * 1000))
+    attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": sent}
+    id = str(work.event.id)
+    return {"messageId": id, "receiptHandle": id, "body": to_message(work.event), "attributes": attributes}
+
+
 # Figures of their own
 
 
@@ -279,14 +334,23 @@ def peak_kilobytes() -> int:
 
 
 def memory(url: str, number: int, size: int) -> None:
-    """In this process, which does nothing else."""
-    before = peak_kilobytes()
+    """In this process, which does nothing else: prints its peak in kilobytes."""
     body = json.dumps({"n": 1, "x": ["word " * 20] * (size // 104)}).encode()
     batch = [replace(work, body=bytes(bytearray(body))) for work in works(number, body)]
     outcomes = processor(url, lambda event, db: db.execute("SELECT 1")).process(batch)
     assert {outcome.kind for outcome in outcomes.values()} == {"processed"}, outcomes
-    after = peak_kilobytes()
-    print(f"memory of {number} x {size / 1e6:g} MB: {after / 1024:.0f} MB at its peak, {before / 1024:.0f} before")
+    print(peak_kilobytes())
+
+
+def _memory(number: int, size: int, is_speed: bool) -> Measured:
+    """The peak of a process that does one batch, beside what the function has."""
+    pairs = []
+    with database() as url:
+        for _ in range(3):
+            command = [sys.executable, "-m", "bench.processing", url, str(number), str(size)]
+            done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
+            pairs.append((float(done.stdout) * 1024, PROCESSOR_MEGABYTES * 1024**2))
+    return measured(pairs, is_speed=is_speed, unit="MB", scale=1 / 1024**2)
 
 
 _SIZES = (10, 100, 1000)
@@ -326,6 +390,23 @@ LINES = [
         Target.of(">= 0.8"),
         _hot_rows,
     ),
+    Line(
+        "backlog",
+        f"{_BACKLOG:,} messages, read, processed with an upsert each, and settled",
+        "the same events processed alone",
+        Target.of(">= 0.7"),
+        _backlog,
+    ),
+    *(
+        Line(
+            f"memory-{number}",
+            f"the processor's peak with {number} bodies of {size / 1e6:g} MB",
+            "its configured size",
+            Target.of("<= 0.6"),
+            partial(_memory, number, size),
+        )
+        for number, size in ((10, 6_000_000), (100, 250_000))
+    ),
 ]
 
 
@@ -335,9 +416,6 @@ def main() -> None:
         return
     with database() as url:
         calm(url)
-        for number, size in ((10, 6_000_000), (100, 250_000)):
-            command = [sys.executable, "-m", "bench.processing", url, str(number), str(size)]
-            subprocess.run(command, check=True, timeout=300)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ class Target:
         return ratio >= self.bound if self.is_speed else ratio <= self.bound
 
 
+class Unmeasured(Exception):
+    """What a line needs is not here."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Medians of both in `unit`; the ratio's median and quartiles, of so many rounds."""

@@ -164,8 +164,9 @@ def _repetition(again: Mapping[str, Any]) -> str:
 
 def _timeline(event: Mapping[str, Any]) -> str:
     """What happened to it, in order."""
-    waited = f"its sender waited {_milliseconds(event)} ms" if event["queued_at"] else ""
-    moments = [(event["received_at"], "received, verified, queued", waited)]
+    # An older stage does not say when.
+    queued = f"in {_milliseconds(event)} ms" if event.get("queued_at") else ""
+    moments = [(event["received_at"], "received, verified, queued", queued)]
     for each in event["duplicates"]:
         became = ", let through since" if each["accepted_at"] else ""
         detail = f"as {each['id']}, {each['type'] or '-'}  ({WHY[each['why']]}{became})"

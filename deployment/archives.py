@@ -7,11 +7,13 @@ holds no columns (`-X no_debug_ranges`), a fifth of its size for the carets in t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +27,8 @@ _UNUSED_NAMES = {".DS_Store", "Thumbs.db"}
 _USED_METADATA = {"METADATA", "entry_points.txt"}
 # The oldest time that a ZIP archive can hold.
 _TIME = (1980, 1, 1, 0, 0, 0)
+# Two stages' architectures, before and after an upgrade.
+_MOST_KEPT = 4
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -67,6 +71,34 @@ def pack(root: Path, target: Path, *, mounted_at: str) -> int:
     _compile(root, sorted(root.rglob("*.py")), mounted_at)
     _write(root, target)
     return target.stat().st_size
+
+
+def pack_once(root: Path, target: Path, *, mounted_at: str, kept_in: Path) -> int:
+    """As `pack`. What is the same as before is taken as it was packed, which `kept_in` has: libraries seldom change,
+    and are most of a package.
+    """
+    kept = kept_in / f"packed-{_digest(root, mounted_at)}.zip"
+    if not kept.exists():
+        pack(root, target, mounted_at=mounted_at)
+        kept_in.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(target, unfinished)
+        unfinished.replace(kept)
+        for old in sorted(kept_in.glob("packed-*.zip"), key=lambda each: each.stat().st_mtime)[:-_MOST_KEPT]:
+            old.unlink(missing_ok=True)
+    else:
+        shutil.copyfile(kept, target)
+    return target.stat().st_size
+
+
+def _digest(root: Path, mounted_at: str) -> str:
+    """Of all that decides on the archive's bytes: the files, the Python that compiles them, and this module."""
+    found = hashlib.sha256(f"{sys.version} {zlib.ZLIB_RUNTIME_VERSION} {mounted_at}".encode())
+    found.update(Path(__file__).read_bytes())
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        found.update(f"\0{file.relative_to(root).as_posix()}\0".encode())
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:32]
 
 
 def _compile(root: Path, modules: Sequence[Path], mounted_at: str) -> None:

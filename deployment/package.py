@@ -18,7 +18,7 @@ import yaml
 from deployment import parameters as parameter_files
 from deployment import requirements
 from deployment import template as templates
-from deployment.archives import pack, unpack
+from deployment.archives import pack, pack_once, unpack
 from deployment.errors import DeploymentError
 from deployment.materials import bill, missing
 from deployment.parameters import Parameters
@@ -82,7 +82,8 @@ def package(stage: Stage, folder: Path, say: Callable[[str], None]) -> Package:
         by_chalice = _run_chalice(stage, Path(scratch))
         wheels = by_chalice / "layer-deployment.zip"
         _refuse_what_has_no_wheel(stage, wheels)
-        function_bytes, layer_bytes = _make_archives(by_chalice, Path(scratch), made)
+        kept = stage.project / ".chalice" / "deployments"  # where Chalice keeps its own
+        function_bytes, layer_bytes = _make_archives(by_chalice, Path(scratch), made, kept)
         template = templates.completed(
             yaml.safe_load((by_chalice / "sam.yaml").read_text("utf-8")),
             stage=stage.name,
@@ -121,7 +122,7 @@ def _refuse_what_has_no_wheel(stage: Stage, layer: Path) -> None:
         )
 
 
-def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int, int]:
+def _make_archives(by_chalice: Path, scratch: Path, made: Package, kept: Path) -> tuple[int, int]:
     """The team's own code is the function; what it stands on, Chalice and Postern, is the layer. Sizes in bytes."""
     function, layer = scratch / "function", scratch / "layer"
     unpack(by_chalice / "deployment.zip", function)
@@ -132,7 +133,7 @@ def _make_archives(by_chalice: Path, scratch: Path, made: Package) -> tuple[int,
     (function / "chalicelib" / "postern").rename(site_packages / "chalicelib" / "postern")
     return (
         pack(function, made.function, mounted_at="/var/task"),
-        pack(layer, made.layer, mounted_at="/opt"),
+        pack_once(layer, made.layer, mounted_at="/opt", kept_in=kept),
     )
 
 

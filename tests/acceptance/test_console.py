@@ -138,12 +138,20 @@ def test_a_second_tab_that_signs_in_anew_leaves_the_first_able_to_act(
 ) -> None:
     page = open_page("issues")
     page.locator("tbody tr").first.click()
+    expect(page.get_by_role("button", name="Acknowledge")).to_be_visible()
+    [before] = page.context.cookies()
     other = page.context.new_page()
     other.goto(address(stormy))
-    other.evaluate("async () => fetch('api/session', {method: 'DELETE'})")
-    page.context.clear_cookies()
-    other.goto(f"{address(stormy)}#token={stormy.token}")
-    expect(other.get_by_role("heading", name="Overview")).to_be_visible()
+    post = """async token => { await fetch("api/session", {
+        method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({token})}) }"""
+
+    def signs_in_anew() -> bool:
+        # One session after the other, with nothing between them: the first tab asks by itself, and would be signed out.
+        other.evaluate(post, stormy.token)
+        [after] = page.context.cookies()
+        return bool(before["value"] != after["value"])  # two of one second are the same
+
+    eventually(signs_in_anew)
     page.get_by_role("button", name="Acknowledge").click()
     expect(page.locator("h1")).to_contain_text("acknowledged")
     page.get_by_role("button", name="Reopen").click()
@@ -304,7 +312,7 @@ def test_the_keys_are_enough(open_page: Callable[..., Page]) -> None:
 
 def test_a_stretch_of_time_is_chosen_by_keys(open_page: Callable[..., Page]) -> None:
     page = open_page()
-    chart = page.get_by_role("img", name=re.compile("^Deliveries: "))
+    chart = page.get_by_role("application", name=re.compile("^Deliveries: "))
     chart.focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+ArrowLeft")
@@ -371,9 +379,7 @@ def test_an_address_that_is_none_breaks_nothing(open_page: Callable[..., Page]) 
 def test_an_event_tells_its_story_and_is_processed_again(stormy: Run, open_page: Callable[..., Page]) -> None:
     id = one(stormy, "SELECT id::text FROM postern.events WHERE source = 'stripe' AND attempts = 1 LIMIT 1")
     page = open_page(f"events/{id}")
-    expect(page.locator(".timeline")).to_contain_text(
-        re.compile(r"Received.*Queued.*Its sender waited \d+ ms", re.DOTALL)
-    )
+    expect(page.locator(".timeline")).to_contain_text(re.compile(r"Received.*Queued.*\d+ ms later", re.DOTALL))
     expect(page.locator(".timeline")).to_contain_text("Try 1, first try")
     page.get_by_role("button", name="Process again").click()
     confirm(page, "Process again")

@@ -188,7 +188,7 @@ _MIGRATION = "CREATE TABLE public.orders (event_id uuid); CREATE TABLE public.me
 def checkout(directory: Path, like: Path | None = None) -> Path:
     """A copy of the project as a clone would have it, with a team's own handlers; a test may change its files.
 
-    `like` is another one, packaged before: Chalice finds its layer in this one as well, and has not to make it again.
+    `like` is another one, packaged before: its layers are in this one as well, and have not to be made again.
     """
     for name in ("app.py", "requirements.txt"):
         shutil.copy(PROJECT / name, directory)
@@ -199,8 +199,9 @@ def checkout(directory: Path, like: Path | None = None) -> Path:
     if like is not None:
         kept = directory / ".chalice" / "deployments"
         kept.mkdir()
-        for layer in (like / ".chalice" / "deployments").glob("managed-layer-*.zip"):
-            shutil.copy(layer, kept)
+        for pattern in ("managed-layer-*.zip", "packed-*.zip"):
+            for layer in (like / ".chalice" / "deployments").glob(pattern):
+                shutil.copy(layer, kept)
     shutil.copy(EVERY_SOURCE, directory / "chalicelib" / "sources.toml")
     handlers = directory / "chalicelib" / "handlers"
     (handlers / "orders.py").write_text(_HANDLERS, "utf-8")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,7 @@ import yaml
 from samtranslator.translator.transform import transform
 
 from chalicelib.postern.contract.metrics import METRICS
+from deployment import archives
 from deployment.errors import DeploymentError
 from deployment.materials import missing
 from deployment.package import Package, with_uploaded_code
@@ -40,6 +42,34 @@ JUSTIFIED = {
 @pytest.fixture(scope="module")
 def folder(packaged: Path) -> Path:
     return packaged / "dist" / "prod"
+
+
+def test_libraries_that_are_the_same_are_packed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, kept, packed = tmp_path / "root", tmp_path / "kept", list[Path]()
+    (root / "python").mkdir(parents=True)
+    (root / "python" / "one.py").write_text("x = 1\n")
+    pack = archives.pack
+
+    def counting(root: Path, target: Path, *, mounted_at: str) -> int:
+        packed.append(target)
+        return pack(root, target, mounted_at=mounted_at)
+
+    monkeypatch.setattr(archives, "pack", counting)
+
+    def made(name: str) -> bytes:
+        size = archives.pack_once(root, tmp_path / name, mounted_at="/opt", kept_in=kept)
+        content = (tmp_path / name).read_bytes()
+        assert size == len(content)
+        return content
+
+    first = made("first.zip")
+    for bytecode in root.rglob("__pycache__"):
+        shutil.rmtree(bytecode)
+    assert (made("second.zip"), len(packed)) == (first, 1)
+    for n in range(6):
+        (root / "python" / "one.py").write_text(f"x = {n + 2}\n")
+        assert made(f"{n}.zip") != first
+    assert (len(packed), len(list(kept.iterdir()))) == (7, 4)
 
 
 @pytest.fixture(scope="module")

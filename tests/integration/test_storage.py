@@ -368,6 +368,16 @@ def test_what_is_written_to_a_day_in_the_moment_in_which_it_goes_is_kept(world: 
     assert world.effects() == 1
 
 
+def test_a_day_that_was_taken_out_before_there_was_a_column_is_dropped_all_the_same(world: World) -> None:
+    late = received(29)
+    process(world, late, effect)
+    upkeep(world).make_partitions()
+    world.query("SELECT postern.retire_partition('events', %s, '{}', false)", days_of(late))
+    world.query(f"ALTER TABLE postern.{days_of(late)}_retired DROP COLUMN queued_at")
+    done = run(upkeep(world, in_days=5))
+    assert (done["partitions_not_dropped"], place(world, late)) == (None, "events_default")  # processed just now
+
+
 def test_two_runs_at_once_do_the_work_of_one(world: World) -> None:
     for days in (1, 2, 3, 40):
         process(world, received(days), fails if days == 2 else effect)
@@ -389,7 +399,7 @@ def test_two_runs_at_once_do_the_work_of_one(world: World) -> None:
     assert [state for (state,) in world.query("SELECT status FROM postern.events")] == ["failed"]
 
 
-class _Dies(Exception):
+class _Dies(BaseException):
     pass
 
 

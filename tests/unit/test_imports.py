@@ -30,14 +30,7 @@ KNOWS = {
 # What answers from its arguments alone: no clock, no signal, no file, no network, no chance.
 PURE = [
     *("contract.bounds", "contract.envelope", "contract.errors", "contract.metrics", "contract.opening"),
-    *(
-        "contract.payloads",
-        "contract.tracing",
-        "receiving.http",
-        "receiving.identity",
-        "receiving.ingest",
-        "receiving.naming",
-    ),
+    *("contract.payloads", "contract.tracing", "receiving.http", "receiving.identity", "receiving.ingest"),
     *("receiving.naming", "receiving.handshakes", "receiving.quarantine", "receiving.schemes.base"),
     *("receiving.schemes.bodies", "receiving.schemes.canonical", "receiving.schemes.certificates"),
     *("receiving.schemes.forms", "receiving.schemes.hmacs", "receiving.schemes.jwts", "receiving.schemes.public_keys"),

@@ -139,7 +139,7 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
         ('[shop]\nprovider = "hmac"\nschema = "a..b:C"', "Source 'shop', key 'schema': 'a..b:C' cannot be imported"),
         ('[shop]\nprovider = "hmac"\nschema = "json:Nothing"', "Source 'shop', key 'schema': 'json:Nothing' cannot"),
         ('[shop]\nprovider = "hmac"\nquarantine = "yes"', "Source 'shop', key 'quarantine': is neither true nor"),
-        ('[shop]\nprovider = "hmac"\nquarantine = 1', "Source 'shop', key 'quarantine': is neither true nor"),
+        ('[shop]\nprovider = "hmac"\nquarantine = 2', "Source 'shop', key 'quarantine': is neither true nor"),
         ('[shop]\nprovider = "hmac"\nitems = true', "Source 'shop', key 'items': is not a text"),
         ('[shop]\nprovider = "hmac"\nhidden_headers = ["X Y"]', "key 'hidden_headers': 'X Y' is not a header's name"),
         ('[shop]\nprovider = "hmac"\nhidden_headers = "X"', "Source 'shop', key 'hidden_headers': is not a list"),
@@ -151,7 +151,13 @@ def test_settings_reach_the_scheme(tmp_path: Path) -> None:
             (f'[shop]\nprovider = "hmac"\nurl = {url}', "Source 'shop', key 'url'")
             for url in (
                 *("7", '""', '"shop.example"', '"ftp://shop.example"', '"https://"', '"https:///x"', '"https://a b"'),
-                *('"https://shop.example:99999"', '"https://[::1"', '"https://shop.example/ "', '"https://é.example"'),
+                *(
+                    '"https://shop.example:99999"',
+                    '"https://[::1"',
+                    '"https://shop.example/ "',
+                    '"https://a..b/"',
+                    '"https://.x.example/"',
+                ),
                 *('"https://shop.example/\\n"', '"https://?x"', '"//shop.example"', '"https://a\\tb"'),
             )
         ),
@@ -303,6 +309,7 @@ def test_a_source_that_names_only_its_provider_has_all_it_needs(
             "HTTPS://X.example/",
         ),
         *("https://[::1]:8000/x", "https://a_b.example/", "https://user@shop.example/x"),
+        *("https://é.example/ä?ü=1", "https://x.y.z:8443/p?a=b#c"),
     ],
 )
 def test_a_url_is_kept_as_it_was_written(tmp_path: Path, url: str) -> None:

@@ -1,1 +1,1 @@
-"""One thing outside each; the only wing that imports boto3 and psycopg2."""
+"""One thing outside each; the only wing that imports botocore and psycopg2."""

@@ -88,12 +88,11 @@ const TRIGGERS = {first: "first try", retry: "tried again", replay: "a replay", 
 // What was asked for beside its own way from receipt to row.
 const ASIDE = new Set(["replay", "bulk"]);
 
-// Two clocks, which may be some milliseconds apart.
-const queued = ({received_at, queued_at}) => queued_at && {
-  at: queued_at < received_at ? received_at : queued_at,
-  kind: "arrived",
-  title: "Queued",
-  text: `Its sender waited ${seconds(Math.max(0, Date.parse(queued_at) - Date.parse(received_at)) / 1000)} for its 202.`,
+const queued = ({received_at, queued_at}) => {
+  if (!queued_at) return null;
+  // Two clocks, which may be some milliseconds apart.
+  const passed = Math.max(0, Date.parse(queued_at) - Date.parse(received_at));
+  return {at: passed ? queued_at : received_at, kind: "arrived", title: "Queued", text: `${seconds(passed / 1000)} later; then its sender was answered.`};
 };
 
 const Timeline = ({event}) => {

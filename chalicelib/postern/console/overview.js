@@ -44,7 +44,7 @@ const needs = (status) => {
   if (status.dead) {
     add("bad", `${count(status.dead, "event was", "events were")} given up after the last try.`, hrefTo("events", {q: "status:dead"}), "See them");
   }
-  for (const duty of status.failing_duties) {
+  for (const duty of status.failing_duties ?? []) {
     add("bad", `Maintenance fails at “${duty.name}”, which ${duty.done_at ? `was done last at ${utc(duty.done_at)}` : "has never been done"}: ${short(duty.reason, 200)}`, hrefTo("storage"), "See the storage");
   }
   if (ledger.stale) add("bad", "Maintenance has not balanced the ledger for half an hour: is it running?", hrefTo("ledger"), "See the ledger");
@@ -88,17 +88,17 @@ const Figures = ({status, stats, queues}) => {
   const oldest = status.oldest_failed;
   return html`<dl class="figures">
     <div><dt>Ledger</dt><dd><a href=${hrefTo("ledger")} class=${ledger.balanced ? "good" : "bad"}>
-      ${ledger.balanced ? "✓ balanced" : `${number(ledger.missing)} missing`}</a></dd>
+      ${ledger.balanced ? "✓\u00a0balanced" : `${number(ledger.missing)} missing`}</a></dd>
       <dd class="muted">${ledger.checked_at ? html`checked <${Time} at=${ledger.checked_at} />` : "not checked yet"}</dd></div>
     <div><dt>In the queue</dt><dd>${queues ? number(queues.queue.waiting + queues.queue.in_work + queues.queue.delayed) : "–"}</dd>
       <dd class="muted">${queues ? `${number(queues.queue.in_work)} in work, ${number(queues.queue.delayed)} for later` : "\u00a0"}</dd></div>
     <div><dt>Dead letters</dt><dd><a href=${hrefTo("dead-letters")}>${queues ? number(queues.dead_letters.waiting + queues.dead_letters.in_work) : "–"}</a></dd>
       <dd class="muted">about, as SQS counts</dd></div>
-    <div><dt>Receipt to queue</dt><dd>${seconds(ack?.p50)}</dd>
-      <dd class="muted">p95 ${seconds(ack?.p95)}, p99 ${seconds(ack?.p99)}</dd></div>
-    <div><dt>Receipt to row</dt><dd>${seconds(times?.p50)}</dd>
-      <dd class="muted">p95 ${seconds(times?.p95)}, p99 ${seconds(times?.p99)}</dd></div>
-    <div><dt>To be tried again</dt><dd><a href=${hrefTo("events", {q: "status:failed"})}>${number(status.failed)}</a></dd>
+    <div><dt>To the queue</dt><dd>${seconds(ack?.p50)}</dd>
+      <dd class="muted">from receipt; p95 ${seconds(ack?.p95)}, p99 ${seconds(ack?.p99)}</dd></div>
+    <div><dt>To its row</dt><dd>${seconds(times?.p50)}</dd>
+      <dd class="muted">from receipt; p95 ${seconds(times?.p95)}, p99 ${seconds(times?.p99)}</dd></div>
+    <div><dt>To retry</dt><dd><a href=${hrefTo("events", {q: "status:failed"})}>${number(status.failed)}</a></dd>
       <dd class="muted">${oldest ? html`the oldest came <${Time} at=${oldest.received_at} />` : "none waits"}</dd></div>
     <div><dt>Given up</dt><dd><a href=${hrefTo("events", {q: "status:dead"})}>${number(status.dead)}</a></dd>
       <dd class="muted">tried as often as the policy has it</dd></div>

@@ -108,7 +108,13 @@ export const processAgain = async (ids) => {
 
 export const Replay = ({id}) => {
   const mayOperate = useMayOperate();
-  const [rests, setRests] = useState(!begun.has(id));
+  const [rests, setResting] = useState(!begun.has(id));
+  // Whoever comes back to it finds it as it was left.
+  const setRests = (rest) => {
+    if (rest) begun.delete(id);
+    else begun.add(id);
+    setResting(rest);
+  };
   const found = useQuery(`replays/${encodeURIComponent(id)}`, {}, {every: rests ? LOOK_EVERY : 0});
   const [step, setStep] = useState({replay: null, held: null, error: null});
   const known = (rests ? found.data?.replay : null) ?? step.replay ?? found.data?.replay;
@@ -143,8 +149,6 @@ export const Replay = ({id}) => {
   const {held, error} = step;
   const rest = () => {
     setStep({replay: null, held: null, error: null});
-    if (rests) begun.add(id);
-    else begun.delete(id); // whoever comes back to it finds it at rest
     setRests(!rests);
     found.refresh();
   };

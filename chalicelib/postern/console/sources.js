@@ -1,6 +1,6 @@
 // Where deliveries come from: addresses, secrets by their fingerprints, and how payloads change.
 
-import {html, useState} from "./preact.js";
+import {html, useEffect, useRef, useState} from "./preact.js";
 import {base, post, usePages, useQuery} from "./api.js";
 import {count, number, plain, seconds, short} from "./format.js";
 import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";
@@ -60,12 +60,14 @@ const SetUp = ({source, close}) => {
   const at = isLocal ? "" : " --stage STAGE";
   const steps = [
     ["Give its provider the address", address(source)],
-    ...(isLocal ? [] : [["Give Postern the secret that the provider signs with; it is asked for", `postern secrets set ${source}${at}`]]),
+    ...(isLocal ? [] : [["If it signs: give Postern its secret, which is asked for", `postern secrets set ${source}${at}`]]),
     ["Send a test, signed as the provider signs", `postern send ${source}${at}`],
     ["See its events as they come", `postern listen --source ${source}${at}`],
   ];
+  const heading = useRef(null);
+  useEffect(() => heading.current.focus(), [source]);
   return html`<section class="outcome" aria-label=${`Set up ${source}`}>
-    <div class="row"><h2>Set up ${plain(source)}</h2><span class="space"></span><button type="button" onClick=${close}>Close</button></div>
+    <div class="row"><h2 ref=${heading} tabindex="-1">Set up ${plain(source)}</h2><span class="space"></span><button type="button" onClick=${close}>Close</button></div>
     <ol>${steps.map(([what, text]) => html`<li>${what}: <code>${plain(text)}</code>${" "}<${Copy} text=${text}>Copy<//></li>`)}</ol>
     <p class="muted">What to press at the provider’s: <code>postern providers PROVIDER</code>.</p></section>`;
 };

@@ -326,8 +326,11 @@ const total = (point) => KINDS.reduce((sum, [kind]) => sum + (point[kind] ?? 0),
 // With `onSpan`, a stretch of it can be chosen with the mouse, or with the arrows: `since:` and `until:` say the same.
 export const Columns = ({stats, onSpan, label}) => {
   const points = filled(stats);
-  const [from, setFrom] = useState(null);
-  const [to, setTo] = useState(null);
+  // By their moments: while one chooses, the columns move on.
+  const [ends, setEnds] = useState(null);
+  const placeOf = (at) => points.findIndex((point) => point.at === at);
+  const [from, to] = ends && ends.every((at) => placeOf(at) >= 0) ? ends.map(placeOf) : [null, null];
+  const choose = (first, last) => setEnds([points[first].at, points[last].at]);
   const most = Math.max(1, ...points.map(total));
   const width = 1000 / points.length;
   const [low, high] = from === null ? [-1, -1] : [Math.min(from, to), Math.max(from, to)];
@@ -335,9 +338,10 @@ export const Columns = ({stats, onSpan, label}) => {
     if (from === null) return;
     const until = new Date(Date.parse(points[high].at) + STEP[stats.step]).toISOString();
     onSpan(points[low].at, until);
-    setFrom(null);
+    setEnds(null);
   };
   const press = (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey || !points.length) return;
     const last = points.length - 1;
     const next = {
       ArrowLeft: from === null ? last : Math.max(0, to - 1),
@@ -345,11 +349,9 @@ export const Columns = ({stats, onSpan, label}) => {
       Home: 0,
       End: last,
     }[event.key];
-    if (next !== undefined) {
-      if (from === null || !event.shiftKey) setFrom(next);
-      setTo(next);
-    } else if (from !== null && event.key === "Enter") end();
-    else if (from !== null && event.key === "Escape") setFrom(null);
+    if (next !== undefined) choose(from === null || !event.shiftKey ? next : from, next);
+    else if (from !== null && event.key === "Enter") end();
+    else if (from !== null && event.key === "Escape") setEnds(null);
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -363,20 +365,19 @@ export const Columns = ({stats, onSpan, label}) => {
     <figcaption>${label}
       <span class="legend">${there.map(([kind, name]) => html`<span><i class=${`fill-${kind}`}></i>${name}</span>`)}</span>
       <span class="muted">at most ${number(most === 1 && !there.length ? 0 : most)} a ${stats.step}</span></figcaption>
-    <svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${count(
+    <svg viewBox="0 0 1000 100" preserveAspectRatio="none" role=${onSpan ? "application" : "img"} aria-roledescription="chart" aria-label=${`${label}: ${count(
       points.reduce((sum, point) => sum + total(point), 0), "delivery", "deliveries")}`}
       class=${onSpan ? "brush" : ""} tabindex=${onSpan && points.length ? 0 : undefined} onKeyDown=${onSpan && press}
-      title=${onSpan && "Draw over a stretch, or use the arrows; Shift makes it longer, Enter takes it"}
-      onMouseUp=${end} onMouseLeave=${() => setFrom(null)} onBlur=${() => setFrom(null)}>
+      aria-description=${onSpan && "The arrow keys choose a time, with Shift a stretch, and Enter takes it."}
+      onMouseUp=${end} onMouseLeave=${() => setEnds(null)} onBlur=${() => setEnds(null)}>
       ${points.map((point, place) => {
         let top = 100;
         return html`<g key=${point.at} class=${place >= low && place <= high ? "chosen" : ""}
           onMouseDown=${onSpan && ((event) => {
             event.preventDefault();
-            setFrom(place);
-            setTo(place);
+            choose(place, place);
           })}
-          onMouseMove=${onSpan && from !== null && (() => setTo(place))}>
+          onMouseMove=${onSpan && from !== null && ((event) => event.buttons && choose(from, place))}>
           <title>${text(point)}</title>
           <rect class="behind" x=${place * width} y="0" width=${width} height="100" />
           ${KINDS.map(([kind]) => {

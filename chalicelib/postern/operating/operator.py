@@ -100,18 +100,21 @@ class Operator:
         failed.
         """
         done: dict[str, Any] = {}
-        failed: dict[str, PosternError] = {}
+        failed: dict[str, Exception] = {}
         for name, duty in self.duties.items():
             try:
                 done |= duty()
-            except PosternError as exc:
+            except Exception as exc:
                 failed[name] = exc
-            with suppress(PosternError):  # of a database that is away, whoever asks it is told
-                self.note(name, f"{type(failed[name]).__name__}: {failed[name]}" if name in failed else None)
+            self._note(name, failed.get(name))
         if failed:
             what = "; ".join(f"{name}: {type(exc).__name__}: {exc}" for name, exc in failed.items())
             raise MaintenanceFailed(what) from next(iter(failed.values()))
         return done
+
+    def _note(self, duty: str, exc: Exception | None) -> None:
+        with suppress(PosternError):  # of a database that is away, whoever asks it is told
+            self.note(duty, None if exc is None else f"{type(exc).__name__}: {exc}")
 
 
 def presentable(value: Any) -> Any:

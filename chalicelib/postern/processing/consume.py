@@ -48,7 +48,7 @@ REASON_ATTRIBUTE = "postern-reason"
 _MAX_REASON_LENGTH = 500
 
 # No delivery waits longer for its answer. A message that was sent later is one in the stead of the first.
-_LONGEST_ACK = timedelta(seconds=60)
+_LONGEST_ACK = timedelta(seconds=20)
 
 # Of the bodies of a batch: with more, memory would run out.
 _MAX_HELD_BYTES = 8_000_000

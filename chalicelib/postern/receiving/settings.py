@@ -57,31 +57,34 @@ def _text(value: Any) -> str:
 
 
 def _filled(value: Any) -> str:
-    if not _text(value):
+    text = _text(value)
+    if not text:
         raise ValueError("is empty.")
-    return _text(value)
+    return text
 
 
 def _yes_or_no(value: Any) -> bool:
-    if not isinstance(value, bool):
+    if value not in (True, False):  # 1 and 0 as well
         raise ValueError("is neither true nor false.")
-    return value
+    return bool(value)
 
 
 def _one_of(*choices: str) -> Reader:
     def read_choice(value: Any) -> str:
-        if _text(value) not in choices:
-            raise ValueError(f"'{value}' is not one of {', '.join(choices)}.")
-        return _text(value)
+        text = _text(value)
+        if text not in choices:
+            raise ValueError(f"'{text}' is not one of {', '.join(choices)}.")
+        return text
 
     return read_choice
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> Reader:
     def read_text(value: Any) -> str:
-        if not pattern.fullmatch(_text(value)):
-            raise ValueError(f"'{value}' is not {what}.")
-        return _text(value)
+        text = _text(value)
+        if not pattern.fullmatch(text):
+            raise ValueError(f"'{text}' is not {what}.")
+        return text
 
     return read_text
 
@@ -107,11 +110,10 @@ def _whole_number(least: int, most: int) -> Reader:
 
 
 def _provider(value: Any) -> str:
-    known = provider_names()
-    if _text(value) not in known:
-        near = _nearest(_text(value), known)
-        raise ValueError(f"there is no provider '{value}'; known are {', '.join(known)}.{near}")
-    return _text(value)
+    name, known = _text(value), provider_names()
+    if name not in known:
+        raise ValueError(f"there is no provider '{name}'; known are {', '.join(known)}.{_nearest(name, known)}")
+    return name
 
 
 def _place(value: Any) -> Place:
@@ -160,17 +162,17 @@ def _answer(value: Any) -> Reply:
 
 
 def _url(value: Any) -> str:
-    wrong = ValueError(f"'{value}' is not a URL.")
-    if not re.fullmatch(r"https?://[!-~]+", _text(value), re.IGNORECASE):
-        raise wrong
+    text = _text(value)
+    wrong = ValueError(f"'{text}' is not a URL.")
     try:
-        parts = urlsplit(value)
-        host = parts.hostname if parts.port != 0 else None
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
     except ValueError:  # half an IPv6 address, a port above 65,535
         raise wrong from None
-    if not host or not re.fullmatch(r"[\w.:-]+", host):
+    is_one_word = text.isprintable() and not re.search(r"\s", text)
+    if not is_one_word or parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w:-]+(\.[\w:-]+)*", host):
         raise wrong
-    return _text(value)
+    return text
 
 
 _header = _matching(HEADER_NAME, "a header's name")

@@ -14,7 +14,7 @@ from chalicelib.postern.contract.errors import SecretUnavailable
 
 _NOT_RUNNING = "Postern's services do not run here. Start them with `make services` in another terminal."
 
-# Chalice's dev server has a thread for each request, and boto3 takes what the environment says at that moment.
+# Chalice's dev server has a thread for each request, and botocore takes what the environment says at that moment.
 _adopting = Lock()
 
 
