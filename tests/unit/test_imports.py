@@ -212,6 +212,13 @@ def test_the_api_function_reads_its_sources_with_none_of_the_libraries_that_take
     assert not {name.split(".")[0] for name in loaded} & {"marshmallow", "aws_lambda_powertools"}
 
 
+def test_processing_reads_messages_and_finds_handlers_without_marshmallow() -> None:
+    """Those of a team that has schemas import it."""
+    loaded = loaded_by(*(f"{OURS}.{name}" for name in ("processing.consume", "processing.engine")))
+    assert f"{OURS}.contract.opening" in loaded
+    assert "marshmallow" not in loaded
+
+
 def test_receiving_and_processing_load_no_driver_and_no_framework() -> None:
     loaded = loaded_by(*(module for wing in ("contract", "receiving", "processing") for module in IN_WING[wing]))
     assert not loaded & (LOADED_DRIVERS | {"chalice"})

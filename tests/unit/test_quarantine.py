@@ -20,11 +20,12 @@ from chalicelib.postern.contract.errors import (
     SecretUnavailable,
     UnsupportedMediaType,
 )
-from chalicelib.postern.contract.opening import _ENVELOPE, from_message
+from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.quarantine import MAX_KEPT_BYTES, RateCap
 from chalicelib.postern.receiving.sources import load_sources
 from tests.schemes import hmac_body, signature
+from tests.unit.envelope_schema import ENVELOPE
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
@@ -174,7 +175,7 @@ def test_an_older_processor_takes_it_for_no_event(inbox: Inbox, sent: Sent) -> N
     """It ends among the dead letters, after three receives, and a newer one keeps it when it is redriven."""
     refuse(inbox, "keeps")
     with pytest.raises(ValidationError):
-        _ENVELOPE.loads(to_message(sent.messages[0]))  # the one kind of message that it knows
+        ENVELOPE.loads(to_message(sent.messages[0]))  # the one kind of message that it knows
 
 
 @pytest.mark.parametrize("source", ["keeps", "keeps-nothing"])

@@ -22,12 +22,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
-
-from marshmallow import EXCLUDE, Schema, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalicelib.postern.contract.deliveries import Event
 from chalicelib.postern.contract.errors import ConfigurationError, PermanentError, RetryLater
+
+if TYPE_CHECKING:
+    from marshmallow import Schema
 
 __all__ = ["Event", "Handler", "PermanentError", "RetryLater", "discover", "on"]
 
@@ -87,6 +88,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _loaded(schema: Schema, payload: Any) -> Any:
+    from marshmallow import ValidationError
+
     try:
         return schema.load(payload)
     except ValidationError as exc:
@@ -157,6 +160,8 @@ def _check_function(function: object) -> None:
 
 
 def _instance(schema: Schema | type[Schema]) -> Schema:
+    from marshmallow import EXCLUDE, Schema
+
     if isinstance(schema, Schema):
         return schema
     return schema() if "unknown" in vars(schema.Meta) else schema(unknown=EXCLUDE)
