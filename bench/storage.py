@@ -8,7 +8,6 @@ has it go, and by DELETE and VACUUM, for its room to be used again.
 from __future__ import annotations
 
 import atexit
-import json
 import random
 import tempfile
 import time
@@ -26,6 +25,7 @@ from bench.processing import processor, works
 from bench.turns import Line, Measured, Target, measured, timed
 from chalicelib.postern.adapters.migrations import migrate
 from chalicelib.postern.adapters.postgres import Database
+from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
 from chalicelib.postern.operating.counts import actions as counts
 from chalicelib.postern.operating.counts.queries import Counts
 from chalicelib.postern.operating.duplicates import actions as duplicates
@@ -39,12 +39,13 @@ from chalicelib.postern.operating.status import actions as status
 from chalicelib.postern.operating.status.queries import Status
 from chalicelib.postern.operating.storage.actions import Retention, Upkeep
 from chalicelib.postern.operating.storage.queries import Storage
+from chalicelib.postern.receiving.sources import load_sources
+from cli.samples import sample
 from devstack.postgres import Server, administer, url_of
 
 _FEW, _MANY = 50_000, 5_000_000
 _DAYS = 10
 _DAY = 1_000_000
-_BODY_BYTES = 1_500
 _ASKED = 60
 
 # The id of a moment, and chance in the rest of it.
@@ -239,17 +240,15 @@ def _dropping(is_speed: bool) -> Measured:
 
 
 def _room(is_speed: bool) -> Measured:
-    """Of 10,000 events of 1.5 kB of yesterday, keys and indexes included, beside their bodies' bytes."""
+    """Of 10,000 pushes of yesterday as GitHub sends them, keys and indexes included, beside their bodies' bytes."""
     with _server() as server:
         migrate(server.url)
         processing, yesterday = processor(server.url), _today() - timedelta(hours=12)
-        chance = random.Random(7)  # nosec B311  # noqa: S311
-        words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(3, 9))) for _ in range(3_000)]
+        source = load_sources(SHIPPED_SOURCES)["github"]
         number = bytes_sent = 0
-        for _ in range(100):
-            text = " ".join(chance.choices(words, k=200)) + chance.randbytes(100).hex()
-            body = json.dumps({"type": "order", "text": text[: _BODY_BYTES - 40]}).encode()
-            batch = works(100, body, at=yesterday)
+        for _ in range(1_000):
+            body = sample(source, "push", "secret", yesterday).body
+            batch = works(10, body, at=yesterday)
             number, bytes_sent = number + len(batch), bytes_sent + len(body) * len(batch)
             processing.process(batch)
         upkeep = _upkeep(server.url)
@@ -290,5 +289,5 @@ LINES = [
         )
     ),
     Line("drop-day", "letting go of a day of a million events", "DELETE and VACUUM", Target.of(">= 100"), _dropping),
-    Line("room", "a stored event of 1.5 kB, with its key and indexes", "its body's bytes", Target.of("<= 2"), _room),
+    Line("room", "a stored push of GitHub's, with its key and indexes", "its body's bytes", Target.of("<= 2"), _room),
 ]
