@@ -365,15 +365,6 @@ def test_words_are_read_as_they_are_meant(open_page: Callable[..., Page]) -> Non
         assert (found["filters"], len(found["problems"])) == (filters, problems), typed
 
 
-def test_a_page_begins_with_its_heading_wherever_one_comes_from(open_page: Callable[..., Page]) -> None:
-    page = open_page()
-    first = "document.querySelector('main h1').parentElement.firstElementChild.tagName"
-    for where in ("events", "sources", "overview", "drift", "sources", "rejected", "overview"):
-        go(page, where)
-        expect(page.locator("main .tabs, main .search").first).to_be_visible()
-        assert page.evaluate(first) == "H1", where
-
-
 def test_an_address_that_is_none_breaks_nothing(open_page: Callable[..., Page]) -> None:
     page = open_page()
     for where in ("constructor", "events/%", "overview?span=constructor", "events?q=%", "issues/..%2Fstatus"):

@@ -188,8 +188,7 @@ const Page = ({name, id}) => {
     return html`<${Problem} error=${{message: `This page has a fault of its own: ${broken.message}`}} retry=${() => location.reload()} />`;
   }
   if (error) return html`<${Problem} error=${error} retry=${() => location.reload()} />`;
-  // In an element of its own: of pages that are several elements each, one's came to stand among the next one's.
-  return found ? html`<div><${found} id=${id} /></div>` : html`<div class="waiting" aria-busy="true"></div>`;
+  return found ? html`<${found} id=${id} />` : html`<div class="waiting" aria-busy="true"></div>`;
 };
 
 // --- Keys
