@@ -54,20 +54,27 @@ PROCESSOR_MEGABYTES = 512
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """A migrated one, durable as it is shipped, with a table for handlers."""
+def postgres() -> Iterator[Server]:
+    """A server of its own, durable as it is shipped."""
     with tempfile.TemporaryDirectory() as scratch:
         server = Server(Path(scratch) / "postgres")
         server.start()
         try:
-            migrate(server.url)
-            connection = psycopg2.connect(server.url)
-            with connection, connection.cursor() as cursor:
-                cursor.execute("CREATE TABLE tallies (n integer PRIMARY KEY, times integer NOT NULL)")
-            connection.close()
-            yield server.url
+            yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """A migrated one, with a table for handlers."""
+    with postgres() as server:
+        migrate(server.url)
+        connection = psycopg2.connect(server.url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE tallies (n integer PRIMARY KEY, times integer NOT NULL)")
+        connection.close()
+        yield server.url
 
 
 def works(number: int, body: bytes | None = None, *, first: int = 0, at: datetime | None = None) -> list[Work]:

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import atexit
 import random
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 
-from bench.processing import processor, works
+from bench.processing import postgres, processor, works
 from bench.turns import Line, Measured, Target, measured, timed
 from chalicelib.postern.adapters.migrations import migrate
 from chalicelib.postern.adapters.postgres import Database
@@ -93,17 +91,6 @@ def _fill(url: str, day: datetime, number: int) -> None:
     connection.close()
 
 
-@contextmanager
-def _server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as scratch:
-        server = Server(Path(scratch) / "postgres")
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-
-
 def _filled(server: Server, number: int) -> str:
     """A database with so many events, ended yesterday, and all that maintenance makes for them."""
     administer(server, f"CREATE DATABASE of_{number}")
@@ -139,7 +126,7 @@ def _both() -> tuple[_Inbox, _Inbox]:
     """Made once, for every line that reads."""
     stack = ExitStack()
     atexit.register(stack.close)
-    server = stack.enter_context(_server())
+    server = stack.enter_context(postgres())
     return _inbox(_filled(server, _FEW)), _inbox(_filled(server, _MANY))
 
 
@@ -201,7 +188,7 @@ def _reading(questions: Callable[[Mapping[str, Any]], list[Mapping[str, Any]]], 
 
 def _dropping(is_speed: bool) -> Measured:
     """Two days of a million each; one goes as maintenance has it go."""
-    with _server() as server:
+    with postgres() as server:
         migrate(server.url)
         today = _today()
         deleted, dropped = (today - timedelta(days=back) for back in (120, 119))
@@ -241,7 +228,7 @@ def _dropping(is_speed: bool) -> Measured:
 
 def _room(is_speed: bool) -> Measured:
     """Of 10,000 pushes of yesterday as GitHub sends them, keys and indexes included, beside their bodies' bytes."""
-    with _server() as server:
+    with postgres() as server:
         migrate(server.url)
         processing, yesterday = processor(server.url), _today() - timedelta(hours=12)
         source = load_sources(SHIPPED_SOURCES)["github"]

@@ -102,9 +102,10 @@ def _name(value: Any) -> str:
 
 
 def _place(value: Any) -> str:
-    if not _text(value):
+    text = _text(value)
+    if not text:
         raise ValueError("empty")
-    return _text(value)
+    return text
 
 
 def _id(value: Any) -> UUID:
