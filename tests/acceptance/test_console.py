@@ -133,6 +133,14 @@ def test_the_ready_link_signs_in_and_its_token_does_not_stay(stormy: Run, chromi
     page.context.close()
 
 
+def test_a_page_begins_with_its_heading_wherever_one_comes_from(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    for where in ("sources", "overview", "drift", "sources", "rejected", "overview", "ledger", "sources", "overview"):
+        go(page, where)
+        before = page.evaluate("document.querySelector('main h1').previousElementSibling?.outerHTML")
+        assert before is None, (where, before)
+
+
 def test_a_second_tab_that_signs_in_anew_leaves_the_first_able_to_act(
     stormy: Run, open_page: Callable[..., Page]
 ) -> None:

@@ -1,6 +1,6 @@
 // What the pages ask the API (docs/api.md), and how they keep what it answered.
 
-import {useCallback, useEffect, useRef, useState} from "./preact.js";
+import {useCallback, useEffect, useRef, useState} from "./html.js";
 
 // The stage's own part of the path goes before ours: https://….amazonaws.com/api/console.
 export const base = location.pathname.replace(/\/console\/?$/, "");

@@ -1,6 +1,6 @@
 // One event: what happened to it, what came, and what can be done.
 
-import {html, useEffect, useState} from "./preact.js";
+import {html, useEffect, useState} from "./html.js";
 import {base, bytesOf, get, post, useQuery} from "./api.js";
 import {ago, count, plain, seconds, short, utc} from "./format.js";
 import {Headers, Payload} from "./payload.js";

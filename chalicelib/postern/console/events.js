@@ -1,6 +1,6 @@
 // Stored events: search, look on as they come, act on some or on all that match.
 
-import {html, useEffect, useMemo, useRef, useState} from "./preact.js";
+import {html, useEffect, useMemo, useRef, useState} from "./html.js";
 import {get, usePages, useQuery} from "./api.js";
 import {count, momentOf, number, plain, short} from "./format.js";
 import {processAgain} from "./replays.js";

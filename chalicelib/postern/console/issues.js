@@ -1,6 +1,6 @@
 // Failures, grouped by what and where.
 
-import {html} from "./preact.js";
+import {html} from "./html.js";
 import {call, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {Action, Badge, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";

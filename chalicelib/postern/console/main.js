@@ -1,6 +1,6 @@
 // The console: who is there, where one is, and the keys that work everywhere.
 
-import {html, render, useEffect, useErrorBoundary, useRef, useState} from "./preact.js";
+import {html, render, useEffect, useErrorBoundary, useRef, useState} from "./html.js";
 import {signIn, signOut, who} from "./api.js";
 import {plain} from "./format.js";
 import {Asked, go, hrefTo, nextTimes, Problem, remember, remembered, Said, say, Session, timesAre, useAction, usePlace} from "./ui.js";

@@ -1,6 +1,6 @@
 // What needs a person, in sentences; then how much came, and what became of it.
 
-import {html} from "./preact.js";
+import {html} from "./html.js";
 import {useQuery} from "./api.js";
 import {count, number, plain, seconds, short, utc} from "./format.js";
 import {Columns, Empty, hrefTo, Loaded, Sparkline, Table, Tabs, Time, go, usePlace} from "./ui.js";

@@ -1,6 +1,6 @@
 // A body as it came, made readable without being read: every digit of a number stays, and nothing runs.
 
-import {html, useMemo, useState} from "./preact.js";
+import {html, useMemo, useState} from "./html.js";
 import {plain, size} from "./format.js";
 import {Copy} from "./ui.js";
 

@@ -1,6 +1,6 @@
 // Deliveries that are no events: refused ones that were kept, and repetitions.
 
-import {html} from "./preact.js";
+import {html} from "./html.js";
 import {bytesOf, post, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {whyOf} from "./event.js";

@@ -1,6 +1,6 @@
 // Processing again: a plan with its count, then steps that whoever watches has done; and the dead letters.
 
-import {html, useEffect, useMemo, useState} from "./preact.js";
+import {html, useEffect, useMemo, useState} from "./html.js";
 import {post, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {filtersOf} from "./search.js";

@@ -1,6 +1,6 @@
 // Where deliveries come from: addresses, secrets by their fingerprints, and how payloads change.
 
-import {html, useEffect, useRef, useState} from "./preact.js";
+import {html, useEffect, useRef, useState} from "./html.js";
 import {base, post, usePages, useQuery} from "./api.js";
 import {count, number, plain, seconds, short} from "./format.js";
 import {Action, ask, Copy, Empty, hrefTo, Id, Loaded, More, say, Table, Tabs, Time, usePlace} from "./ui.js";

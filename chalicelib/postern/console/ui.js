@@ -1,6 +1,6 @@
 // The pieces that pages are made of.
 
-import {createContext, html, useContext, useEffect, useRef, useState} from "./preact.js";
+import {createContext, html, useContext, useEffect, useRef, useState} from "./html.js";
 import {ago, count, local, number, plain, utc} from "./format.js";
 
 export const Session = createContext(null);

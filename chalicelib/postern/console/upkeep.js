@@ -1,6 +1,6 @@
 // Whether anything is missing, and how much room it all takes.
 
-import {html} from "./preact.js";
+import {html} from "./html.js";
 import {post, useQuery} from "./api.js";
 import {count, number, plain, size} from "./format.js";
 import {Action, ask, Empty, hrefTo, Loaded, say, Table, Time} from "./ui.js";
