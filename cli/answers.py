@@ -261,6 +261,9 @@ RESULTS: Mapping[str, Json] = {
             signed_id=_maybe(_TEXT),
         )
     ),
+    "explain_rejected": _object(causes=_list(_object(cause=_TEXT, sentence=_TEXT))),
+    "reverify_rejected": _object(outcome=_TEXT, event_id=_maybe(_UUID)),
+    "resolve_rejected": _object(resolved=_FLAG),
     "duplicates": _object(
         duplicates=_list(ref("Repetition")), reasons=_list(_object(**_REASON, why=_maybe(_TEXT))), next=_PAGE
     ),

@@ -10,34 +10,24 @@ import base64
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from chalicelib.postern.adapters.secrets import SourceSecrets
 from chalicelib.postern.adapters.sqs import SqsQueue
-from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Greeting, Headers
-from chalicelib.postern.contract.errors import (
-    ConfigurationError,
-    InvalidSignature,
-    PosternError,
-    QueueUnavailable,
-    Refusal,
-    SecretUnavailable,
-)
+from chalicelib.postern.contract.errors import ConfigurationError, PosternError, QueueUnavailable, SecretUnavailable
 from chalicelib.postern.receiving import naming
-from chalicelib.postern.receiving.ingest import Inbox, accept
-from chalicelib.postern.receiving.schemes.shared import VerifiedBefore
+from chalicelib.postern.receiving.ingest import Inbox
+from chalicelib.postern.receiving.second_look import THROUGH, THROUGH_BEFORE, THROUGH_THOUGH_STALE, SecondLook
 from chalicelib.postern.receiving.sources import Source, load_sources
 from chalicelib.postern.running import wiring
 from chalicelib.postern.running.config import Config
 from cli import arguments, output
 from cli import sources as adding
 from cli.arguments import Commands
-from cli.explain import Finding, Known, ageless
-from cli.explain import explain as causes_of
 from cli.local import LocalRun, Operator, operator
 
 # A secret that verified nothing for so long, while another one did, can go.
@@ -109,14 +99,7 @@ def explain(options: argparse.Namespace) -> int:
     found = here.on.perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
     if found is None:
         raise PosternError(f"There is no refused delivery {options.id}; `postern rejected` lists those that were kept.")
-    source = here.source(found["source"])
-    others = {name: known for name, known in here.secrets.items() if name != source.name and "." not in name}
-    known = Known(here.secrets.get(source.name, []), here.previous.get(source.name, []), others)
-    findings = (
-        [Finding("verified", _VERIFIED)]
-        if found["verified"]
-        else causes_of(_delivery(found), source, known, wiring.fetch)
-    )
+    findings = here.second_look().causes(found)
     if options.json:
         facts = {name: found[name] for name in ("id", "source", "received_at", "reason", "event_id")}
         print(output.as_json({**facts, "causes": [asdict(finding) for finding in findings]}))
@@ -146,30 +129,35 @@ def _warn_of_others(source: str, on: Operator) -> None:
 
 def reverify(options: argparse.Namespace) -> int:
     here = _Here.find()
-    inbox = here.inbox()
+    look = here.second_look()
     ids = [str(id) for id in options.ids] or _pending(options.source, here.on)
     became: Counter[str] = Counter()
     for id in ids:
         found = here.on.perform({"action": "show_rejected", "id": id})["rejected"]
-        outcome = _let_through(found, inbox, here.on, stale=options.accept_stale)
-        print(f"{id}  {outcome}")
-        became[outcome] += 1
-    print(f"{became[_THROUGH] + became[_STALE]} of {len(ids)} let through.")
-    for outcome, number in became.most_common():
-        if outcome != _THROUGH:
-            print(f"{number:>6}  {outcome}")
-    if any("timestamp_stale" in outcome for outcome in became):
+        words = _let_through(found, look, here.on, stale=options.accept_stale)
+        print(f"{id}  {words}")
+        became[words] += 1
+    print(f"{became[THROUGH] + became[THROUGH_THOUGH_STALE]} of {len(ids)} let through.")
+    for words, number in became.most_common():
+        if words != THROUGH:
+            print(f"{number:>6}  {words}")
+    if any("timestamp_stale" in words for words in became):
         print("What is only too old comes through with --accept-stale.")
-    return 0 if not ids or became[_THROUGH] or became[_STALE] or became[_BEFORE] else 1
+    let_through = became[THROUGH] + became[THROUGH_THOUGH_STALE] + became[THROUGH_BEFORE]
+    return 0 if not ids or let_through else 1
 
 
-_VERIFIED = (
-    "It was verified when it came, and then refused for what it holds. Mend the source (`schema`, `content_types`, "
-    "`format`, `items`) or the sender; `postern reverify` then lets it through."
-)
-_THROUGH = "let through"
-_STALE = "let through, although it was too old"
-_BEFORE = "was let through before"
+def _let_through(found: Mapping[str, Any] | None, look: SecondLook, on: Operator, *, stale: bool) -> str:
+    if found is None:
+        return "there is no such delivery"
+    try:
+        outcome = look.let_through(found, stale=stale)
+    except QueueUnavailable as exc:
+        raise PosternError(f"{found['id']} could not be let through: {exc.reason}.") from exc
+    if outcome.event is not None:
+        became = {"event_id": str(outcome.event), "note": outcome.note}
+        on.perform({"action": "resolve_rejected", "id": found["id"], **became})
+    return outcome.words
 
 
 def _pending(source: str | None, on: Operator) -> list[str]:
@@ -183,60 +171,13 @@ def _pending(source: str | None, on: Operator) -> list[str]:
             return ids
 
 
-def _let_through(found: Mapping[str, Any] | None, inbox: Inbox, on: Operator, *, stale: bool) -> str:
-    """On the way that every delivery goes, as of the time when it came; or why not.
-
-    The event has the id of what was refused, so that a second time, or another operator at the same time, changes
-    nothing.
-    """
-    if found is None:
-        return "there is no such delivery"
-    if found["event_id"]:
-        return _BEFORE
-    delivery, outcome = _delivery(found), _THROUGH
-    try:
-        try:
-            result = accept(delivery, inbox, id=UUID(found["id"]))
-        except InvalidSignature as refusal:
-            if found["verified"]:
-                # It was right when it came. Passwords are not kept since, or the secret has changed.
-                trusting = _trusting(inbox, found["source"], found["signed_id"])
-                result = accept(delivery, trusting, id=UUID(found["id"]))
-            elif stale and refusal.reason == "timestamp_stale":
-                result = accept(delivery, _of_any_age(inbox, found["source"]), id=UUID(found["id"]))
-                outcome = _STALE
-            else:
-                raise
-    except QueueUnavailable as exc:
-        raise PosternError(f"{found['id']} could not be let through: {exc.reason}.") from exc
-    except Refusal as refusal:
-        hidden = REDACTED in found["headers"].values() or REDACTED in dict(delivery.query).values()
-        return f"still refused: {refusal.reason}" + (" (credentials are not kept)" if hidden else "")
-    if isinstance(result, Greeting):
-        return "is a handshake, or brings no event"
-    note = "too old, and accepted at a person's word" if outcome == _STALE else None
-    on.perform({"action": "resolve_rejected", "id": found["id"], "event_id": str(result.id), "note": note})
-    return outcome
-
-
-def _trusting(inbox: Inbox, source: str, signed_id: str | None) -> Inbox:
-    scheme = VerifiedBefore(signed_id=signed_id)
-    return replace(
-        inbox, sources={source: replace(inbox.sources[source], scheme=scheme, needs_secret=False, handshakes=())}
-    )
-
-
-def _of_any_age(inbox: Inbox, source: str) -> Inbox:
-    known = inbox.sources[source]
-    return replace(inbox, sources={source: replace(known, scheme=ageless(known.scheme))})
-
-
 def sources(options: argparse.Namespace) -> int:
     here = _Here.find()
     used = here.on.perform({"action": "secrets_used", "days": options.days})["secrets"]
     rows = []
+    secrets = here.secrets()
     for name in here.sources:
-        rows += _rows(name, here.secrets.get(name, []), [each for each in used if each["source"] == name])
+        rows += _rows(name, secrets.get(name, []), [each for each in used if each["source"] == name])
     if options.json:
         print(output.as_json(rows))
         return 0
@@ -288,9 +229,8 @@ class _Here:
     """
 
     sources: Mapping[str, Source]
-    secrets: Mapping[str, list[str]]
-    previous: Mapping[str, list[str]]
     secrets_of: Callable[[str], list[str]]
+    previous_of: Callable[[str], list[str]]
     on: Operator
 
     @classmethod
@@ -309,59 +249,35 @@ class _Here:
                 raise SecretUnavailable("secret_missing")
             return secrets[name]
 
-        return cls(load_sources(run.sources_file), secrets, {}, secrets_of, operator(run))
+        return cls(load_sources(run.sources_file), secrets_of, lambda name: [], operator(run))
 
     @classmethod
     def _of_stage(cls, config: Config, secret_id: str) -> _Here:
         if not (os.environ.get("STORE_FUNCTION") or config.database_url or config.database_secret_id):
             raise ConfigurationError("SOURCES_SECRET_ID names a stage's secrets, and STORE_FUNCTION not its database.")
-        sources = load_sources(config.sources_file)
-        kept = SourceSecrets(secret_id, time.monotonic)
-        secrets = _listed(kept, sources)
-        previous = _listed(SourceSecrets(secret_id, time.monotonic, "AWSPREVIOUS"), sources, or_none=True)
-        return cls(sources, secrets, previous, kept.of, operator())
+        current = SourceSecrets(secret_id, time.monotonic)
+        previous = SourceSecrets(secret_id, time.monotonic, "AWSPREVIOUS")
+        return cls(load_sources(config.sources_file), current.of, previous.of, operator())
 
-    def source(self, name: str) -> Source:
-        if name not in self.sources:
-            raise PosternError(f"The source '{name}' is declared no more.")
-        return self.sources[name]
+    def secrets(self) -> dict[str, list[str]]:
+        """Of each source that has any. Raises PosternError where they cannot be had."""
+        found = {}
+        for name in self.sources:
+            try:
+                found[name] = self.secrets_of(name)
+            except SecretUnavailable as exc:
+                if exc.reason.startswith("secrets_unreachable"):
+                    why = exc.reason.partition(": ")[2]
+                    raise PosternError(f"The sources' secrets cannot be read: {why}.") from None
+        return found
 
-    def inbox(self) -> Inbox:
+    def second_look(self) -> SecondLook:
+        """Raises PosternError at once where the secrets cannot be had; those that there are stay good."""
+        self.secrets()
         queue = SqsQueue(Config.from_environ(os.environ).need("queue_url"))
-        return Inbox(self.sources, self.secrets_of, queue, _NoBodies(), wiring.fetch)
-
-
-def _listed(secrets: SourceSecrets, sources: Iterable[str], *, or_none: bool = False) -> dict[str, list[str]]:
-    """Of each source that has any; raises PosternError where they cannot be had, unless `or_none`."""
-    found = {}
-    for name in sources:
-        try:
-            found[name] = secrets.of(name)
-        except SecretUnavailable as exc:
-            if exc.reason.startswith("secrets_unreachable") and not or_none:
-                raise PosternError(f"The sources' secrets cannot be read: {exc.reason.partition(': ')[2]}.") from None
-    return found
+        return SecondLook(Inbox(self.sources, self.secrets_of, queue, _NoBodies(), wiring.fetch), self.previous_of)
 
 
 class _NoBodies:
     def put(self, key: str, body: bytes) -> None:
         raise QueueUnavailable("nothing that was kept is that large")
-
-
-def _delivery(found: Mapping[str, Any]) -> Delivery:
-    """As it came."""
-    headers = [
-        (name, value)
-        for name, values in found["headers"].items()
-        for value in (values if isinstance(values, list) else [values])
-    ]
-    return Delivery(
-        source=found["source"],
-        headers=Headers(headers),
-        body=base64.b64decode(found["body"]),
-        received_at=datetime.fromisoformat(found["received_at"]),
-        request_id=found["request_id"],
-        method=found["method"],
-        url=found["url"],
-        query=[(name, value) for name, value in found["query"]],
-    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,6 +36,9 @@ provider = "hmac"
 header = "X-Signature"
 algorithm = "sha256"
 encoding = "hex"
+[late]
+provider = "stripe"
+quarantine = true
 """
 
 PAGES = ["overview", "events", "issues", "dead-letters", "replays", "rejected", "duplicates", "sources", "drift"]
@@ -501,6 +507,40 @@ def test_a_repetition_is_let_through(stormy: Run, open_page: Callable[..., Page]
     page.get_by_role("button", name="Let it through").click()
     confirm(page, "Let it through")
     eventually(lambda: stormy.query("SELECT 1 FROM postern.events WHERE id = %s", id))
+
+
+def test_a_refused_delivery_is_explained_and_let_through_at_a_persons_word(
+    stormy: Run, open_page: Callable[..., Page]
+) -> None:
+    late(stormy, b'{"id": "evt_late", "type": "charge.succeeded"}')
+    id = one(stormy, "SELECT id::text FROM postern.rejected WHERE reason = 'timestamp_stale'")
+    page = open_page(f"rejected/{id}")
+    why = page.get_by_role("region", name="Why")
+    expect(why).to_contain_text("clock")
+    why.get_by_role("button", name="Verify again").click()
+    expect(page.get_by_role("status")).to_contain_text("Still refused: timestamp_stale")
+    why.get_by_role("button", name="though too old").click()
+    confirm(page, "Let it through")
+    expect(page.locator("dl.facts")).to_contain_text("Let through as")
+    expect(why.get_by_role("button")).to_have_count(0)
+    eventually(lambda: stormy.query("SELECT 1 FROM postern.events WHERE id = %s::uuid AND status = 'processed'", id))
+
+
+def test_all_that_was_refused_is_verified_again(stormy: Run, open_page: Callable[..., Page]) -> None:
+    late(stormy, b'{"id": "evt_later", "type": "charge.succeeded"}')
+    pending = one(stormy, "SELECT count(*) FROM postern.rejected WHERE source = 'late' AND event_id IS NULL")
+    page = open_page("rejected?source=late")
+    page.get_by_role("button", name="Verify all again").click()
+    expect(page.get_by_role("status").filter(has_text="let through.")).to_contain_text(f"0 of {pending} let through.")
+
+
+def late(run: Run, body: bytes) -> None:
+    """Sends what was signed an hour ago, and waits until it is kept."""
+    at = int(time.time()) - 3600
+    signed = hmac.digest(run.secret("late").encode(), f"{at}.".encode() + body, hashlib.sha256).hex()
+    kept = one(run, "SELECT count(*) FROM postern.rejected")
+    assert run.post("/webhooks/late", body, {"Stripe-Signature": f"t={at},v1={signed}"})[0] == 401
+    eventually(lambda: one(run, "SELECT count(*) FROM postern.rejected") > kept)
 
 
 def test_a_change_of_payloads_is_accepted(stormy: Run, open_page: Callable[..., Page]) -> None:

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -26,9 +27,11 @@ from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.refused import actions as refused
 from chalicelib.postern.operating.refused.queries import Refused
 from chalicelib.postern.receiving import naming
+from chalicelib.postern.running import wiring
 from devstack.aws import EmulatedAws, Resources
 from devstack.event_source import event_of
 from tests import commands
+from tests.integration.test_api import OPERATE, READ, Api
 from tests.integration.test_observability import Line, invoke
 from tests.integration.world import World, now, work
 
@@ -205,6 +208,39 @@ def test_the_secret_of_before_the_last_change_and_that_of_another_source_are_rec
     other = stage.keep("shop", secret=OTHERS)
     assert "previous_secret" in stage.postern("explain", before)
     assert "other_source: It is signed with a secret of the source 'theirs'" in stage.postern("explain", other)
+
+
+def test_the_api_explains_and_lets_through_what_its_caller_may_see(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = stage.keep("shop", secret=NEW)
+    for name, value in stage.environ.items():
+        monkeypatch.setenv(name, value)
+    built: tuple[Any, ...] = (wiring.config, wiring.reader, wiring.operator, wiring.database)
+    built += (wiring.inbox, wiring.second_look)
+    for each in built:
+        each.cache_clear()
+    try:
+        api = Api()
+        assert [each["cause"] for each in api.get(f"/api/rejected/{id}/causes", token=OPERATE)["causes"]] == ["unknown"]
+        assert api.refused("GET", f"/api/rejected/{id}/causes", token=READ)[0] == 403
+        assert api.refused("POST", f"/api/rejected/{id}/reverify", token=READ)[0] == 403
+        assert api.refused("POST", f"/api/rejected/{uuid4()}/reverify", token=OPERATE)[0] == 404
+        assert api.post(f"/api/rejected/{id}/reverify") == {
+            "outcome": "still refused: signature_mismatch",
+            "event_id": None,
+        }
+        stage.secrets(shop=[NEW, OLD])
+        wiring.inbox.cache_clear()
+        wiring.second_look.cache_clear()
+        assert api.get(f"/api/rejected/{id}/causes", token=OPERATE)["causes"][0]["cause"] == "verifies_now"
+        assert api.post(f"/api/rejected/{id}/reverify") == {"outcome": "let through", "event_id": id}
+        assert api.post(f"/api/rejected/{id}/reverify") == {"outcome": "was let through before", "event_id": id}
+        assert stage.process() == ["event.processed"]
+        assert api.get(f"/api/rejected/{id}", token=OPERATE)["rejected"]["event_id"] == id
+    finally:
+        for each in built:
+            each.cache_clear()
 
 
 def test_refused_deliveries_are_listed_with_their_reasons_and_in_pages(stage: Stage) -> None:

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from chalicelib.postern.api import console
+from cli.main import _parser
 
 # Of the first view, compressed.
 _MOST_BYTES = 60_000
@@ -70,6 +71,19 @@ def test_nothing_runs_that_is_not_ours() -> None:
     assert "Strict-Transport-Security" not in console.page(secure=False).headers
     page = str(console.page(secure=True).body)
     assert not re.search(r"<script(?! type=\"module\" src=)|<style| on\w+=| style=", page)
+
+
+def test_each_command_that_it_names_is_one() -> None:
+    named = {
+        command
+        for name, text in console.files().items()
+        if name not in _VENDORED
+        for command in re.findall(r"(?:<code>|`)postern ([^<`]+)", text)
+    }
+    assert len(named) > 6
+    for command in named:
+        parsed = _parser().parse_args(re.sub(r"\$\{\w+\}", "x", command.replace("${at}", "")).lower().split())
+        assert parsed.run, command
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from itertools import product
 import pytest
 
 from chalicelib.postern.contract.deliveries import REDACTED, Delivery, Headers
+from chalicelib.postern.receiving.explain import Known, explain
 from chalicelib.postern.receiving.schemes.hmacs import Hmac
 from chalicelib.postern.receiving.sources import Sources
-from cli.explain import Known, explain
 from tests.certificates import certificate, fetching
 from tests.schemes import URL, signed
 from tests.support import EVERY_SOURCE

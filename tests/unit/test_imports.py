@@ -31,7 +31,14 @@ KNOWS = {
 PURE = [
     *("contract.bounds", "contract.envelope", "contract.errors", "contract.metrics", "contract.opening"),
     *("contract.payloads", "contract.tracing", "receiving.http", "receiving.identity", "receiving.ingest"),
-    *("receiving.naming", "receiving.handshakes", "receiving.quarantine", "receiving.schemes.base"),
+    *(
+        "receiving.naming",
+        "receiving.handshakes",
+        "receiving.quarantine",
+        "receiving.explain",
+        "receiving.second_look",
+        "receiving.schemes.base",
+    ),
     *("receiving.schemes.bodies", "receiving.schemes.canonical", "receiving.schemes.certificates"),
     *("receiving.schemes.forms", "receiving.schemes.hmacs", "receiving.schemes.jwts", "receiving.schemes.public_keys"),
     *("receiving.schemes.shared", "receiving.schemes.templated", "receiving.schemes.urls"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -12,11 +14,45 @@ from chalicelib.postern.api import access
 from chalicelib.postern.api.relay import BackendUnavailable, Relay, Request
 from chalicelib.postern.contract.answers import Answer
 from chalicelib.postern.contract.deliveries import Headers
+from chalicelib.postern.contract.errors import Conflict, QueueUnavailable, SecretUnavailable
 
 TOKEN = access.make_token(bytes(range(32)))
 ANOTHER = access.make_token(bytes(32))
 HEADERS = Headers([("authorization", f"Bearer {TOKEN}")])
 SESSION = f"{'a' * 64}.1234567890.{'b' * 64}"
+
+
+THE_EVENT = UUID(int=7)
+
+
+@dataclass
+class Found:
+    """As a second look finds it: a cause, or an outcome."""
+
+    cause: str = "url"
+    sentence: str = "It is signed for another address."
+    words: str = "let through"
+    event: UUID | None = THE_EVENT
+    note: str | None = "a note"
+    before: str | None = None
+
+
+class Look:
+    """Sees what it is told to, or raises it."""
+
+    def __init__(self) -> None:
+        self.sees: Found | Exception = Found()
+
+    def _look(self) -> Found:
+        if isinstance(self.sees, Exception):
+            raise self.sees
+        return self.sees
+
+    def causes(self, found: Mapping[str, Any]) -> list[Found]:
+        return [self._look()]
+
+    def let_through(self, found: Mapping[str, Any], *, stale: bool) -> Found:
+        return self._look()
 
 
 class Behind:
@@ -27,11 +63,13 @@ class Behind:
         self.session = session
         self.asked: list[Mapping[str, Any]] = []
         self.now = 1000.0
-        self.relay = Relay(self.ask, lambda: self.now)
+        self.look = Look()
+        self.body: Mapping[str, Any] = {"of": "it"}
+        self.relay = Relay(self.ask, lambda: self.now, lambda: self.look)
 
     def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self.asked.append(request)
-        return {"status": self.status, "headers": {"ETag": '"1"'}, "body": {"of": "it"}, "session": self.session}
+        return {"status": self.status, "headers": {"ETag": '"1"'}, "body": self.body, "session": self.session}
 
     def request(
         self,
@@ -232,7 +270,7 @@ def test_a_backend_that_does_not_answer_is_said(why: str, status: int, code: str
     def away(request: Mapping[str, Any]) -> Mapping[str, Any]:
         raise BackendUnavailable(why)
 
-    relay = Relay(away, lambda: 0.0)
+    relay = Relay(away, lambda: 0.0, Look)
     answer = relay.answer(Request("GET", "/api/events", {}, HEADERS, b"", "192.0.2.1", True))
     assert isinstance(answer.body, Mapping)
     assert (answer.status, answer.body["error"]) == (status, code)
@@ -249,3 +287,59 @@ def test_every_answer_tells_browsers_to_keep_to_themselves(token: str | None) ->
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
     assert not [name for name in headers if name.startswith("Access-Control-")]
+
+
+REFUSED = "/api/rejected/00000000-0000-0000-0000-000000000007"
+
+
+def test_a_refused_delivery_that_comes_back_is_explained_where_the_secrets_are() -> None:
+    behind = Behind()
+    behind.body = {"rejected": {"id": str(THE_EVENT)}}
+    answer = behind.request(path=f"{REFUSED}/causes", headers={"If-None-Match": "*"})
+    assert answer.body == {"causes": [{"cause": "url", "sentence": "It is signed for another address."}]}
+    assert ("ETag" in answer.headers, behind.asked[0]["if_none_match"]) == (False, None)
+
+
+def test_what_is_let_through_is_noted_by_whoever_asked() -> None:
+    behind = Behind()
+    behind.body = {"rejected": {"id": str(THE_EVENT)}, "stale": False}
+    answer = behind.request("POST", f"{REFUSED}/reverify", headers={"Postern-Csrf": "c"})
+    assert answer.body == {"outcome": "let through", "event_id": str(THE_EVENT)}
+    noted = behind.asked[1]
+    assert (noted["method"], noted["path"], noted["token"], noted["csrf"]) == ("POST", f"{REFUSED}/resolve", TOKEN, "c")
+    assert json.loads(noted["body"]) == {"event_id": str(THE_EVENT), "note": "a note"}
+
+
+@pytest.mark.parametrize(
+    ("sees", "said"),
+    [
+        (Found(words="still refused: signature_mismatch", event=None), {"event_id": None}),
+        (Found(words="was let through before", event=None, before="e"), {"event_id": "e"}),
+    ],
+)
+def test_what_is_not_let_through_now_is_noted_nowhere(sees: Found, said: Mapping[str, Any]) -> None:
+    behind = Behind()
+    behind.body, behind.look.sees = {"rejected": {"id": str(THE_EVENT)}, "stale": False}, sees
+    assert behind.request("POST", f"{REFUSED}/reverify").body == {"outcome": sees.words, **said}
+    assert len(behind.asked) == 1
+
+
+@pytest.mark.parametrize("path", ["causes", "reverify"])
+def test_whoever_may_not_see_it_looks_at_nothing(path: str) -> None:
+    behind = Behind(status=403)
+    behind.look.sees = AssertionError("it was looked at")
+    assert behind.request("GET" if path == "causes" else "POST", f"{REFUSED}/{path}").status == 403
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (Conflict("The source 'x' is declared no more."), 409),
+        (SecretUnavailable("secrets_unreachable: Timeout"), 503),
+        (QueueUnavailable("Timeout"), 503),
+    ],
+)
+def test_what_cannot_be_looked_at_now_is_said(raised: Exception, status: int) -> None:
+    behind = Behind()
+    behind.body, behind.look.sees = {"rejected": {"id": str(THE_EVENT)}, "stale": True}, raised
+    assert behind.request("POST", f"{REFUSED}/reverify").status == status

@@ -17,10 +17,10 @@ from chalicelib.postern.contract.errors import InvalidSignature, SecretUnavailab
 from chalicelib.postern.contract.opening import from_message
 from chalicelib.postern.contract.payloads import Format, text_of
 from chalicelib.postern.receiving import http
+from chalicelib.postern.receiving.explain import Known, explain
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
 from chalicelib.postern.receiving.schemes.base import MAX_CANDIDATES
 from chalicelib.postern.receiving.sources import Sources
-from cli.explain import Known, explain
 from tests.schemes import URL, scheme_of, signature, signed, verify
 from tests.support import EVERY_SOURCE
 

@@ -1,7 +1,8 @@
 """What the public function does with a request to the API: hands it on, and answers what came back.
 
 It knows no token and reaches no database. What cannot be a token is refused here, and addresses that guess are made to
-wait, before anybody is asked.
+wait, before anybody is asked. What it has and the function behind it has not are the sources' secrets: a refused
+delivery that comes back for whoever may see it is explained or let through here.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
-from chalicelib.postern.api import access
+from chalicelib.postern.api import access, routes
 from chalicelib.postern.contract.answers import Answer, error
 from chalicelib.postern.contract.deliveries import Headers
-from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.contract.errors import Conflict, PosternError, QueueUnavailable, SecretUnavailable
 
 # No request of the API's is nearly as long.
 _MAX_BODY_BYTES = 65_536
@@ -55,12 +57,43 @@ class Request:
     secure: bool
 
 
+class Finding(Protocol):
+    @property
+    def cause(self) -> str: ...
+
+    @property
+    def sentence(self) -> str: ...
+
+
+class Outcome(Protocol):
+    @property
+    def words(self) -> str: ...
+
+    @property
+    def event(self) -> UUID | None: ...
+
+    @property
+    def note(self) -> str | None: ...
+
+    @property
+    def before(self) -> str | None: ...
+
+
+class SecondLook(Protocol):
+    """At a refused delivery. Both raise SecretUnavailable and Conflict, `let_through` QueueUnavailable as well."""
+
+    def causes(self, found: Mapping[str, Any]) -> Sequence[Finding]: ...
+
+    def let_through(self, found: Mapping[str, Any], *, stale: bool) -> Outcome: ...
+
+
 @dataclass
 class Relay:
     """`ask` hands a request on, and raises BackendUnavailable; `clock` counts seconds."""
 
     ask: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     clock: Callable[[], float]
+    second_look: Callable[[], SecondLook]
     # Both are bounded, the oldest goes first.
     _failures: dict[str, list[float]] = field(default_factory=dict)
     _welcome: dict[str, None] = field(default_factory=dict)
@@ -95,18 +128,47 @@ class Relay:
             "csrf": request.headers.get("postern-csrf"),
             "if_none_match": request.headers.get("if-none-match"),
         }
+        route, _, _ = routes.find(request.method, request.path)
+        looks_again = route is not None and route.action in (routes.EXPLAIN, routes.REVERIFY)
+        if looks_again:
+            asked["if_none_match"] = None  # the delivery stays as it is, and what is said of it does not
         try:
             found = self.ask(asked)
+            made = Answer(found["status"], found["body"], found["headers"])
+            if looks_again and made.status == 200:
+                made = self._looked_at_again(asked, **found["body"])
         except BackendUnavailable as exc:
             if str(exc) == exc.FAILED:
                 return error(500, "internal_error", "Something went wrong here; the log says what.")
             message = "The function behind this API does not answer now."
             return error(503, "unavailable", message, headers={"Retry-After": "5"})
         self._remember(request.address, known_by, found["status"])
-        headers = dict(found["headers"])
-        if found["session"] is not None:
-            headers["Set-Cookie"] = _cookie(found["session"], request.secure)
-        return Answer(found["status"], found["body"], headers)
+        if found["session"] is None:
+            return made
+        return Answer(made.status, made.body, {**made.headers, "Set-Cookie": _cookie(found["session"], request.secure)})
+
+    def _looked_at_again(
+        self, asked: Mapping[str, Any], rejected: Mapping[str, Any], stale: bool | None = None
+    ) -> Answer:
+        """Whoever asks may: the delivery has come back. Without `stale` they ask why, and change nothing."""
+        try:
+            if stale is None:
+                causes = self.second_look().causes(rejected)
+                return Answer(200, {"causes": [{"cause": each.cause, "sentence": each.sentence} for each in causes]})
+            outcome = self.second_look().let_through(rejected, stale=stale)
+        except Conflict as exc:
+            return error(409, "conflict", str(exc))
+        except (SecretUnavailable, QueueUnavailable):
+            message = "The sources' secrets or the queue cannot be reached now; try again."
+            return error(503, "unavailable", message, headers={"Retry-After": "5"})
+        if outcome.event is not None:
+            became = {"event_id": str(outcome.event), "note": outcome.note}
+            path = f"/api/rejected/{rejected['id']}/resolve"
+            noted = self.ask({**asked, "path": path, "body": json.dumps(became)})
+            if noted["status"] != 200:  # it is queued; asked again, nothing is queued twice
+                return Answer(noted["status"], noted["body"], noted["headers"])
+        event = outcome.before if outcome.event is None else str(outcome.event)
+        return Answer(200, {"outcome": outcome.words, "event_id": event})
 
     def _failures_of(self, address: str) -> int:
         since = self.clock() - _WITHIN_SECONDS

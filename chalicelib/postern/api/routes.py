@@ -39,6 +39,9 @@ _get, _post = partial(Route, "GET"), partial(Route, "POST")
 # What the backend does itself, for which there is no action.
 OPEN_SESSION, WHO, CLOSE_SESSION, DESCRIPTION = "open_session", "who", "close_session", "description"
 
+# What needs the sources' secrets: the backend finds the delivery, and the relay has them.
+EXPLAIN, REVERIFY = "explain_rejected", "reverify_rejected"
+
 ROUTES: Sequence[Route] = (
     _post("/api/session", "openSession", OPEN_SESSION, "Log in with a token: opens a session, which is a cookie."),
     _get("/api/session", "getSession", WHO, "Who asks: the token's name and role, and when the session ends."),
@@ -61,6 +64,9 @@ ROUTES: Sequence[Route] = (
     Route("PATCH", "/api/issues/{id}", "setIssue", "set_issue", "Acknowledges, resolves or reopens an issue."),
     _get("/api/rejected", "listRejected", "rejected", "Refused deliveries that were kept.", pages="rejected"),
     _get("/api/rejected/{id}", "getRejected", "show_rejected", "One of them, with its bytes.", one="rejected"),
+    _get("/api/rejected/{id}/causes", "explainRejected", EXPLAIN, "Why it was refused.", one="rejected"),
+    _post("/api/rejected/{id}/reverify", "reverifyRejected", REVERIFY, "Verifies it again.", one="rejected"),
+    _post("/api/rejected/{id}/resolve", "resolveRejected", "resolve_rejected", "Notes as what it was let through."),
     _get("/api/duplicates", "listDuplicates", "duplicates", "What was taken for a repetition.", pages="duplicates"),
     _get("/api/duplicates/{id}", "getDuplicate", "show_duplicate", "One of them.", one="duplicate"),
     _post("/api/duplicates/{id}/accept", "acceptDuplicate", "accept_duplicate", "Makes it an event of its own."),

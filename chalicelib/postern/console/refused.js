@@ -1,7 +1,7 @@
 // Deliveries that are no events: refused ones that were kept, and repetitions.
 
-import {html} from "./html.js";
-import {bytesOf, post, usePages, useQuery} from "./api.js";
+import {html, useEffect, useRef, useState} from "./html.js";
+import {bytesOf, get, post, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {whyOf} from "./event.js";
 import {Headers, Payload} from "./payload.js";
@@ -34,6 +34,7 @@ export const Rejected = () => {
             {name: "Kept", class: "number", of: (row) => number(row.count)},
             {name: "Last", of: (row) => html`<${Time} at=${row.last} />`},
           ]} />
+          ${pending && html`<${VerifyAll} source=${query.get("source")} ended=${refused.refresh} />`}
           <h2>Deliveries ${query.get("source") && html`<span class="muted">of ${plain(query.get("source"))}</span> <a href=${hrefTo("rejected")}>all</a>`}</h2>
           <${Table} caption="Refused deliveries" rows=${refused.rows} open=${(row) => hrefTo(["rejected", row.id])} columns=${[
             {name: "Received", of: (row) => html`<${Time} at=${row.received_at} />`},
@@ -47,6 +48,70 @@ export const Rejected = () => {
       : html`<${Empty} title="Nothing was refused and kept">
           ${query.get("source") && html`<p>of ${plain(query.get("source"))}. <a href=${hrefTo("rejected")}>Look at all sources</a></p>`}
           <p>To keep some of what strangers send, say <code>quarantine = true</code> for a source.</p><//>`}<//>`;
+};
+
+// What becomes of it is the same, however often it is asked for: the event has the id of what was refused.
+const verifyAgain = (id, stale = false) => post(`rejected/${id}/reverify`, {stale});
+
+const PAGE = 100;
+
+// One after the other, for as long as somebody looks on.
+const VerifyAll = ({source, ended}) => {
+  const [at, setAt] = useState(null);
+  const stopped = useRef(false);
+  useEffect(() => () => {
+    stopped.current = true;
+  }, []);
+  const work = async () => {
+    stopped.current = false;
+    const so = {looked: 0, through: 0};
+    let next = {};
+    try {
+      while (next && !stopped.current) {
+        const page = await get("rejected", {source, pending: true, limit: PAGE, ...next});
+        for (const {id} of page.rejected) {
+          if (stopped.current) break;
+          const {outcome} = await verifyAgain(id);
+          so.looked += 1;
+          if (outcome === "let through") so.through += 1;
+          setAt({...so});
+        }
+        next = page.next;
+      }
+      say(`${number(so.through)} of ${number(so.looked)} let through.`);
+    } finally {
+      setAt(null);
+      ended();
+    }
+  };
+  return html`<div class="row"><${Action} work=${work} title="Lets through what verifies with today’s secrets">Verify all again<//>
+    ${at && html`<span class="muted" role="status">${number(at.looked)} verified again, ${number(at.through)} let through</span>
+      <button type="button" onClick=${() => {
+        stopped.current = true;
+      }}>Stop</button>`}</div>`;
+};
+
+// Why it was refused, tried with the secrets of now and of before, and what can be done about it.
+const Causes = ({of, changed}) => {
+  const asked = useQuery(`rejected/${of.id}/causes`);
+  const [isOld, setOld] = useState(false);
+  const again = (stale) => async () => {
+    const sure = !stale || await ask({title: "Let it through, although it is too old?", yes: "Let it through",
+      text: "Its signature is right, its time is not. A delivery that somebody recorded and sends again looks the same."});
+    if (!sure) return;
+    const {outcome, event_id: event} = await verifyAgain(of.id, stale);
+    setOld(outcome.includes("timestamp_stale"));
+    say(`${outcome[0].toUpperCase()}${outcome.slice(1)}.`, event ? "done" : "wrong");
+    asked.refresh();
+    changed();
+  };
+  return html`<section class="outcome" aria-label="Why">
+    <div class="row"><h2>Why</h2><span class="space"></span>
+      ${!of.event_id && html`<${Action} work=${again(false)}>Verify again<//>
+        ${isOld && html`<${Action} work=${again(true)}>Let it through, though too old …<//>`}`}</div>
+    <${Loaded} of=${asked} lines=${2}>${({causes}) => html`<ul class="causes">
+      ${causes.map((each) => html`<li>${plain(each.sentence)} <span class="muted"><code>${plain(each.cause)}</code></span></li>`)}</ul>`}<//>
+  </section>`;
 };
 
 export const RejectedOne = ({id}) => {
@@ -67,8 +132,7 @@ export const RejectedOne = ({id}) => {
       ${found.note && html`<div><dt>Note</dt><dd>${plain(found.note)}</dd></div>`}
       ${found.event_id && html`<div><dt>Let through as</dt><dd><${Id} id=${found.event_id} /></dd></div>`}
     </dl>
-    <p class="muted">To see step by step why, with the secret at hand: <code>postern rejected explain ${found.id}</code>.
-      To let it through: <code>postern rejected accept ${found.id}</code>.</p>
+    <${Causes} of=${found} changed=${one.refresh} />
     <${Payload} bytes=${bytesOf(found.body)} name="Body" />
     <${Headers} of=${found.headers} />`}<//>`;
 };

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from chalicelib.postern.processing.engine import Processor
     from chalicelib.postern.processing.settling import RetryPolicy
     from chalicelib.postern.receiving.ingest import Inbox
+    from chalicelib.postern.receiving.second_look import SecondLook
 
 
 # As Chalice names it; every function of the app loads app.py.
@@ -83,7 +84,18 @@ def relay() -> Relay | None:
 
     _adopt_local_run()
     name = config().backend_function
-    return Relay(Function(name, BackendUnavailable).ask, time.monotonic) if name else None
+    return Relay(Function(name, BackendUnavailable).ask, time.monotonic, second_look) if name else None
+
+
+@cache
+def second_look() -> SecondLook:
+    from dataclasses import replace
+
+    from chalicelib.postern.adapters.secrets import SourceSecrets
+    from chalicelib.postern.receiving.second_look import SecondLook
+
+    previous = SourceSecrets(config().need("sources_secret_id"), time.monotonic, "AWSPREVIOUS")
+    return SecondLook(replace(inbox(), may_keep=lambda source, verified: False), previous.of)
 
 
 def _adopt_local_run() -> None:

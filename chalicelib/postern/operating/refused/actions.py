@@ -27,10 +27,19 @@ def actions(refused: Refused) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         return {"rejected": refused.rejected_delivery(id)}
 
+    # Of these the public function makes what they are asked for: it has the sources' secrets (api/relay.py).
+    def reverify(id: UUID, stale: bool) -> Mapping[str, Any]:
+        return {**show(id), "stale": stale}
+
     def resolve(id: UUID, event_id: UUID, note: str | None) -> Mapping[str, Any]:
         return {"resolved": refused.resolve_rejected(id, event_id, note)}
 
-    return {"show_rejected": Action(show, _Id()), "resolve_rejected": Action(resolve, _Resolution())}
+    return {
+        "show_rejected": Action(show, _Id()),
+        "explain_rejected": Action(show, _Id()),
+        "reverify_rejected": Action(reverify, _Reverification()),
+        "resolve_rejected": Action(resolve, _Resolution()),
+    }
 
 
 def duties(refused: Refused) -> dict[str, Duty]:
@@ -49,6 +58,11 @@ class _Filters(Schema):
 
 class _Id(Schema):
     id = fields.UUID(required=True)
+
+
+class _Reverification(Schema):
+    id = fields.UUID(required=True)
+    stale = fields.Boolean(load_default=False)
 
 
 class _Resolution(Schema):
