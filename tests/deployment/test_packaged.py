@@ -128,6 +128,10 @@ def test_what_was_refused_is_kept_explained_and_let_through_once_its_secret_is_k
     assert installation.post("github", secret="rotated too early").status == 401
     id = eventually(lambda: next(iter(kept() - before), None), timeout=30)
     assert "unknown" in postern(installation, "explain", id)
+    causes = installation.api("GET", f"rejected/{id}/causes").body["causes"]
+    assert [each["cause"] for each in causes] == ["unknown"]
+    outcome = installation.api("POST", f"rejected/{id}/reverify", {}).body
+    assert outcome == {"outcome": "still refused: signature_mismatch", "event_id": None}
     secrets = json.loads(sound)
     client.put_secret_value(
         SecretId=arn, SecretString=json.dumps({**secrets, "github": [secrets["github"], "rotated too early"]})

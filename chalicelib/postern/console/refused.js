@@ -91,6 +91,9 @@ const VerifyAll = ({source, ended}) => {
       }}>Stop</button>`}</div>`;
 };
 
+// What stands between backquotes, as code.
+const withCode = (text) => text.split("`").map((part, at) => (at % 2 ? html`<code>${part}</code>` : part));
+
 // Why it was refused, tried with the secrets of now and of before, and what can be done about it.
 const Causes = ({of, changed}) => {
   const asked = useQuery(`rejected/${of.id}/causes`);
@@ -110,7 +113,7 @@ const Causes = ({of, changed}) => {
       ${!of.event_id && html`<${Action} work=${again(false)}>Verify again<//>
         ${isOld && html`<${Action} work=${again(true)}>Let it through, though too old …<//>`}`}</div>
     <${Loaded} of=${asked} lines=${2}>${({causes}) => html`<ul class="causes">
-      ${causes.map((each) => html`<li>${plain(each.sentence)} <span class="muted"><code>${plain(each.cause)}</code></span></li>`)}</ul>`}<//>
+      ${causes.map((each) => html`<li>${withCode(plain(each.sentence))} <span class="muted"><code>${plain(each.cause)}</code></span></li>`)}</ul>`}<//>
   </section>`;
 };
 
