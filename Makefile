@@ -93,7 +93,11 @@ rehearsal: $(STAMP) ## Follow docs/first-handler.md word by word, on a clone of 
 .PHONY: bench
 bench: $(PEERS) ## Measure by turns, and print one table of ratios: make bench ONLY=upsert
 	$(BIN)/python -m bench $(ONLY)
-	$(if $(ONLY),,$(BIN)/python -m bench.providers && $(BIN)/python -m bench.processing)
+	$(if $(ONLY),,$(BIN)/python -m bench.providers && $(BIN)/python -m bench.processing && $(BIN)/python -m bench.curves)
+
+.PHONY: curves
+curves: $(PEERS) ## Measure and draw latency by rate, round trips, cost, ten thousand a second: docs/performance.md
+	$(BIN)/python -m bench.curves
 
 .PHONY: check
 check: $(STAMP) ## Check format, lint, types, import directions, and what is generated
