@@ -86,6 +86,10 @@ day: $(STAMP) ## Ten thousand deliveries through the running system, with repeti
 hostile: $(STAMP) ## A million hostile deliveries over all providers, by chance: POSTERN_SEED repeats a run
 	POSTERN_HOSTILE=1000000 POSTERN_SEED=$${POSTERN_SEED:-$$(date +%s)} $(BIN)/python -m pytest -q $(IN_PARALLEL) tests/unit/test_hostile.py --timeout 1800
 
+.PHONY: chaos
+chaos: $(STAMP) ## Faults of every kind over the whole local system, and whether every promise was kept: SEED=… repeats a run
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: rehearsal
 rehearsal: $(STAMP) ## Follow docs/first-handler.md word by word, on a clone of the last commit (five minutes)
 	$(BIN)/python -m tests.rehearsal

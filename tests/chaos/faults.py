@@ -1,0 +1,153 @@
+"""The faults, by name. Each does its harm for some seconds, and takes it back."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg2
+
+from tests.chaos.proxies import FINE, now_and_then, of_calls
+from tests.chaos.system import System
+
+# Gets the system, chance, and for how long.
+Fault = Callable[[System, random.Random, float], None]
+FAULTS: dict[str, Fault] = {}
+
+_QUEUE = {"SendMessage", "SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch"}
+
+
+def fault(function: Fault) -> Fault:
+    FAULTS[function.__name__.replace("_", " ")] = function
+    return function
+
+
+@fault
+def postgres_is_killed(system: System, chance: random.Random, seconds: float) -> None:
+    system.server.kill()
+    time.sleep(chance.uniform(0, seconds))
+    system.start_postgres()
+
+
+@fault
+def postgres_restarts(system: System, chance: random.Random, seconds: float) -> None:
+    system.server.stop()
+    system.start_postgres()
+
+
+@fault
+def postgres_is_frozen(system: System, chance: random.Random, seconds: float) -> None:
+    with system.frozen(system.postgres_processes()):
+        time.sleep(seconds)
+
+
+@fault
+def sessions_are_terminated(system: System, chance: random.Random, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        system.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND random() < 0.5"
+        )
+        time.sleep(0.3)
+
+
+@fault
+def connections_run_out(system: System, chance: random.Random, seconds: float) -> None:
+    with ExitStack() as stack:
+        with contextlib.suppress(psycopg2.OperationalError):
+            while True:
+                stack.enter_context(contextlib.closing(psycopg2.connect(system.server.url)))
+        time.sleep(seconds)
+
+
+@fault
+def the_database_is_read_only(system: System, chance: random.Random, seconds: float) -> None:
+    with _set(system, "default_transaction_read_only", "on"):
+        time.sleep(seconds)
+
+
+@contextmanager
+def _set(system: System, name: str, value: str) -> Iterator[None]:
+    system.query(f"ALTER SYSTEM SET {name} = {value}")
+    system.query("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        with contextlib.closing(psycopg2.connect(system.server.url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_read_only = off")
+                cursor.execute(f"ALTER SYSTEM RESET {name}")
+                cursor.execute("SELECT pg_reload_conf()")
+
+
+@fault
+def the_database_is_slow(system: System, chance: random.Random, seconds: float) -> None:
+    system.database.delay = 0.05
+    time.sleep(seconds)
+    system.database.delay = 0.0
+
+
+@fault
+def commits_are_cut(system: System, chance: random.Random, seconds: float) -> None:
+    system.database.harm = now_and_then(chance, 0.3, "before", "after")
+    time.sleep(seconds)
+    system.database.harm = lambda: FINE
+
+
+@fault
+def a_processor_is_killed(system: System, chance: random.Random, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(chance.uniform(0.2, 1.5))
+        system.signal("processor", signal.SIGKILL)
+
+
+@fault
+def a_processor_is_frozen(system: System, chance: random.Random, seconds: float) -> None:
+    """Its messages come back meanwhile, to others."""
+    with system.frozen(system.processes("processor")[:1]):
+        time.sleep(seconds)
+
+
+@fault
+def processors_are_deployed_anew(system: System, chance: random.Random, seconds: float) -> None:
+    system.signal("processor", signal.SIGTERM, one=False)
+    time.sleep(seconds / 2)
+
+
+@fault
+def the_api_is_killed(system: System, chance: random.Random, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        system.signal("api", signal.SIGKILL)
+        time.sleep(chance.uniform(1, 3))
+
+
+@fault
+def the_api_is_frozen(system: System, chance: random.Random, seconds: float) -> None:
+    with system.frozen(system.processes("api")):
+        time.sleep(min(seconds, 4))
+
+
+def _aws(name: str, share: float, calls: set[str], *harms: str) -> None:
+    def harm(system: System, chance: random.Random, seconds: float) -> None:
+        system.aws.harm = of_calls(calls, now_and_then(chance, share, *harms))
+        time.sleep(seconds)
+        system.aws.harm = lambda call: FINE
+
+    FAULTS[name] = harm
+
+
+_aws("sqs is throttled", 0.5, _QUEUE, "throttled")
+_aws("sqs fails", 0.5, _QUEUE, "failed", "reset")
+_aws("sqs does it and says nothing", 0.5, _QUEUE, "unanswered", "truncated")
+_aws("sqs delivers twice", 0.3, {"SendMessage", "SendMessageBatch"}, "twice")
+_aws("sqs is slow", 0.3, _QUEUE, "slow")
+_aws("everything of aws fails at times", 0.3, {*_QUEUE, "GetSecretValue", "S3 PUT", "S3 GET"}, "failed", "unanswered")
+_aws("secrets manager is away", 1.0, {"GetSecretValue"}, "failed", "reset")

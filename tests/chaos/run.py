@@ -1,0 +1,182 @@
+"""One run: faults, then none, then the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.history import Found, Kind, tally, verdict
+from tests.chaos.senders import Senders
+from tests.chaos.system import System
+
+_FAULT_SECONDS = (2.0, 5.0)
+# After a fault: until an event that is sent then has its row. More than that is not recovered.
+_RECOVERED_WITHIN = 60.0
+# After all of them: until nothing waits. A message that was in a container's hands comes back after 25 s.
+_DONE_WITHIN = 180.0
+
+
+def run(folder: Path, seconds: float, rate: float, chance: random.Random, only: str) -> int:
+    system = System(folder)
+    try:
+        system.start()
+        return _run(system, seconds, rate, chance, only)
+    finally:
+        system.stop()
+
+
+def _run(system: System, seconds: float, rate: float, chance: random.Random, only: str) -> int:
+    senders = Senders(system.port, system.secrets, random.Random(chance.random()))
+    senders.start(rate)
+    problems: list[str] = []
+    until = time.monotonic() + seconds
+    for several in _order(chance, only):
+        if time.monotonic() > until:
+            break
+        _harm(system, several, chance)
+        took = _recovery(system, senders, chance)
+        print(
+            f"{' and '.join(several):<70} {'NOT RECOVERED' if took is None else f'recovered in {took:.1f} s'}",
+            flush=True,
+        )
+        if took is None:
+            problems.append(f"not recovered from {several}")
+        if not system.is_up:
+            problems.append("the supervisor gave up")
+            break
+    senders.stop()
+    took = _until(lambda: _is_done(system), _DONE_WITHIN)
+    print(f"Without faults: {'not done' if took is None else f'all is done after {took:.0f} s'}.", flush=True)
+    found = _found(system)
+    broken = verdict(senders.history, found)
+    if _hot_rows_differ(system):
+        broken["rows that many want"] = ["their counts are not the number of effects"]
+    _tell(system, senders, found, broken)
+    return 1 if broken or problems else 0
+
+
+def _order(chance: random.Random, only: str) -> list[list[str]]:
+    """Each alone, and then pairs, for as long as there is time."""
+    names = [name for name in FAULTS if name.startswith(only)]
+    chance.shuffle(names)
+    pairs = [chance.sample(names, 2) for _ in range(2_000)] if len(names) > 1 else [[names[0]]] * 20
+    return [*([name] for name in names), *pairs]
+
+
+def _harm(system: System, several: list[str], chance: random.Random) -> None:
+    seconds = chance.uniform(*_FAULT_SECONDS)
+    wrong: list[BaseException] = []
+
+    def one(name: str, own: random.Random) -> None:
+        try:
+            FAULTS[name](system, own, seconds)
+        except psycopg2.Error:
+            pass  # the other of a pair has taken the database away
+        except BaseException as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=one, args=(name, random.Random(chance.random()))) for name in several]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if wrong:
+        raise wrong[0]
+
+
+def _recovery(system: System, senders: Senders, chance: random.Random) -> float | None:
+    began = time.monotonic()
+    key = senders.send(Kind.PLAIN, 0, random.Random(chance.random()))
+
+    def there() -> bool:
+        try:
+            return bool(system.query("SELECT 1 FROM public.effects WHERE key = %s", key))
+        except psycopg2.Error:
+            return False
+
+    # A probe that found nobody at all has had no effect, and what comes after it has.
+    while not senders.history[key].is_accepted and time.monotonic() - began < _RECOVERED_WITHIN:
+        key = senders.send(Kind.PLAIN, 0, random.Random(chance.random()))
+    took = _until(there, _RECOVERED_WITHIN)
+    return None if took is None else time.monotonic() - began
+
+
+def _until(check: Callable[[], bool], seconds: float) -> float | None:
+    """How long it took, or None where it took longer."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        if check():
+            return time.monotonic() - began
+        time.sleep(0.1)
+    return None
+
+
+def _is_done(system: System) -> bool:
+    failed = system.query("SELECT 1 FROM postern.events WHERE status NOT IN ('processed', 'dead') LIMIT 1")
+    return not failed and system.messages("queue_url") == 0
+
+
+def _found(system: System) -> Found:
+    effects = dict(system.query("SELECT key, count(*) FROM public.effects GROUP BY key"))
+    rows: dict[str, list[str]] = {}
+    keys: dict[str, str] = {}
+    for id, key, status in system.query("SELECT id::text, payload ->> 'key', status FROM postern.events"):
+        rows.setdefault(key, []).append(status)
+        keys[id] = key
+    letters = {json.loads(letter["Body"])["id"] for letter in system.letters()}
+    waiting = system.messages("queue_url")
+    missing = 0
+    if _until(lambda: not _missing(system), 60) is None:
+        missing = _missing(system)
+    return Found(effects, rows, frozenset(keys.get(id, id) for id in letters), waiting, missing)
+
+
+def _missing(system: System) -> int:
+    return int(_ledger(system)["missing"])
+
+
+def _ledger(system: System) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "ledger", "--json"],
+        env={**os.environ, "POSTERN_STATE_DIR": str(system.state)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _hot_rows_differ(system: System) -> bool:
+    [(counted,)] = system.query("SELECT sum(n) FROM public.hot")
+    [(there,)] = system.query(
+        "SELECT count(*) FROM postern.events WHERE status = 'processed' AND payload -> 'hot' = 'true'"
+    )
+    return bool(counted != there)
+
+
+def _tell(system: System, senders: Senders, found: Found, broken: dict[str, list[str]]) -> None:
+    counted = tally(senders.history)
+    print(
+        f"{len(senders.history):,} events sent in {counted['answers']:,} deliveries: {counted['accepted']:,} accepted, "
+        f"{counted['refused']:,} refused, {counted['unknown']:,} unknown."
+    )
+    statuses = Counter(status for several in found.rows.values() for status in several)
+    print(f"{sum(found.effects.values()):,} effects; rows: {dict(statuses)}; {len(found.letters):,} dead letters.")
+    harms = {name: number for name, number in (system.aws.done + system.database.done).items() if name != "fine"}
+    print(f"Done on the way: {dict(sorted(harms.items()))}")
+    for promise, keys in broken.items():
+        print(f"BROKEN: {promise}: {len(keys)}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}")
+    print("Every promise was kept." if not broken else "Promises were broken.", flush=True)
