@@ -38,7 +38,7 @@ class Sent:
     @property
     def is_refused(self) -> bool:
         """All of it, by an answer that is one."""
-        return all(answer is not None and 400 <= answer < 500 for answer in self.answers)
+        return bool(self.answers) and all(answer is not None and 400 <= answer < 500 for answer in self.answers)
 
 
 @dataclass(frozen=True)

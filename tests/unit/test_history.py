@@ -69,3 +69,7 @@ def test_a_forgery_that_was_accepted_is_seen_without_any_row() -> None:
     assert verdict({"g": Sent(Kind.FORGED, [202])}, Found({}, {}, frozenset(), 0, 0)) == {
         "a forgery was let in": ["g"],
     }
+
+
+def test_what_nobody_answered_is_unknown() -> None:
+    assert tally({"a": Sent(Kind.PLAIN, [])})["unknown"] == 1
