@@ -90,6 +90,18 @@ hostile: $(STAMP) ## A million hostile deliveries over all providers, by chance:
 chaos: $(STAMP) ## Faults of every kind over the whole local system, and whether every promise was kept: SEED=… repeats a run
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: chaos-long
+chaos-long: $(STAMP) ## The same for an hour, with more than a hundred thousand events, and what grew meanwhile
+	$(BIN)/python -m tests.chaos --seconds 3300 $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: crash-points
+crash-points: $(STAMP) ## Kill the process at every statement, commit and call, and print what came of it (one minute)
+	$(BIN)/python -m tests.chaos.crash_points
+
+.PHONY: mutants
+mutants: $(STAMP) ## Break Postern in one line, eighteen times, and see which test notices (four minutes)
+	$(BIN)/python -m tests.chaos.mutants
+
 .PHONY: rehearsal
 rehearsal: $(STAMP) ## Follow docs/first-handler.md word by word, on a clone of the last commit (five minutes)
 	$(BIN)/python -m tests.rehearsal

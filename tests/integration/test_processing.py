@@ -11,12 +11,14 @@ from uuid import UUID
 import psycopg2
 import pytest
 
+from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.contract.deliveries import Event, new_event_id
+from chalicelib.postern.contract.errors import StatementFailed
 from chalicelib.postern.operating.events.queries import Events
 from chalicelib.postern.operating.storage.queries import Storage
-from chalicelib.postern.processing.attempts import Work
+from chalicelib.postern.processing.attempts import Result, Status, Work
 from chalicelib.postern.processing.settling import Kind, Outcome
-from tests.integration.world import World, effect, fails_for, numbered, work
+from tests.integration.world import World, effect, fails_for, now, numbered, work
 
 Process = Callable[..., dict[UUID, Outcome]]
 
@@ -446,3 +448,14 @@ def test_a_table_that_is_still_to_come_costs_no_event_an_attempt(
     world.query(f"ALTER TABLE postern.away RENAME TO {table}")
     process(batch, *functions)
     assert [attempts for _, attempts in world.rows()] == [1, 1]
+
+
+def test_a_verdict_on_a_row_that_somebody_else_has_changed_is_not_written(world: World) -> None:
+    """Its lock keeps others away; should that ever fail, the number of attempts tells."""
+    item = work()
+    world.processor(fail).process([item])
+    store = EventStore(world.database())
+    verdict = Result(Status.PROCESSED, 2, processed_at=now())
+    with pytest.raises(StatementFailed, match="changed by something else"), store.transaction() as tx:
+        tx.update([(item.event.id, verdict, 7)])
+    assert world.rows() == [("failed", 1)]
