@@ -94,6 +94,10 @@ chaos: $(STAMP) ## Faults of every kind over the whole local system, and whether
 chaos-long: $(STAMP) ## The same for an hour, with more than a hundred thousand events, and what grew meanwhile
 	$(BIN)/python -m tests.chaos --seconds 3300 $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: soak
+soak: $(STAMP) ## An hour of calm traffic: what grows? make soak ARGS="--seconds 600"
+	$(BIN)/python -m tests.chaos --soak --seconds 3600 --rate 30 $(ARGS)
+
 .PHONY: crash-points
 crash-points: $(STAMP) ## Kill the process at every statement, commit and call, and print what came of it (one minute)
 	$(BIN)/python -m tests.chaos.crash_points

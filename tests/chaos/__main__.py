@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
+_SOAK = PROJECT / "bench" / "results" / "soak.json"
 _COPIED = ("chalicelib", ".chalice", "infra", "devstack", "cli", "tests/chaos")
 
 
@@ -26,22 +27,27 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=50, help="events a second (default 50)")
     parser.add_argument("--seed", type=int, default=None, help="repeats a run (default: another each time)")
     parser.add_argument("--only", default="", help="faults whose names begin so")
+    parser.add_argument("--soak", action="store_true", help="no faults: look what grows instead")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     seed = int(time.time()) if options.seed is None else options.seed
     if options.inside:
-        from tests.chaos import run
+        from tests.chaos import run, soak
 
+        if options.soak:
+            results = Path(os.environ["POSTERN_SOAK_RESULTS"])
+            return soak.soak(options.inside, options.seconds, options.rate, random.Random(seed), results)
         return run.run(options.inside, options.seconds, options.rate, random.Random(seed), options.only)
     print(f"Seed {seed}.", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="postern-chaos-"))
     folder.chmod(0o711)  # PostgreSQL, which does not run as root, has to get through
     checkout = _checkout(folder / "checkout")
     arguments = ["--seconds", str(options.seconds), "--rate", str(options.rate), "--only", options.only]
+    arguments += ["--soak"] * options.soak
     code = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *arguments, "--seed", str(seed), "--inside", str(folder)],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
+        env={**os.environ, "PYTHONPATH": str(checkout), "POSTERN_SOAK_RESULTS": str(_SOAK)},
     ).returncode
     if code:
         print(f"What there is to look at: {folder}; the same again: make chaos SEED={seed}", file=sys.stderr)

@@ -25,7 +25,7 @@ _FAULT_SECONDS = (2.0, 5.0)
 # After a fault: until an event that is sent then has its row. More than that is not recovered.
 _RECOVERED_WITHIN = 60.0
 # After all of them: until nothing waits. A message that was in a container's hands comes back after 25 s.
-_DONE_WITHIN = 180.0
+DONE_WITHIN = 180.0
 
 
 def run(folder: Path, seconds: float, rate: float, chance: random.Random, only: str) -> int:
@@ -41,9 +41,9 @@ def _run(system: System, seconds: float, rate: float, chance: random.Random, onl
     senders = Senders(system.port, system.secrets, random.Random(chance.random()))
     senders.start(rate)
     problems: list[str] = []
-    until = time.monotonic() + seconds
+    end = time.monotonic() + seconds
     for several in _order(chance, only):
-        if time.monotonic() > until:
+        if time.monotonic() > end:
             break
         _harm(system, several, chance)
         took = _recovery(system, senders, chance)
@@ -57,13 +57,13 @@ def _run(system: System, seconds: float, rate: float, chance: random.Random, onl
             problems.append("the supervisor gave up")
             break
     senders.stop()
-    took = _until(lambda: _is_done(system), _DONE_WITHIN)
+    took = until(lambda: is_done(system), DONE_WITHIN)
     print(f"Without faults: {'not done' if took is None else f'all is done after {took:.0f} s'}.", flush=True)
-    found = _found(system)
+    found = found_in(system)
     broken = verdict(senders.history, found)
     if _hot_rows_differ(system):
         broken["rows that many want"] = ["their counts are not the number of effects"]
-    _tell(system, senders, found, broken)
+    tell(system, senders, found, broken)
     return 1 if broken or problems else 0
 
 
@@ -109,11 +109,11 @@ def _recovery(system: System, senders: Senders, chance: random.Random) -> float 
     # A probe that found nobody at all has had no effect, and what comes after it has.
     while not senders.history[key].is_accepted and time.monotonic() - began < _RECOVERED_WITHIN:
         key = senders.send(Kind.PLAIN, 0, random.Random(chance.random()))
-    took = _until(there, _RECOVERED_WITHIN)
+    took = until(there, _RECOVERED_WITHIN)
     return None if took is None else time.monotonic() - began
 
 
-def _until(check: Callable[[], bool], seconds: float) -> float | None:
+def until(check: Callable[[], bool], seconds: float) -> float | None:
     """How long it took, or None where it took longer."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
@@ -123,12 +123,12 @@ def _until(check: Callable[[], bool], seconds: float) -> float | None:
     return None
 
 
-def _is_done(system: System) -> bool:
+def is_done(system: System) -> bool:
     failed = system.query("SELECT 1 FROM postern.events WHERE status NOT IN ('processed', 'dead') LIMIT 1")
     return not failed and system.messages("queue_url") == 0
 
 
-def _found(system: System) -> Found:
+def found_in(system: System) -> Found:
     effects = dict(system.query("SELECT key, count(*) FROM public.effects GROUP BY key"))
     rows: dict[str, list[str]] = {}
     keys: dict[str, str] = {}
@@ -138,7 +138,7 @@ def _found(system: System) -> Found:
     letters = {json.loads(letter["Body"])["id"] for letter in system.letters()}
     waiting = system.messages("queue_url")
     missing = 0
-    if _until(lambda: not _missing(system), 60) is None:
+    if until(lambda: not _missing(system), 60) is None:
         missing = _missing(system)
     return Found(effects, rows, frozenset(keys.get(id, id) for id in letters), waiting, missing)
 
@@ -167,7 +167,7 @@ def _hot_rows_differ(system: System) -> bool:
     return bool(counted != there)
 
 
-def _tell(system: System, senders: Senders, found: Found, broken: dict[str, list[str]]) -> None:
+def tell(system: System, senders: Senders, found: Found, broken: dict[str, list[str]]) -> None:
     counted = tally(senders.history)
     print(
         f"{len(senders.history):,} events sent in {counted['answers']:,} deliveries: {counted['accepted']:,} accepted, "
