@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ import psycopg2
 from chalicelib.postern.adapters.children import in_child
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.guard import GuardedConnection
+from chalicelib.postern.adapters.migrations import migrate
 from chalicelib.postern.adapters.postgres import Database, Session, queries
 from chalicelib.postern.contract.deliveries import Delivery, Event, Headers
 from chalicelib.postern.contract.errors import FunctionEnded, Refusal
@@ -39,6 +41,7 @@ from chalicelib.postern.processing.handling import Handler, PermanentError
 from chalicelib.postern.processing.settling import RetryPolicy
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.sources import load_sources
+from devstack.postgres import Server
 from tests.chaos.history import Found, Kind, Sent, verdict
 
 HITS = (1, 2, 3)
@@ -52,7 +55,7 @@ _SOURCES = "".join(
 # More than a message carries, and nothing that compresses.
 _LARGE_BYTES = 1_100_000
 
-EFFECTS = "CREATE TABLE public.effects (key text NOT NULL)"
+EFFECTS = "CREATE TABLE IF NOT EXISTS public.effects (key text NOT NULL)"
 
 
 @dataclass
@@ -321,33 +324,36 @@ def points(url: str, folder: Path) -> dict[str, int]:
 
 
 def main() -> int:
-    import tempfile
-
-    from chalicelib.postern.adapters.migrations import migrate
-    from devstack.postgres import Server
-
     broken = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o711)
-        server = Server(folder / "postgres")
-        server.start()
-        try:
-            migrate(server.url)
-            with closing(psycopg2.connect(server.url)) as connection, connection, connection.cursor() as cursor:
-                cursor.execute(EFFECTS)
-            print(f"| killed | {' | '.join(f'hit {hit}' for hit in HITS)} |\n|---|{'---|' * len(HITS)}")
-            for number, (point, times) in enumerate(points(server.url, folder).items()):
-                cells = []
-                for hit in HITS:
-                    scenario = Scenario(server.url, folder / f"{number}-{hit}", point, hit)
-                    wrong = scenario.play()
-                    broken += bool(wrong)
-                    cells.append("; ".join(wrong) if wrong else "kept" if scenario.crashed else "–")
-                print(f"| {point} ({times}) | {' | '.join(cells)} |", flush=True)
-        finally:
-            server.stop()
+    with tempfile.TemporaryDirectory() as scratch, _database(Path(scratch)) as url:
+        migrate(url)
+        with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(EFFECTS)
+        print(f"| killed | {' | '.join(f'hit {hit}' for hit in HITS)} |\n|---|{'---|' * len(HITS)}")
+        for number, (point, times) in enumerate(points(url, Path(scratch)).items()):
+            cells = []
+            for hit in HITS:
+                scenario = Scenario(url, Path(scratch) / f"{number}-{hit}", point, hit)
+                wrong = scenario.play()
+                broken += bool(wrong)
+                cells.append("; ".join(wrong) if wrong else "kept" if scenario.crashed else "–")
+            print(f"| {point} ({times}) | {' | '.join(cells)} |", flush=True)
     return 1 if broken else 0
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[str]:
+    """That of DATABASE_URL, or one of its own."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+        return
+    folder.chmod(0o711)  # PostgreSQL, which does not run as root, has to get through
+    server = Server(folder / "postgres")
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 if __name__ == "__main__":

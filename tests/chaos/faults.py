@@ -17,6 +17,8 @@ from tests.chaos.system import System
 # Gets the system, chance, and for how long.
 Fault = Callable[[System, random.Random, float], None]
 FAULTS: dict[str, Fault] = {}
+# Those that need a server of one's own.
+OF_THE_SERVER: set[str] = set()
 
 _QUEUE = {"SendMessage", "SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch"}
 
@@ -26,20 +28,25 @@ def fault(function: Fault) -> Fault:
     return function
 
 
-@fault
+def server_fault(function: Fault) -> Fault:
+    OF_THE_SERVER.add(function.__name__.replace("_", " "))
+    return fault(function)
+
+
+@server_fault
 def postgres_is_killed(system: System, chance: random.Random, seconds: float) -> None:
-    system.server.kill()
+    system.own_server.kill()
     time.sleep(chance.uniform(0, seconds))
     system.start_postgres()
 
 
-@fault
+@server_fault
 def postgres_restarts(system: System, chance: random.Random, seconds: float) -> None:
-    system.server.stop()
+    system.own_server.stop()
     system.start_postgres()
 
 
-@fault
+@server_fault
 def postgres_is_frozen(system: System, chance: random.Random, seconds: float) -> None:
     with system.frozen(system.postgres_processes()):
         time.sleep(seconds)
@@ -56,16 +63,16 @@ def sessions_are_terminated(system: System, chance: random.Random, seconds: floa
         time.sleep(0.3)
 
 
-@fault
+@server_fault
 def connections_run_out(system: System, chance: random.Random, seconds: float) -> None:
     with ExitStack() as stack:
         with contextlib.suppress(psycopg2.OperationalError):
             while True:
-                stack.enter_context(contextlib.closing(psycopg2.connect(system.server.url)))
+                stack.enter_context(contextlib.closing(psycopg2.connect(system.database_url)))
         time.sleep(seconds)
 
 
-@fault
+@server_fault
 def the_database_is_read_only(system: System, chance: random.Random, seconds: float) -> None:
     with _set(system, "default_transaction_read_only", "on"):
         time.sleep(seconds)
@@ -78,7 +85,7 @@ def _set(system: System, name: str, value: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.closing(psycopg2.connect(system.server.url)) as connection:
+        with contextlib.closing(psycopg2.connect(system.database_url)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("SET default_transaction_read_only = off")

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg2
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, OF_THE_SERVER
 from tests.chaos.history import Found, Kind, tally, verdict
 from tests.chaos.senders import Senders
 from tests.chaos.system import System
@@ -42,7 +42,7 @@ def _run(system: System, seconds: float, rate: float, chance: random.Random, onl
     senders.start(rate)
     problems: list[str] = []
     end = time.monotonic() + seconds
-    for several in _order(chance, only):
+    for several in _order(system, chance, only):
         if time.monotonic() > end:
             break
         _harm(system, several, chance)
@@ -67,9 +67,10 @@ def _run(system: System, seconds: float, rate: float, chance: random.Random, onl
     return 1 if broken or problems else 0
 
 
-def _order(chance: random.Random, only: str) -> list[list[str]]:
+def _order(system: System, chance: random.Random, only: str) -> list[list[str]]:
     """Each alone, and then pairs, for as long as there is time."""
-    names = [name for name in FAULTS if name.startswith(only)]
+    own = system.server is not None
+    names = [name for name in FAULTS if name.startswith(only) and (own or name not in OF_THE_SERVER)]
     chance.shuffle(names)
     pairs = [chance.sample(names, 2) for _ in range(2_000)] if len(names) > 1 else [[names[0]]] * 20
     return [*([name] for name in names), *pairs]

@@ -49,7 +49,9 @@ def soak(folder: Path, seconds: float, rate: float, chance: random.Random, resul
 def _sample(system: System, sent: int) -> dict[str, Any]:
     found: dict[str, Any] = {"sent": sent}
     for name in ("api", "backend", "processor", "postgres"):
-        processes = system.postgres_processes() if name == "postgres" else system.processes(name)
+        processes = system.processes(name)
+        if name == "postgres" and system.server is not None:
+            processes = system.postgres_processes()
         found[f"{name} MB"], found[f"{name} files"] = 0.0, 0
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):

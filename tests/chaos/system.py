@@ -76,11 +76,12 @@ class System:
     """From `start` to `stop`. What ends is started again by the supervisor; PostgreSQL by whoever ended it."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server(folder / "postgres")
         # Its processes end with the thread that started them, which is this one.
         self._keeper = ThreadPoolExecutor(1)
+        self.server = None if os.environ.get("DATABASE_URL") else Server(folder / "postgres")
         self.start_postgres()
-        address = urlsplit(self.server.url)
+        self.database_url = os.environ.get("DATABASE_URL") or self.own_server.url
+        address = urlsplit(self.database_url)
         assert address.hostname is not None
         assert address.port is not None
         self.database = DatabaseRelay(address.hostname, address.port)
@@ -88,7 +89,7 @@ class System:
         sources.write_text(SOURCES, "utf-8")
         self.port = free_port()
         environ = {
-            "DATABASE_URL": self.server.url.replace(f":{address.port}/", f":{self.database.port}/"),
+            "DATABASE_URL": self.database_url.replace(f":{address.port}/", f":{self.database.port}/"),
             "POSTERN_STATE_DIR": str(folder / "state"),
             "SOURCES_FILE": str(sources),
             "PORT": str(self.port),
@@ -130,7 +131,8 @@ class System:
         self._supervisor.stop()
         self.aws.close()
         self.database.close()
-        self.server.stop()
+        if self.server is not None:
+            self.server.stop()
         self._keeper.shutdown()
         self._said.close()
 
@@ -150,7 +152,7 @@ class System:
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Not by the relay."""
-        with contextlib.closing(psycopg2.connect(self.server.url, connect_timeout=5)) as connection:
+        with contextlib.closing(psycopg2.connect(self.database_url, connect_timeout=5)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(sql, values or None)
@@ -180,8 +182,14 @@ class System:
     def facts(self) -> dict[str, Any]:
         return dict(json.loads((self.state / "run.json").read_text("utf-8")))
 
+    @property
+    def own_server(self) -> Server:
+        assert self.server is not None, "The database of DATABASE_URL is not ours to end."
+        return self.server
+
     def start_postgres(self) -> None:
-        self._keeper.submit(self.server.start).result()
+        if self.server is not None:
+            self._keeper.submit(self.server.start).result()
 
     # Harm
 
@@ -212,5 +220,5 @@ class System:
                     process.resume()
 
     def postgres_processes(self) -> list[psutil.Process]:
-        found = psutil.Process(self.server.child.pid)
+        found = psutil.Process(self.own_server.child.pid)
         return [found, *found.children(recursive=True)]
