@@ -142,6 +142,14 @@ def the_api_is_frozen(system: System, chance: random.Random, seconds: float) -> 
         time.sleep(min(seconds, 4))
 
 
+@fault
+def letters_are_redriven(system: System, chance: random.Random, seconds: float) -> None:
+    """Some of them in the hands of an operator, while others come."""
+    system.postern("dead", "redrive", "--yes", "--limit", "20")
+    time.sleep(seconds / 2)
+    system.postern("dead", "sweep", "--yes")
+
+
 def _aws(name: str, share: float, calls: set[str], *harms: str) -> None:
     def harm(system: System, chance: random.Random, seconds: float) -> None:
         system.aws.harm = of_calls(calls, now_and_then(chance, share, *harms))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 
@@ -145,19 +141,8 @@ def found_in(system: System) -> Found:
 
 
 def _missing(system: System) -> int:
-    return int(_ledger(system)["missing"])
-
-
-def _ledger(system: System) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli", "ledger", "--json"],
-        env={**os.environ, "POSTERN_STATE_DIR": str(system.state)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    told = system.postern("ledger", "--json")
+    return int(json.loads(told)["missing"]) if told else 1
 
 
 def _hot_rows_differ(system: System) -> bool:

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -190,6 +192,14 @@ class System:
     def start_postgres(self) -> None:
         if self.server is not None:
             self._keeper.submit(self.server.start).result()
+
+    def postern(self, *arguments: str) -> str:
+        """What the command prints; nothing where it did not succeed, as with a database that is away."""
+        environ = {**os.environ, "POSTERN_STATE_DIR": str(self.state)}
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", *arguments], env=environ, capture_output=True, text=True, timeout=60
+        )
+        return done.stdout if done.returncode == 0 else ""
 
     # Harm
 
