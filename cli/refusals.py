@@ -20,7 +20,7 @@ from chalicelib.postern.adapters.secrets import SourceSecrets
 from chalicelib.postern.adapters.sqs import SqsQueue
 from chalicelib.postern.contract.errors import ConfigurationError, PosternError, QueueUnavailable, SecretUnavailable
 from chalicelib.postern.receiving import naming
-from chalicelib.postern.receiving.ingest import Inbox
+from chalicelib.postern.receiving.ingest import Inbox, Queue
 from chalicelib.postern.receiving.second_look import THROUGH, THROUGH_BEFORE, THROUGH_THOUGH_STALE, SecondLook
 from chalicelib.postern.receiving.sources import Source, load_sources
 from chalicelib.postern.running import wiring
@@ -99,7 +99,7 @@ def explain(options: argparse.Namespace) -> int:
     found = here.on.perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
     if found is None:
         raise PosternError(f"There is no refused delivery {options.id}; `postern rejected` lists those that were kept.")
-    findings = here.second_look().causes(found)
+    findings = here.second_look(_Nowhere()).causes(found)
     if options.json:
         facts = {name: found[name] for name in ("id", "source", "received_at", "reason", "event_id")}
         print(output.as_json({**facts, "causes": [asdict(finding) for finding in findings]}))
@@ -129,7 +129,7 @@ def _warn_of_others(source: str, on: Operator) -> None:
 
 def reverify(options: argparse.Namespace) -> int:
     here = _Here.find()
-    look = here.second_look()
+    look = here.second_look(SqsQueue(Config.from_environ(os.environ).need("queue_url")))
     ids = [str(id) for id in options.ids] or _pending(options.source, here.on)
     became: Counter[str] = Counter()
     for id in ids:
@@ -271,13 +271,20 @@ class _Here:
                     raise PosternError(f"The sources' secrets cannot be read: {why}.") from None
         return found
 
-    def second_look(self) -> SecondLook:
+    def second_look(self, queue: Queue) -> SecondLook:
         """Raises PosternError at once where the secrets cannot be had; those that there are stay good."""
         self.secrets()
-        queue = SqsQueue(Config.from_environ(os.environ).need("queue_url"))
-        return SecondLook(Inbox(self.sources, self.secrets_of, queue, _NoBodies(), wiring.fetch), self.previous_of)
+        return SecondLook(Inbox(self.sources, self.secrets_of, queue, _Nowhere(), wiring.fetch), self.previous_of)
 
 
-class _NoBodies:
+class _Nowhere:
+    """Where nothing is sent: an explanation sends nothing, and nothing that was kept is too large for a message."""
+
+    def send(self, message: str, *, group: str, trace: str | None) -> None:
+        raise QueueUnavailable("nothing is sent from here")
+
+    def send_all(self, messages: Sequence[str], *, group: str, trace: str | None) -> None:
+        raise QueueUnavailable("nothing is sent from here")
+
     def put(self, key: str, body: bytes) -> None:
         raise QueueUnavailable("nothing that was kept is that large")

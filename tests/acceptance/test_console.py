@@ -534,6 +534,16 @@ def test_all_that_was_refused_is_verified_again(stormy: Run, open_page: Callable
     expect(page.get_by_role("status").filter(has_text="let through.")).to_contain_text(f"0 of {pending} let through.")
 
 
+def test_what_ends_after_one_has_gone_on_leaves_the_page_as_it_is(stormy: Run, open_page: Callable[..., Page]) -> None:
+    late(stormy, b'{"id": "evt_last", "type": "charge.succeeded"}')
+    page = open_page("rejected")
+    page.get_by_role("button", name="Verify all again").click()
+    page.get_by_role("link", name="All that are kept").click()
+    expect(page.get_by_role("status").filter(has_text="let through.")).to_be_visible()
+    expect(page.get_by_role("table", name="Refused deliveries").locator("tbody tr").first).to_be_visible()
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+
+
 def late(run: Run, body: bytes) -> None:
     """Sends what was signed an hour ago, and waits until it is kept."""
     at = int(time.time()) - 3600

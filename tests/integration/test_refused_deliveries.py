@@ -238,6 +238,11 @@ def test_the_api_explains_and_lets_through_what_its_caller_may_see(
         assert api.post(f"/api/rejected/{id}/reverify") == {"outcome": "was let through before", "event_id": id}
         assert stage.process() == ["event.processed"]
         assert api.get(f"/api/rejected/{id}", token=OPERATE)["rejected"]["event_id"] == id
+        # What became of it stays as it was noted, and is no other event.
+        assert api.post(f"/api/rejected/{id}/resolve", event_id=id, note="later") == {"resolved": False}
+        another = {"event_id": str(uuid4())}
+        assert api.refused("POST", f"/api/rejected/{id}/resolve", token=OPERATE, body=another)[0] == 409
+        assert api.get(f"/api/rejected/{id}", token=OPERATE)["rejected"]["note"] is None
     finally:
         for each in built:
             each.cache_clear()
@@ -419,3 +424,9 @@ def test_a_deployed_stage_is_asked_through_its_store_function(stage: Stage, stor
     assert id in stage.postern("events", **there)
     away = {**there, "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:1"}
     assert "postern-prod-store cannot be called" in stage.postern("rejected", code=1, **away)
+
+
+def test_an_explanation_needs_no_queue(stage: Stage) -> None:
+    id = stage.keep("shop", secret=NEW)
+    assert "unknown" in stage.postern("explain", id, QUEUE_URL="")
+    assert "QUEUE_URL" in stage.postern("reverify", id, code=1, QUEUE_URL="")

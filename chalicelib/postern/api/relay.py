@@ -165,7 +165,7 @@ class Relay:
             became = {"event_id": str(outcome.event), "note": outcome.note}
             path = f"/api/rejected/{rejected['id']}/resolve"
             noted = self.ask({**asked, "path": path, "body": json.dumps(became)})
-            if noted["status"] != 200:  # it is queued; asked again, nothing is queued twice
+            if noted["status"] != 200:  # it is queued; asked again, it is queued again and is the same event
                 return Answer(noted["status"], noted["body"], noted["headers"])
         event = outcome.before if outcome.event is None else str(outcome.event)
         return Answer(200, {"outcome": outcome.words, "event_id": event})

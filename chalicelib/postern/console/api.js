@@ -98,8 +98,8 @@ export const useQuery = (path, given = {}, {every = 0, skip = false, as = null} 
   const name = skip ? null : (as ?? key);
   const asked = useRef({});
   const ask = useCallback(async () => {
-    if (key === null) return;
     const mine = asked.current;
+    if (key === null || mine.ask !== ask) return; // the page asks something else by now, or was left
     clearTimeout(mine.timer);
     mine.control?.abort();
     const control = (mine.control = new AbortController());
@@ -123,8 +123,9 @@ export const useQuery = (path, given = {}, {every = 0, skip = false, as = null} 
     }
   }, [key, every]);
   useEffect(() => {
-    ask();
     const mine = asked.current;
+    mine.ask = ask;
+    ask();
     const seen = () => {
       if (!document.hidden && mine.due) {
         mine.due = false;
@@ -138,10 +139,13 @@ export const useQuery = (path, given = {}, {every = 0, skip = false, as = null} 
       removeEventListener("refresh", ask);
       clearTimeout(mine.timer);
       mine.control?.abort();
+      mine.ask = null;
     };
   }, [ask]);
   const current = state.name === name;
-  return {...state, data: current ? state.data : null, error: current ? state.error : null, refresh: ask};
+  // Whoever kept it from before asks what is asked now.
+  const refresh = useCallback(() => asked.current.ask?.(), []);
+  return {...state, data: current ? state.data : null, error: current ? state.error : null, refresh};
 };
 
 // A list that comes in pages: what was asked for so far, and how to ask for more.

@@ -96,7 +96,7 @@ const withCode = (text) => text.split("`").map((part, at) => (at % 2 ? html`<cod
 
 // Why it was refused, tried with the secrets of now and of before, and what can be done about it.
 const Causes = ({of, changed}) => {
-  const asked = useQuery(`rejected/${of.id}/causes`);
+  const asked = useQuery(`rejected/${of.id}/causes`, {}, {skip: Boolean(of.event_id)});
   const [isOld, setOld] = useState(false);
   const again = (stale) => async () => {
     const sure = !stale || await ask({title: "Let it through, although it is too old?", yes: "Let it through",
@@ -112,8 +112,8 @@ const Causes = ({of, changed}) => {
     <div class="row"><h2>Why</h2><span class="space"></span>
       ${!of.event_id && html`<${Action} work=${again(false)}>Verify again<//>
         ${isOld && html`<${Action} work=${again(true)}>Let it through, though too old …<//>`}`}</div>
-    <${Loaded} of=${asked} lines=${2}>${({causes}) => html`<ul class="causes">
-      ${causes.map((each) => html`<li>${withCode(plain(each.sentence))} <span class="muted"><code>${plain(each.cause)}</code></span></li>`)}</ul>`}<//>
+    ${of.event_id ? html`<p>It was let through.</p>` : html`<${Loaded} of=${asked} lines=${2}>${({causes}) => html`<ul class="causes">
+      ${causes.map((each) => html`<li>${withCode(plain(each.sentence))} <span class="muted"><code>${plain(each.cause)}</code></span></li>`)}</ul>`}<//>`}
   </section>`;
 };
 

@@ -164,6 +164,8 @@ def _reasons(scheme: Scheme, delivery: Delivery, secrets: Sequence[str]) -> set[
             scheme.verify(delivery, [secret])
         except Refusal as refusal:
             reasons.add(refusal.reason)
+        except ValueError:
+            reasons.add("malformed")
     return reasons
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from marshmallow import Schema, fields, validate
 
+from chalicelib.postern.contract.errors import Conflict
 from chalicelib.postern.operating.filters import Whole
 from chalicelib.postern.operating.operator import Action, Duty
 from chalicelib.postern.operating.refused.queries import Refused
@@ -32,6 +33,8 @@ def actions(refused: Refused) -> dict[str, Action]:
         return {**show(id), "stale": stale}
 
     def resolve(id: UUID, event_id: UUID, note: str | None) -> Mapping[str, Any]:
+        if event_id != id:
+            raise Conflict("A delivery that is let through becomes the event of its own id.")
         return {"resolved": refused.resolve_rejected(id, event_id, note)}
 
     return {

@@ -22,7 +22,8 @@ FROM postern.rejected
 WHERE id = %(id)s
 
 -- name: resolve_rejected
-UPDATE postern.rejected SET event_id = %(event_id)s, note = %(note)s WHERE id = %(id)s RETURNING id
+-- The first word on it stands.
+UPDATE postern.rejected SET event_id = %(event_id)s, note = %(note)s WHERE id = %(id)s AND event_id IS NULL RETURNING id
 
 -- name: drop_rejected
 -- A flood drops what came before it, rather than fill the disk: one of forgeries only forgeries.
