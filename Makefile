@@ -91,7 +91,7 @@ chaos: $(STAMP) ## Faults of every kind over the whole local system, and whether
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: chaos-long
-chaos-long: $(STAMP) ## The same for an hour, with more than a hundred thousand events, and what grew meanwhile
+chaos-long: $(STAMP) ## The same for an hour, with more than a hundred thousand events
 	$(BIN)/python -m tests.chaos --seconds 3300 $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: soak

@@ -1,5 +1,5 @@
 """`make chaos`: the whole local system under faults, alone and in pairs; then without them, until all is done; then the
-verdict. A run with the same seed sends the same and harms in the same order.
+verdict. A run with the same seed harms in the same order; what is sent meanwhile is a matter of time.
 
 It works in a checkout of its own with handlers of its own, in a folder that is kept where a promise was broken.
 """
@@ -56,6 +56,13 @@ def main() -> int:
     return code
 
 
+def _look_at_once(ledger: Path) -> None:
+    """The ledger waits for twenty minutes before it misses anything; a run is over by then."""
+    patient, text = "_GRACE = timedelta(minutes=20)", ledger.read_text("utf-8")
+    assert patient in text
+    ledger.write_text(text.replace(patient, "_GRACE = timedelta(seconds=0)"), "utf-8")
+
+
 def _checkout(directory: Path) -> Path:
     from tests.chaos.system import HANDLER
 
@@ -64,6 +71,7 @@ def _checkout(directory: Path) -> Path:
         shutil.copytree(PROJECT / name, directory / name, ignore=ignored)
     shutil.copy(PROJECT / "app.py", directory)
     shutil.copy(PROJECT / "tests" / "__init__.py", directory / "tests")
+    _look_at_once(directory / "chalicelib" / "postern" / "operating" / "ledger" / "actions.py")
     handlers = directory / "chalicelib" / "handlers"
     for shipped in handlers.glob("*.py"):
         shipped.unlink()

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import psutil
 import psycopg2
 
 from tests.chaos.proxies import FINE, now_and_then, of_calls
-from tests.chaos.system import System
+from tests.chaos.system import VISIBILITY_SECONDS, System
 
 # Gets the system, chance, and for how long.
 Fault = Callable[[System, random.Random, float], None]
@@ -20,6 +21,7 @@ FAULTS: dict[str, Fault] = {}
 # Those that need a server of one's own.
 OF_THE_SERVER: set[str] = set()
 
+_TAKEN_BACK_WITHIN = 30.0
 _QUEUE = {"SendMessage", "SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch"}
 
 
@@ -35,7 +37,8 @@ def server_fault(function: Fault) -> Fault:
 
 @server_fault
 def postgres_is_killed(system: System, chance: random.Random, seconds: float) -> None:
-    system.own_server.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):  # of a pair of which both end it
+        system.own_server.kill()
     time.sleep(chance.uniform(0, seconds))
     system.start_postgres()
 
@@ -85,12 +88,24 @@ def _set(system: System, name: str, value: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.closing(psycopg2.connect(system.database_url)) as connection:
+        until = time.monotonic() + _TAKEN_BACK_WITHIN
+        while not _reset(system, name):  # the other of a pair may have taken the server away
+            if time.monotonic() > until:
+                raise TimeoutError(f"{name} could not be taken back")
+            time.sleep(0.2)
+
+
+def _reset(system: System, name: str) -> bool:
+    try:
+        with contextlib.closing(psycopg2.connect(system.database_url, connect_timeout=5)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("SET default_transaction_read_only = off")
                 cursor.execute(f"ALTER SYSTEM RESET {name}")
                 cursor.execute("SELECT pg_reload_conf()")
+    except psycopg2.Error:
+        return False
+    return True
 
 
 @fault
@@ -117,9 +132,9 @@ def a_processor_is_killed(system: System, chance: random.Random, seconds: float)
 
 @fault
 def a_processor_is_frozen(system: System, chance: random.Random, seconds: float) -> None:
-    """Its messages come back meanwhile, to others."""
+    """Its messages come back meanwhile, to others; and then it goes on with them."""
     with system.frozen(system.processes("processor")[:1]):
-        time.sleep(seconds)
+        time.sleep(VISIBILITY_SECONDS + 3)
 
 
 @fault
@@ -150,11 +165,18 @@ def letters_are_redriven(system: System, chance: random.Random, seconds: float) 
     system.postern("dead", "sweep", "--yes")
 
 
-def _aws(name: str, share: float, calls: set[str], *harms: str) -> None:
+def _aws(name: str, share: float, calls: set[str], *harms: str, anew: bool = False) -> None:
+    """`anew`: to an API that has just started, which knows nothing from before."""
+
     def harm(system: System, chance: random.Random, seconds: float) -> None:
+        harmed = system.aws.harmed
         system.aws.harm = of_calls(calls, now_and_then(chance, share, *harms))
+        if anew:
+            system.signal("api", signal.SIGKILL)
         time.sleep(seconds)
         system.aws.harm = lambda call: FINE
+        if system.aws.harmed == harmed:
+            system.harmless.append(name)
 
     FAULTS[name] = harm
 
@@ -165,4 +187,5 @@ _aws("sqs does it and says nothing", 0.5, _QUEUE, "unanswered", "truncated")
 _aws("sqs delivers twice", 0.3, {"SendMessage", "SendMessageBatch"}, "twice")
 _aws("sqs is slow", 0.3, _QUEUE, "slow")
 _aws("everything of aws fails at times", 0.3, {*_QUEUE, "GetSecretValue", "S3 PUT", "S3 GET"}, "failed", "unanswered")
-_aws("secrets manager is away", 1.0, {"GetSecretValue"}, "failed", "reset")
+_aws("secrets manager is away", 1.0, {"GetSecretValue"}, "failed", "reset", anew=True)
+_aws("large bodies cannot be kept or had", 0.7, {"S3 PUT", "S3 GET"}, "failed", "unanswered")

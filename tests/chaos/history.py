@@ -1,8 +1,8 @@
 """Pure: what was sent and how it was answered, against what is in the end: nothing lost, nothing twice.
 
 As Jepsen's and TigerBeetle's checkers do: a POST ends as accepted, refused or unknown (no answer, or a 5xx). What was
-accepted has its effect exactly once; of what is unknown there is one at most; of what was refused, or never sent,
-there is none. Effects are counted in a table that takes any number of them.
+accepted has its effect exactly once; of what is unknown there is one at most; of a forgery, or what was never sent,
+there is none, and nothing else is refused. Effects are counted in a table that takes any number of them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Sent:
 
     @property
     def is_refused(self) -> bool:
-        """All of it, by an answer that is one."""
-        return bool(self.answers) and all(answer is not None and 400 <= answer < 500 for answer in self.answers)
+        """By an answer that is one: whoever gets it sends no more."""
+        return any(answer is not None and 400 <= answer < 500 for answer in self.answers)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def _broken(history: Mapping[str, Sent], found: Found) -> Iterator[tuple[str, st
         effects, rows = found.effects.get(key, 0), list(found.rows.get(key, ()))
         if sent.kind is Kind.FORGED and (sent.is_accepted or rows or effects):
             yield "a forgery was let in", key
-        elif sent.is_refused and (rows or effects):
-            yield "refused, and there all the same", key
+        elif sent.is_refused and sent.kind is not Kind.FORGED:
+            yield "a good delivery was refused", key
         elif sent.is_accepted and not rows:
             yield "lost", key
         elif len(rows) > 1:

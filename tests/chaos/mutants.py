@@ -137,16 +137,23 @@ def caught(mutant: Mutant, checkout: Path) -> list[str]:
         raise ValueError(f"{mutant.file} has {text.count(mutant.old)} times: {mutant.old}")
     file.write_text(text.replace(mutant.old, mutant.new), "utf-8")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.seen_by.split()],
-            cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True, text=True,
-            timeout=_SECONDS,
-        )  # fmt: skip
+        return _failed(mutant.seen_by, checkout)
+    except subprocess.TimeoutExpired:
+        return [f"its tests, which did not end within {_SECONDS} s"]
     finally:
         file.write_text(text, "utf-8")
-    if done.returncode not in (0, 1):
+
+
+def _failed(tests: str, checkout: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()],
+        cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True, text=True,
+        timeout=_SECONDS,
+    )  # fmt: skip
+    failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode not in (0, 1) or (done.returncode == 1 and not failed):
         raise ValueError(f"The tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed
 
 
 def main() -> int:
@@ -162,12 +169,16 @@ def main() -> int:
             shutil.copytree(PROJECT / name, checkout / name, ignore=ignored)
         for name in ("app.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
             shutil.copy(PROJECT / name, checkout)
+        wanted = [mutant for mutant in MUTANTS if mutant.name.startswith(only)]
+        for tests in dict.fromkeys(mutant.seen_by for mutant in wanted):
+            if failed := _failed(tests, checkout):  # they would see every mutant
+                print(f"Without any mutant {', '.join(failed)} fails.", file=sys.stderr)
+                return 1
         print("| mutant | seen by |\n|---|---|")
-        for mutant in MUTANTS:
-            if mutant.name.startswith(only):
-                tests = caught(mutant, checkout)
-                unseen += not tests
-                print(f"| {mutant.name} | {', '.join(tests) or '**nothing**'} |", flush=True)
+        for mutant in wanted:
+            seen_by = caught(mutant, checkout)
+            unseen += not seen_by
+            print(f"| {mutant.name} | {', '.join(seen_by) or '**nothing**'} |", flush=True)
     return 1 if unseen else 0
 
 

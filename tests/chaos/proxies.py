@@ -63,6 +63,11 @@ class AwsRelay:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    @property
+    def harmed(self) -> int:
+        """How many calls so far."""
+        return self.done.total() - self.done[FINE]
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()

@@ -8,7 +8,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
@@ -22,6 +24,7 @@ _FAULT_SECONDS = (2.0, 5.0)
 _RECOVERED_WITHIN = 60.0
 # After all of them: until nothing waits. A message that was in a container's hands comes back after 25 s.
 DONE_WITHIN = 180.0
+_A_MINUTE = timedelta(minutes=1)
 
 
 def run(folder: Path, seconds: float, rate: float, chance: random.Random, only: str) -> int:
@@ -36,13 +39,14 @@ def run(folder: Path, seconds: float, rate: float, chance: random.Random, only: 
 def _run(system: System, seconds: float, rate: float, chance: random.Random, only: str) -> int:
     senders = Senders(system.port, system.secrets, random.Random(chance.random()))
     senders.start(rate)
+    probing = random.Random(chance.random())
     problems: list[str] = []
     end = time.monotonic() + seconds
     for several in _order(system, chance, only):
         if time.monotonic() > end:
             break
         _harm(system, several, chance)
-        took = _recovery(system, senders, chance)
+        took = _recovery(system, senders, probing)
         print(
             f"{' and '.join(several):<70} {'NOT RECOVERED' if took is None else f'recovered in {took:.1f} s'}",
             flush=True,
@@ -59,7 +63,12 @@ def _run(system: System, seconds: float, rate: float, chance: random.Random, onl
     broken = verdict(senders.history, found)
     if _hot_rows_differ(system):
         broken["rows that many want"] = ["their counts are not the number of effects"]
+    if tally(senders.history)["accepted"] < seconds * rate / 4:
+        problems.append("hardly anything was accepted")
+    problems += [f"it harmed nothing: {name}" for name in system.harmless]
     tell(system, senders, found, broken)
+    for problem in problems:
+        print(f"PROBLEM: {problem}", flush=True)
     return 1 if broken or problems else 0
 
 
@@ -67,6 +76,8 @@ def _order(system: System, chance: random.Random, only: str) -> list[list[str]]:
     """Each alone, and then pairs, for as long as there is time."""
     own = system.server is not None
     names = [name for name in FAULTS if name.startswith(only) and (own or name not in OF_THE_SERVER)]
+    if not names:
+        raise ValueError(f"No fault that can be done here begins with '{only}'; there are {', '.join(FAULTS)}.")
     chance.shuffle(names)
     pairs = [chance.sample(names, 2) for _ in range(2_000)] if len(names) > 1 else [[names[0]]] * 20
     return [*([name] for name in names), *pairs]
@@ -134,15 +145,23 @@ def found_in(system: System) -> Found:
         keys[id] = key
     letters = {json.loads(letter["Body"])["id"] for letter in system.letters()}
     waiting = system.messages("queue_url")
-    missing = 0
-    if until(lambda: not _missing(system), 60) is None:
-        missing = _missing(system)
-    return Found(effects, rows, frozenset(keys.get(id, id) for id in letters), waiting, missing)
+    return Found(effects, rows, frozenset(keys.get(id, id) for id in letters), waiting, _missing(system))
 
 
 def _missing(system: System) -> int:
-    told = system.postern("ledger", "--json")
-    return int(json.loads(told)["missing"]) if told else 1
+    """By the ledger's word of later than now."""
+    done = datetime.now(UTC) + _A_MINUTE  # the metrics of a minute come after it
+    told: dict[str, Any] = {}
+
+    def balances() -> bool:
+        nonlocal told
+        told = json.loads(system.postern("ledger", "--json") or "{}") or told
+        at = told.get("checked_at")
+        return bool(at and datetime.fromisoformat(at) > done)
+
+    if until(balances, 180) is None:
+        raise TimeoutError(f"The ledger was not looked at again: {told.get('checked_at')}")
+    return int(told["missing"])
 
 
 def _hot_rows_differ(system: System) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -20,6 +21,8 @@ from tests.chaos.history import ACCEPTED, Kind, Sent
 _KINDS = {Kind.PLAIN: 0.88, Kind.FLAKY: 0.05, Kind.POISON: 0.03, Kind.FORGED: 0.04}
 _HOT = 0.1
 _REPEATED = 0.1
+# More than a message carries, and nothing that compresses.
+_LARGE, _LARGE_BYTES = 0.01, 1_100_000
 _PATIENCE_SECONDS = 6
 _TRIES = 6
 _FORGER = "somebody else's"
@@ -63,7 +66,10 @@ class Senders:
         sent = self.history[key] = Sent(kind)
         source = "github" if chance.random() < 0.8 else "shop"
         secret = _FORGER if kind is Kind.FORGED else self.secrets[source]
-        body = json.dumps({"key": key, "kind": kind, "number": number, "hot": chance.random() < _HOT}).encode()
+        told = {"key": key, "kind": kind, "number": number, "hot": chance.random() < _HOT}
+        if chance.random() < _LARGE:
+            told["padding"] = base64.b64encode(chance.randbytes(_LARGE_BYTES)).decode()
+        body = json.dumps(told).encode()
         headers = _signed(source, body, secret, key)
         for pause in _pauses(chance):
             answer = self._post(source, body, headers)

@@ -61,7 +61,7 @@ def effect(event, db):
 """
 
 # Lambda's timeout is 20 s here; messages of a container that was killed come back soon after.
-_VISIBILITY_SECONDS = 25
+VISIBILITY_SECONDS = 22
 _WORKERS = 3
 
 
@@ -99,7 +99,7 @@ class System:
             "MAINTENANCE_EVERY_SECONDS": "10",
         }
         os.environ |= {"RETRY_BASE_SECONDS": "1", "RETRY_MAX_SECONDS": "4"}
-        supervisor.VISIBILITY_TIMEOUT_SECONDS = _VISIBILITY_SECONDS
+        supervisor.VISIBILITY_TIMEOUT_SECONDS = VISIBILITY_SECONDS
         supervisor._MAX_RESTARTS = 1000  # they are ended on purpose here
         self._said = (folder / "said").open("w")
         screen.say = self._say
@@ -109,6 +109,7 @@ class System:
         self._supervisor._aws = self._aws
         self._thread = threading.Thread(target=self._supervisor.watch, daemon=True)
         self.state = folder / "state"
+        self.harmless: list[str] = []  # faults that met nothing
 
     def _say(self, text: str) -> None:
         self._said.write(f"{time.time():.1f} {text}\n")
@@ -190,8 +191,17 @@ class System:
         return self.server
 
     def start_postgres(self) -> None:
+        """Unless somebody else has."""
         if self.server is not None:
-            self._keeper.submit(self.server.start).result()
+            self._keeper.submit(self._start_if_ended).result()
+
+    def _start_if_ended(self) -> None:
+        try:
+            ended = self.own_server.child.exit_code is not None
+        except AssertionError:
+            ended = True  # it was never started
+        if ended:
+            self.own_server.start()
 
     def postern(self, *arguments: str) -> str:
         """What the command prints; nothing where it did not succeed, as with a database that is away."""
@@ -230,5 +240,8 @@ class System:
                     process.resume()
 
     def postgres_processes(self) -> list[psutil.Process]:
-        found = psutil.Process(self.own_server.child.pid)
-        return [found, *found.children(recursive=True)]
+        """None where it has just been killed."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self.own_server.child.pid)
+            return [found, *found.children(recursive=True)]
+        return []

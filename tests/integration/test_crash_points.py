@@ -1,4 +1,4 @@
-"""A sample of the crash points, in every run of the tests; `make chaos` has all of them."""
+"""A sample of the crash points, in every run of the tests; `make crash-points` has all of them."""
 
 from __future__ import annotations
 

@@ -59,10 +59,10 @@ def test_each_promise_that_is_broken_is_seen_and_no_other(promise: str, key: str
     assert verdict(HISTORY, found) == {promise: [key]}
 
 
-def test_what_was_refused_and_is_there_all_the_same_is_seen() -> None:
-    refused = {"r": Sent(Kind.PLAIN, [401, 415])}
-    found = Found({}, {"r": ["processed"]}, frozenset(), 0, 0)
-    assert verdict(refused, found) == {"refused, and there all the same": ["r"]}
+@pytest.mark.parametrize("answers", [[401], [None, 415], [202, 400]])
+def test_a_good_delivery_that_is_refused_is_seen(answers: list[int | None]) -> None:
+    history = {"r": Sent(Kind.PLAIN, answers)}
+    assert verdict(history, Found({}, {}, frozenset(), 0, 0)) == {"a good delivery was refused": ["r"]}
 
 
 def test_a_forgery_that_was_accepted_is_seen_without_any_row() -> None:
