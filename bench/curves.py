@@ -33,11 +33,7 @@ def main() -> int:
         found: dict[str, Any] = json.loads(FILE.read_text("utf-8"))
     else:
         found = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-        for name, measure in (
-            ("round_trips", round_trips.described),
-            ("latency", latency.described),
-            ("memory", latency.memory),
-        ):
+        for name, measure in _MEASURED.items():
             began = time.monotonic()
             print(f"{name} …", end=" ", file=sys.stderr, flush=True)
             found[name] = measure()
