@@ -38,22 +38,39 @@ def main() -> int:
             results = Path(os.environ["POSTERN_SOAK_RESULTS"])
             return soak.soak(options.inside, options.seconds, options.rate, random.Random(seed), results)
         return run.run(options.inside, options.seconds, options.rate, random.Random(seed), options.only)
+    from tests.chaos.system import APART
+
     print(f"Seed {seed}.", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="postern-chaos-"))
     folder.chmod(0o711)  # PostgreSQL, which does not run as root, has to get through
     checkout = _checkout(folder / "checkout")
     arguments = ["--seconds", str(options.seconds), "--rate", str(options.rate), "--only", options.only]
     arguments += ["--soak"] * options.soak
+    # A disk that is mounted in there is nobody else's, and ends with it.
+    apart = ["unshare", "--mount"] if _may_mount() else []
     code = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", *arguments, "--seed", str(seed), "--inside", str(folder)],
+        [*apart, sys.executable, "-m", "tests.chaos", *arguments, "--seed", str(seed), "--inside", str(folder)],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "POSTERN_SOAK_RESULTS": str(_SOAK)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(checkout),
+            "POSTERN_SOAK_RESULTS": str(_SOAK),
+            APART: "1" if apart else "",
+        },
     ).returncode
     if code:
         print(f"What there is to look at: {folder}; the same again: make chaos SEED={seed}", file=sys.stderr)
     else:
         shutil.rmtree(folder)
     return code
+
+
+def _may_mount() -> bool:
+    return (
+        os.geteuid() == 0
+        and shutil.which("unshare") is not None
+        and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+    )
 
 
 def _look_at_once(ledger: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import time
@@ -18,8 +19,9 @@ from tests.chaos.system import VISIBILITY_SECONDS, System
 # Gets the system, chance, and for how long.
 Fault = Callable[[System, random.Random, float], None]
 FAULTS: dict[str, Fault] = {}
-# Those that need a server of one's own.
+# Those that need a server of one's own; and those that need a disk of one's own for it.
 OF_THE_SERVER: set[str] = set()
+OF_THE_DISK = {"the disk is full"}
 
 _TAKEN_BACK_WITHIN = 30.0
 _QUEUE = {"SendMessage", "SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch"}
@@ -106,6 +108,21 @@ def _reset(system: System, name: str) -> bool:
     except psycopg2.Error:
         return False
     return True
+
+
+@server_fault
+def the_disk_is_full(system: System, chance: random.Random, seconds: float) -> None:
+    """PostgreSQL refuses what needs room, or ends where its log does."""
+    filler = system.disk / "filler"
+    for piece in (1 << 20, 4096):  # to the last page
+        with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), piece)
+    if os.statvfs(system.disk).f_bavail:
+        system.harmless.append("the disk is full")
+    time.sleep(seconds)
+    filler.unlink()
+    system.start_postgres()
 
 
 @fault

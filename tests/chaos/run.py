@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg2
 
-from tests.chaos.faults import FAULTS, OF_THE_SERVER
+from tests.chaos.faults import FAULTS, OF_THE_DISK, OF_THE_SERVER
 from tests.chaos.history import Found, Kind, tally, verdict
 from tests.chaos.senders import Senders
 from tests.chaos.system import System
@@ -74,8 +74,8 @@ def _run(system: System, seconds: float, rate: float, chance: random.Random, onl
 
 def _order(system: System, chance: random.Random, only: str) -> list[list[str]]:
     """Each alone, and then pairs, for as long as there is time."""
-    own = system.server is not None
-    names = [name for name in FAULTS if name.startswith(only) and (own or name not in OF_THE_SERVER)]
+    impossible = OF_THE_SERVER if system.server is None else set() if system.has_own_disk else OF_THE_DISK
+    names = [name for name in FAULTS if name.startswith(only) and name not in impossible]
     if not names:
         raise ValueError(f"No fault that can be done here begins with '{only}'; there are {', '.join(FAULTS)}.")
     chance.shuffle(names)

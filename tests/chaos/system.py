@@ -63,6 +63,18 @@ def effect(event, db):
 # Lambda's timeout is 20 s here; messages of a container that was killed come back soon after.
 VISIBILITY_SECONDS = 22
 _WORKERS = 3
+_DISK = "4g"
+# Set where this process has mounts of its own (`unshare --mount`).
+APART = "POSTERN_CHAOS_APART"
+
+
+def _mounted(folder: Path) -> bool:
+    """A disk of its own, where this process may mount one that nobody else sees."""
+    if not os.environ.get(APART):
+        return False
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=0711", "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 class _Relayed(EmulatedAws):
@@ -81,6 +93,8 @@ class System:
         # Its processes end with the thread that started them, which is this one.
         self._keeper = ThreadPoolExecutor(1)
         self.server = None if os.environ.get("DATABASE_URL") else Server(folder / "postgres")
+        self.disk = folder / "postgres"
+        self.has_own_disk = self.server is not None and _mounted(self.disk)
         self.start_postgres()
         self.database_url = os.environ.get("DATABASE_URL") or self.own_server.url
         address = urlsplit(self.database_url)
