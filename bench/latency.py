@@ -229,7 +229,12 @@ def _large(url: str) -> list[str]:
 
 def _described(waits: Waits) -> dict[str, Any]:
     """Milliseconds."""
-    return {"rate": waits.rate, "posts": len(waits.answered), "answered": _percentiles(waits.answered), "committed": _percentiles(waits.committed)}
+    return {
+        "rate": waits.rate,
+        "posts": len(waits.answered),
+        "answered": _percentiles(waits.answered),
+        "committed": _percentiles(waits.committed),
+    }
 
 
 def _percentiles(sorted_seconds: list[float]) -> dict[str, float]:

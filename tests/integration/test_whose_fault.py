@@ -20,6 +20,7 @@ from chalicelib.postern.adapters.children import in_child
 from chalicelib.postern.adapters.event_store import EventStore
 from chalicelib.postern.adapters.postgres import Database
 from chalicelib.postern.contract.deliveries import Event
+from chalicelib.postern.contract.errors import FunctionEnded
 from chalicelib.postern.processing.attempts import Runner, Work
 from chalicelib.postern.processing.engine import Processor, TryRecord
 from chalicelib.postern.processing.handling import Handler
@@ -341,3 +342,53 @@ def test_who_cannot_write_its_failure_for_a_lock_is_not_charged(world: World) ->
         cursor.execute("SELECT FROM postern.events FOR UPDATE")
         outcome = world.processor(fails_for(1)).process([replace(item, receives=7)])[item.event.id]
     assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 0)
+
+
+def test_what_waited_for_the_database_is_processed_together_by_who_was_there(world: World) -> None:
+    """Nothing is a suspect for having come in an outage; whoever was not there cannot know that."""
+    url = ["postgresql://nobody:no@127.0.0.1:1/none"]
+    isolated: list[float] = []
+
+    def isolate(work: Any, seconds: float) -> bytes:
+        isolated.append(seconds)
+        return in_child(work, seconds)
+
+    def container() -> Processor:
+        database = Database(lambda fresh: url[0])
+        world.open.append(database)
+        return Processor(EventStore(database), Runner([Handler("shop", "*", effect)], POLICY, now, 10), isolate)
+
+    there, batch = container(), numbered(*range(5))
+    away = there.process(batch)
+    assert {outcome.reason.partition(":")[0] for outcome in away.values()} == {"database"}
+    url[0] = world.url
+    again = [replace(item, receives=40) for item in batch]
+    assert {outcome.kind for outcome in there.process(again[:3]).values()} == {Kind.PROCESSED}
+    assert isolated == []
+    assert {outcome.kind for outcome in container().process(again[3:]).values()} == {Kind.PROCESSED}
+    assert len(isolated) == 2
+    assert (world.effects(), len(world.rows())) == (5, 5)
+
+
+def test_what_ends_the_function_after_an_outage_ends_each_container_once(world: World) -> None:
+    """Its memory goes with it: the next one takes the event for what it is."""
+
+    def exits(event: Event, db: Any) -> None:
+        if event.payload["n"] == 2:
+            os._exit(3)
+        effect(event, db)
+
+    batch = [replace(item, receives=2) for item in numbered(1, 2, 3)]
+    handler = Handler("shop", "*", exits)
+
+    def in_a_container_that_was_there() -> bytes:
+        processing = isolating(world, handler)
+        processing.outages.note()
+        processing.process(batch)
+        return b""
+
+    with pytest.raises(FunctionEnded, match="exit code 3"):
+        in_child(in_a_container_that_was_there, 20)
+    outcomes = isolating(world, handler).process([replace(item, receives=3) for item in batch])
+    assert [outcomes[item.event.id].kind for item in batch] == [Kind.PROCESSED, Kind.RETRY, Kind.PROCESSED]
+    assert outcomes[batch[1].event.id].attempts == 1

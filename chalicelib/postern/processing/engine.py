@@ -10,7 +10,7 @@ they wrote the first time is kept.
 
 An event that has come before without a verdict is a suspect: its handlers may have ended the function. It is tried
 last, in a process of its own, and that it is tried is on record before. That its handler asked for it later is a
-verdict as well.
+verdict as well; and where this container has lived through an outage of late, nothing is a suspect (`outages`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from chalicelib.postern.processing.contention import Contention
 from chalicelib.postern.processing.failures import Later, later_of
 from chalicelib.postern.processing.limits import Clock, HandlerTimeout
 from chalicelib.postern.processing.order import Order
+from chalicelib.postern.processing.outages import Outages
 from chalicelib.postern.processing.settling import Kind, Outcome, RetryPolicy, charged_by_receives
 from chalicelib.postern.processing.turns import (
     Job,
@@ -114,6 +115,7 @@ class Processor:
     isolate: Isolate | None = None
     margin_seconds: float = 5.0
     contention: Contention = field(default_factory=Contention)
+    outages: Outages = field(default_factory=Outages)
 
     @property
     def policy(self) -> RetryPolicy:
@@ -145,6 +147,7 @@ class Processor:
                 try_alone = self._watched if message.receives > 1 else self._alone
                 outcomes[key_of(message)] = try_alone(message, clock)
         except Outage as exc:
+            self.outages.note()
             away = Outcome(Kind.RETRY, reason=f"database: {exc}")
             outcomes = {key_of(message): away for message in messages} | outcomes
         return outcomes
@@ -434,9 +437,9 @@ class Processor:
     # Suspects
 
     def _suspects(self, works: Sequence[Work]) -> set[UUID]:
-        """Those that were received before without a verdict. Raises Outage."""
+        """Those that were received before without a verdict, unless an outage explains it. Raises Outage."""
         again = [work for work in works if work.receives > 1]
-        if not again:
+        if not again or self.outages.are_recent:
             return set()
         try:
             spent = self.store.spent(again)
