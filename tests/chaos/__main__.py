@@ -48,7 +48,7 @@ def main() -> int:
     arguments += ["--soak"] * options.soak
     # A disk that is mounted in there is nobody else's, and ends with it.
     apart = ["unshare", "--mount"] if _may_mount() else []
-    code = subprocess.run(
+    running = subprocess.Popen(
         [*apart, sys.executable, "-m", "tests.chaos", *arguments, "--seed", str(seed), "--inside", str(folder)],
         cwd=checkout,
         env={
@@ -57,7 +57,13 @@ def main() -> int:
             "POSTERN_SOAK_RESULTS": str(_SOAK),
             APART: "1" if apart else "",
         },
-    ).returncode
+    )
+    try:
+        code = running.wait()
+    except KeyboardInterrupt:
+        code = running.wait()  # it has heard it too, and ends what it began
+        shutil.rmtree(folder)
+        return 130
     if code:
         print(f"What there is to look at: {folder}; the same again: make chaos SEED={seed}", file=sys.stderr)
     else:

@@ -24,6 +24,7 @@ OF_THE_SERVER: set[str] = set()
 OF_THE_DISK = {"the disk is full"}
 
 _TAKEN_BACK_WITHIN = 30.0
+_MET_WITHIN = 60.0
 _QUEUE = {"SendMessage", "SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch"}
 
 
@@ -191,6 +192,9 @@ def _aws(name: str, share: float, calls: set[str], *harms: str, anew: bool = Fal
         if anew:
             system.signal("api", signal.SIGKILL)
         time.sleep(seconds)
+        until = time.monotonic() + _MET_WITHIN
+        while system.aws.harmed == harmed and time.monotonic() < until:
+            time.sleep(0.1)  # some calls are rare
         system.aws.harm = lambda call: FINE
         if system.aws.harmed == harmed:
             system.harmless.append(name)

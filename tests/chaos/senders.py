@@ -22,7 +22,7 @@ _KINDS = {Kind.PLAIN: 0.88, Kind.FLAKY: 0.05, Kind.POISON: 0.03, Kind.FORGED: 0.
 _HOT = 0.1
 _REPEATED = 0.1
 # More than a message carries, and nothing that compresses.
-_LARGE, _LARGE_BYTES = 0.01, 1_100_000
+_LARGE, _LARGE_BYTES = 0.005, 1_100_000
 _PATIENCE_SECONDS = 6
 _TRIES = 6
 _FORGER = "somebody else's"

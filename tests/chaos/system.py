@@ -63,7 +63,7 @@ def effect(event, db):
 # Lambda's timeout is 20 s here; messages of a container that was killed come back soon after.
 VISIBILITY_SECONDS = 22
 _WORKERS = 3
-_DISK = "4g"
+_DISK = "8g"
 # Set where this process has mounts of its own (`unshare --mount`).
 APART = "POSTERN_CHAOS_APART"
 
