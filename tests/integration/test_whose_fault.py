@@ -392,3 +392,41 @@ def test_what_ends_the_function_after_an_outage_ends_each_container_once(world: 
     outcomes = isolating(world, handler).process([replace(item, receives=3) for item in batch])
     assert [outcomes[item.event.id].kind for item in batch] == [Kind.PROCESSED, Kind.RETRY, Kind.PROCESSED]
     assert outcomes[batch[1].event.id].attempts == 1
+
+
+def full(world: World) -> None:
+    """As PostgreSQL says it; what is small still fits somewhere."""
+    world.query(
+        "CREATE FUNCTION public.no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;"
+        "CREATE TRIGGER no_room BEFORE INSERT ON postern.events FOR EACH ROW WHEN (octet_length(NEW.body) > 5)"
+        " EXECUTE FUNCTION public.no_room()"
+    )
+
+
+NO_ROOM = "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"
+
+
+@pytest.mark.parametrize("receives", [1, 3, 50])
+@pytest.mark.parametrize("statements", [[], [NO_ROOM]], ids=["ours", "a handler's"])
+def test_a_full_disk_charges_nobody_however_long_it_lasts(world: World, receives: int, statements: list[str]) -> None:
+    def handle(event: Event, db: Any) -> None:
+        for statement in statements:
+            db.execute(statement)
+
+    full(world)
+    batch = [replace(item, receives=receives) for item in numbered(1, 2)]
+    outcomes = world.processor(handle).process(batch)
+    assert {(o.kind, o.attempts, o.reason.partition(":")[0]) for o in outcomes.values()} == {
+        (Kind.RETRY, 0, "database")
+    }
+    world.query("DROP TRIGGER no_room ON postern.events")
+    outcomes = world.processor(effect).process([replace(item, receives=receives + 1) for item in batch])
+    assert {outcome.kind for outcome in outcomes.values()} == {Kind.PROCESSED}
+
+
+def test_a_handler_that_fills_the_disk_by_itself_is_charged_for_it(world: World) -> None:
+    item = numbered(1)[0]
+    outcome = world.processor(lambda event, db: db.execute(NO_ROOM)).process([item])[item.event.id]
+    assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 1)
+    assert world.rows() == [("failed", 1)]

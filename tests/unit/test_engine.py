@@ -34,7 +34,7 @@ class Refusing:
         raise self.errors[min(self.transactions, len(self.errors)) - 1]
         yield
 
-    def takes_writes(self) -> bool:
+    def takes_writes(self, *, roomy: bool = False) -> bool:
         self.asked += 1
         return self.present
 

@@ -57,6 +57,8 @@ _LINK: dict[str, Any] = {
 _BAD_DATA = ("22", "23", "54")
 _CONTENTION = ("40001", "40P01", "55P03")
 _PASSING = (*_CONTENTION, "57014")
+# disk_full: what lets go of it by failing finds room the next time, or nobody does.
+_NO_ROOM = "53100"
 _CHECK_VIOLATION = "23514"
 _NO_SUCH_SAVEPOINT = "3B001"
 
@@ -289,8 +291,10 @@ class Session:
                 raise DatabaseUnavailable(_first_line(exc)) from exc
             if (late := _late(connection)) > _FROZEN_SECONDS:
                 raise StatementFailed(f"The database did not answer for {late:.0f} s.", passing=True) from exc
-            if self._is_contention(exc):
+            if self._is_in(exc, _CONTENTION):
                 raise StatementFailed(_first_line(exc), passing=True, contended=True) from exc
+            if self._is_in(exc, (_NO_ROOM,)):
+                raise StatementFailed(_first_line(exc), no_room=True) from exc
             raise HandlerFailed(exc) from exc
         finally:
             connection.lent = False
@@ -327,13 +331,13 @@ class Session:
     def _status(self) -> int:
         return self._connection.info.transaction_status
 
-    def _is_contention(self, exc: BaseException) -> bool:
-        """Whether two batches got in each other's way: each holds the rows of all its events until it commits.
-
-        That is no handler's fault. Alone in its transaction, the event holds no more than its own rows.
+    def _is_in(self, exc: BaseException, codes: Sequence[str]) -> bool:
+        """Whether this connection's transaction failed with one of these. Two batches that got in each other's way, of
+        which each holds the rows of all its events until it commits, are no handler's fault, nor need a full disk be.
+        Alone in its transaction, an event holds no more than its own rows.
         """
         ours = self._status == TRANSACTION_STATUS_INERROR
-        return ours and isinstance(exc, psycopg2.Error) and exc.pgcode in _CONTENTION
+        return ours and isinstance(exc, psycopg2.Error) and exc.pgcode in codes
 
 
 @contextmanager
@@ -359,6 +363,7 @@ def translated_errors(connection: psycopg2.extensions.connection) -> Iterator[No
             bad_data=code.startswith(_BAD_DATA),
             passing=code.startswith(_PASSING),
             contended=code in _CONTENTION,
+            no_room=code == _NO_ROOM,
         ) from exc
 
 

@@ -125,7 +125,7 @@ class StatementFailed(PosternError):
     `bad_data` says that the values were at fault and the same values will fail again; `row_refused`, that they were
     those of an event's own row; `partition_changed`, that the row's partition was made or taken out that very moment;
     `passing`, that others were in the way, and it may well go another time; `contended`, that these were transactions,
-    which held what it wanted.
+    which held what it wanted; `no_room`, that the database's disk was full.
     """
 
     def __init__(
@@ -136,9 +136,11 @@ class StatementFailed(PosternError):
         partition_changed: bool = False,
         passing: bool = False,
         contended: bool = False,
+        no_room: bool = False,
     ) -> None:
         super().__init__(message)
         self.contended = contended
+        self.no_room = no_room
         self.bad_data = bad_data
         self.partition_changed = partition_changed
         self.passing = passing
