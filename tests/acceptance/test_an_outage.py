@@ -36,7 +36,9 @@ def database(postgres_server: Server) -> Iterator[Callable[[bool], str]]:
 
 
 def lines(run: Run) -> list[dict[str, Any]]:
-    logs = [log.read_text("utf-8", "replace") for log in (run.state / "logs").glob("processor-*.log")]
+    """Those that are whole: one may be being written."""
+    read = [log.read_text("utf-8", "replace") for log in (run.state / "logs").glob("processor-*.log")]
+    logs = [text.rpartition("\n")[0] for text in read]
     return [json.loads(line) for text in logs for line in text.splitlines() if line.startswith("{")]
 
 

@@ -57,6 +57,9 @@ def stormy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         assert stormed.returncode == 0, stormed.stderr
         for _ in range(2):
             running.postern("send", "github", "push", "--body", str(_written(folder / "body", b'{"ref": "main"}')))
+        # Of these a storm may have none, by chance.
+        running.postern("send", "github", "push", "--body", str(_written(folder / "broken", b"{")))
+        eventually(lambda: running.query("SELECT 1 FROM postern.rejected"), timeout=40)
         eventually(lambda: running.query("SELECT 1 FROM postern.events WHERE status = 'dead' OFFSET 1"), timeout=40)
         yield running
     finally:
