@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 # What becomes of a call: its name, and of how many.
 Harm = str
 FINE: Harm = "fine"
+# As a statement of its own; BEGIN says READ COMMITTED.
+_COMMIT = b"COMMIT\0"
 
 
 class _Server(ThreadingHTTPServer):
@@ -179,7 +181,7 @@ class DatabaseRelay:
                 piece = one.recv(65_536)
                 if not piece:
                     return
-                harm = self.harm() if one is client and b"COMMIT" in piece else FINE
+                harm = self.harm() if one is client and _COMMIT in piece else FINE
                 if harm != FINE:
                     self.done[f"COMMIT {harm}"] += 1
                 if harm == "before":

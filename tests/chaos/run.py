@@ -23,7 +23,7 @@ _FAULT_SECONDS = (2.0, 5.0)
 # After a fault: until an event that is sent then has its row. More than that is not recovered; a message that was in
 # the hands of what was killed comes back after 22 s.
 _RECOVERED_WITHIN = 90.0
-# After all of them: until nothing waits. A message that was in a container's hands comes back after 25 s.
+# After all of them: until nothing waits. A message that was in a container's hands comes back after 22 s.
 DONE_WITHIN = 180.0
 _A_MINUTE = timedelta(minutes=1)
 

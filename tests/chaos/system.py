@@ -21,6 +21,7 @@ import psycopg2
 
 from devstack import screen, supervisor
 from devstack.aws import EmulatedAws
+from devstack.errors import StartError
 from devstack.postgres import Server
 from devstack.processes import free_port
 from devstack.settings import Settings
@@ -63,6 +64,7 @@ def effect(event, db):
 # Lambda's timeout is 20 s here; messages of a container that was killed come back soon after.
 VISIBILITY_SECONDS = 22
 _WORKERS = 3
+_STARTS_WITHIN = 60.0
 _DISK = "8g"
 # Set where this process has mounts of its own (`unshare --mount`).
 APART = "POSTERN_CHAOS_APART"
@@ -145,6 +147,9 @@ class System:
     def stop(self) -> None:
         self._supervisor.stop_soon()
         self._thread.join(10)
+        for process in self.processes(""):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()  # one that a fault has frozen hears of no end
         self._supervisor.stop()
         self.aws.close()
         self.database.close()
@@ -205,7 +210,7 @@ class System:
         return self.server
 
     def start_postgres(self) -> None:
-        """Unless somebody else has."""
+        """Unless somebody else has; as soon as it can, for another fault may be in its way."""
         if self.server is not None:
             self._keeper.submit(self._start_if_ended).result()
 
@@ -214,8 +219,15 @@ class System:
             ended = self.own_server.child.exit_code is not None
         except AssertionError:
             ended = True  # it was never started
-        if ended:
-            self.own_server.start()
+        until = time.monotonic() + _STARTS_WITHIN
+        while ended:
+            try:
+                self.own_server.start()
+                return
+            except StartError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
 
     def postern(self, *arguments: str) -> str:
         """What the command prints; nothing where it did not succeed, as with a database that is away."""

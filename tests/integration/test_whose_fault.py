@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg2
@@ -27,6 +28,7 @@ from chalicelib.postern.processing.handling import Handler
 from chalicelib.postern.processing.settling import Kind, Outcome
 from chalicelib.postern.processing.turns import key_of
 from devstack.postgres import Server
+from tests.chaos.proxies import FINE, DatabaseRelay
 from tests.integration.world import POLICY, World, effect, fails_for, now, numbered, work
 
 
@@ -430,3 +432,21 @@ def test_a_handler_that_fills_the_disk_by_itself_is_charged_for_it(world: World)
     outcome = world.processor(lambda event, db: db.execute(NO_ROOM)).process([item])[item.event.id]
     assert (outcome.kind, outcome.attempts) == (Kind.RETRY, 1)
     assert world.rows() == [("failed", 1)]
+
+
+def test_a_try_is_charged_once_though_nobody_hears_that_it_was_written(world: World) -> None:
+    address = urlsplit(world.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    relay = DatabaseRelay(address.hostname, address.port)
+    left = ["after", "after"]
+    relay.harm = lambda: left.pop() if left else FINE
+    try:
+        through = world.url.replace(f":{address.port}/", f":{relay.port}/")
+        [item] = numbered(1)
+        outcome = World(through, world.open).processor(fails_for(1)).process([item])[item.event.id]
+    finally:
+        relay.close()
+    assert (outcome.kind, outcome.attempts, relay.done["COMMIT after"]) == (Kind.RETRY, 1, 2)
+    assert world.rows() == [("failed", 1)]
+    assert world.query("SELECT count(*) FROM postern.attempts") == [(1,)]

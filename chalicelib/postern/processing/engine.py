@@ -388,10 +388,14 @@ class Processor:
         """
         error, whose = (cause.__cause__, cause.whose) if isinstance(cause, HandlerRaised) else (cause, "")
         assert error is not None
+        # The try's number, and what was written of it: whether that stands is unknown where the commit had no answer.
+        written: tuple[int, Outcome] | None = None
         for _ in range(_MAX_PARTITION_CHANGES):
             try:
                 with self.store.transaction() as tx:
                     opened = open_turns([message], tx)
+                    if written and any(turn.one.number > written[0] for turn in opened.turns):
+                        return written[1]  # it stands, and one try is charged once
                     tx.record_duplicates(opened.repeats)
                     made = [(turn, self.runner.failed(turn.one, error, whose)) for turn in opened.turns]
                     outcomes = opened.outcomes | close_turns(made, tx)
@@ -400,6 +404,7 @@ class Processor:
                         tx.close_tries([_try_of(message)])
                     else:
                         tx.end_tries([_try_of(message)])
+                    written = (opened.turns[0].one.number, outcome) if opened.turns else None
                 return outcome
             except DatabaseUnavailable as exc:
                 self._prove_presence(exc)
