@@ -126,6 +126,7 @@ SCHEMAS: Mapping[str, Json] = {
     "Event": _object(
         **_KEYED,
         queued_at=_maybe(_TIME),
+        origin=_maybe(_TEXT),
         request_id=_maybe(_TEXT),
         delivery_id=_maybe(_UUID),
         secret=_maybe(_TEXT),

@@ -41,6 +41,7 @@ class LocalRun:
     aws_endpoint_url: str
     aws_access_key_id: str
     tokens_secret_id: str = ""
+    bodies_bucket: str = ""
     logs: Path = _STATE / "logs"
 
     @classmethod
@@ -61,6 +62,7 @@ class LocalRun:
             aws_endpoint_url=run["aws_endpoint_url"],
             aws_access_key_id=run.get("aws_access_key_id", ""),
             tokens_secret_id=run.get("tokens_secret_id", ""),
+            bodies_bucket=run.get("api_environ", {}).get("BODIES_BUCKET", ""),
             logs=state / "logs",
         )
 

@@ -93,6 +93,12 @@ class Progress:
             print(f"\r\x1b[K{bar} {done:,} of {total:,}  {note}", end="", file=sys.stderr, flush=True)
             self._shown = True
 
+    def note(self, text: str) -> None:
+        """In the place of the bar, where nobody knows how much there is to do."""
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
     def end(self) -> None:
         if self._shown:
             print(file=sys.stderr)
@@ -133,6 +139,8 @@ def event_page(event: Mapping[str, Any]) -> str:
         "request": event["request_id"] or "-",
         "repeated": f"{len(event['duplicates'])} times" if event["duplicates"] else "never",
     }
+    if event.get("origin"):
+        named["came"] = "from its provider's history (postern reconcile)"
     if event["same_body_as"]:
         named["same bytes"] = f"as event {event['same_body_as']}, under another id"
     sections = [facts(named), f"Timeline\n{indented(_timeline(event))}"]

@@ -15,7 +15,15 @@ from typing import Any
 from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.errors import PosternError, Refusal, SecretUnavailable
 from chalicelib.postern.receiving import naming
-from chalicelib.postern.receiving.sources import AWAITED_UNTIL, SIGNING_KEY, VERIFY_TOKEN, Source, load_sources
+from chalicelib.postern.receiving.histories import PROVIDERS, history_of
+from chalicelib.postern.receiving.sources import (
+    API_TOKEN,
+    AWAITED_UNTIL,
+    SIGNING_KEY,
+    VERIFY_TOKEN,
+    Source,
+    load_sources,
+)
 from chalicelib.postern.running.config import Config
 from cli import kept, output, samples
 from cli.arguments import Commands
@@ -178,17 +186,23 @@ def _asked_for(source: Source, what: str) -> str:
     if not sys.stdin.isatty():
         secret = sys.stdin.read().strip("\r\n")
     else:
-        print(guide(source.provider).secret, file=sys.stderr)
+        print(_about(source, what), file=sys.stderr)
         secret = getpass.getpass(f"{source.name}{what}: ")
     if not secret.strip():
         raise PosternError("Nothing was given; nothing was changed.")
     return secret
 
 
+def _about(source: Source, what: str) -> str:
+    if what == API_TOKEN and source.provider in PROVIDERS:
+        return f"A token {history_of(source.provider).right}."
+    return guide(source.provider).secret
+
+
 def _named(name: str) -> Source:
     """The source that this is a secret of."""
     sources = _sources()
-    for suffix in ("", VERIFY_TOKEN, AWAITED_UNTIL):
+    for suffix in ("", VERIFY_TOKEN, API_TOKEN, AWAITED_UNTIL):
         if (found := name.removesuffix(suffix)) in sources and name == found + suffix:
             return sources[found]
     raise PosternError(f"There is no source '{name}'; there are {', '.join(sources)}.")

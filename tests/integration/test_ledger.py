@@ -181,6 +181,14 @@ def test_more_stored_than_accepted_is_shown_and_is_no_mismatch(books: Books) -> 
     assert books.ask("ledger")["minutes"][0]["surplus"] == 1
 
 
+def test_what_was_fetched_from_a_provider_makes_up_for_nothing_that_is_missing(books: Books) -> None:
+    """Nobody was told that it is accepted: the gaps have it."""
+    books.accept(2)  # and both are lost
+    books.store([work(origin="reconciled", received_at=books.now, id=new_event_id(books.now)) for _ in range(2)])
+    assert books.balance() == 2
+    assert books.totals() == [("shop", 2, 0, 0, 2, 0)]
+
+
 def test_an_outage_leaves_no_minute_out(books: Books) -> None:
     books.balance(0 * MINUTE)
     began = books.now

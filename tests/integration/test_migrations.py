@@ -103,6 +103,7 @@ def test_the_contracts_columns_are_there(database_url: str) -> None:
         ("same_body_as", "uuid"),
         ("duration_ms", "real"),
         ("queued_at", "timestamp with time zone"),
+        ("origin", "text"),
     ]
 
 

@@ -47,7 +47,7 @@ def test_each_view_can_be_had_read_only(world: World, perform: Callable[..., dic
         "shape": {"source": "shop", "type": "order"},
         "show_issue": {"id": issue["id"]},
         "show_replay": {"id": str(replay)},
-        **{action: {"id": id} for action in ("show", "show_delivery", "show_duplicate")},
+        **{action: {"id": id} for action in ("show", "show_delivery", "show_duplicate", "gaps", "show_reconciliation")},
     }
     for action in VIEWS:
         assert perform(action, **arguments.get(action, {})) is not None

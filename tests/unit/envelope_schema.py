@@ -88,6 +88,7 @@ class EnvelopeSchema(Schema):
     delivery = fields.UUID(load_default=None)
     delivery_body = _CompressedBytes(load_default=None)
     delivery_body_key = fields.String(load_default=None, validate=validate.Length(min=1))
+    origin = fields.String(load_default=None, validate=_storable)
     body = _Bytes()
     zbody = _CompressedBytes()
     body_key = fields.String(validate=validate.Length(min=1))
@@ -121,6 +122,7 @@ class EnvelopeSchema(Schema):
             delivery=data["delivery"],
             delivery_body=data["delivery_body"],
             delivery_body_key=data["delivery_body_key"],
+            origin=data["origin"],
         )
 
 

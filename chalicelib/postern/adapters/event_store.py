@@ -385,6 +385,7 @@ def _row(work: Work, result: Result) -> tuple[Any, ...]:
         event.form_field,
         work.same_body_as,
         work.queued_at,
+        event.origin,
     )
 
 

@@ -150,7 +150,7 @@ RETURNING try_id
 -- name: copy_events
 COPY postern.events
   (id, source, type, dedup_key, status, attempts, error, received_at, processed_at, duration_ms, headers, payload, body,
-   request_id, delivery_id, secret, format, form_field, same_body_as, queued_at)
+   request_id, delivery_id, secret, format, form_field, same_body_as, queued_at, origin)
 FROM STDIN (ENCODING 'UTF8')
 
 -- name: insert_rejected

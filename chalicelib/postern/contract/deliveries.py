@@ -150,7 +150,8 @@ class Delivery:
     """One HTTP request from a provider, exactly as it came.
 
     `url` is the address that the provider knows, `query` the parameters in it, decoded, in their order. `request_id`
-    is API Gateway's name for the request, `trace` the header of X-Ray's trace that it belongs to.
+    is API Gateway's name for the request, `trace` the header of X-Ray's trace that it belongs to. `origin` says how it
+    came, where its sender did not bring it.
     """
 
     source: str
@@ -162,6 +163,7 @@ class Delivery:
     method: str = "POST"
     url: str = ""
     query: Sequence[tuple[str, str]] = ()
+    origin: str | None = None
 
 
 @dataclass(frozen=True)

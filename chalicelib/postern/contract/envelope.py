@@ -32,6 +32,7 @@ class Accepted:
     """An event between the two functions. `body` is None while the bytes lie in the bucket under `body_key`.
 
     - `secret`: the fingerprint of the secret that verified it.
+    - `origin`: how it came, where its sender did not bring it: `reconciled`.
     - `claim`: what the event is claimed under, where that is not its dedup key.
     - `window`: for how many seconds the claim holds; None for as long as it is kept.
     - `same_bytes`: a hash of its bytes, where somebody could send them again under another id; by it a repetition is
@@ -59,6 +60,7 @@ class Accepted:
     delivery: UUID | None = None
     delivery_body: bytes | None = None
     delivery_body_key: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def to_message(event: Accepted | Rejected | Replay) -> str:
         envelope["delivery"] = str(event.delivery)
     if event.delivery_body_key is not None:
         envelope["delivery_body_key"] = event.delivery_body_key
+    if event.origin is not None:
+        envelope["origin"] = event.origin
     if event.delivery_body is not None:
         envelope["delivery_body"] = base64.b64encode(zlib.compress(event.delivery_body, 1)).decode()
     if event.body is None:

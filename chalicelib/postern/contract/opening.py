@@ -194,6 +194,7 @@ _OF_ACCEPTED: Mapping[str, tuple[str, _Reader, bool]] = {
     "delivery": ("delivery", _or_none(_id), False),
     "delivery_body": ("delivery_body", _or_none(_unpacked), False),
     "delivery_body_key": ("delivery_body_key", _or_none(_place), False),
+    "origin": ("origin", _or_none(_name), False),
     "body": ("body", _bytes, False),
     "zbody": ("zbody", _unpacked, False),
     "body_key": ("body_key", _place, False),

@@ -406,6 +406,7 @@ def _event(
         form_field=part.form_field,
         request_id=delivery.request_id,
         secret=fingerprint,
+        origin=delivery.origin,
     )
 
 

@@ -175,6 +175,19 @@ def _url(value: Any) -> str:
     return text
 
 
+def _reconcile(value: Any) -> dict[str, Any]:
+    """`{url = "https://…", hourly = true}`: with a token on the way there, nobody else may listen."""
+    if not isinstance(value, dict) or "url" not in value or not value.keys() <= {"url", "hourly"}:
+        raise ValueError('is not {url = "https://…", hourly = true}.')
+    url = _url(value["url"]).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1"):
+        raise ValueError("url: a token is sent there, by https alone.")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("url: ends with its path.")
+    return {"url": url, "hourly": _yes_or_no(value.get("hourly", False))}
+
+
 _header = _matching(HEADER_NAME, "a header's name")
 
 # Compared whole, in lower case and without parameters: anything else would match no delivery.
@@ -213,6 +226,7 @@ READERS: Mapping[str, Reader] = {
     "trust_unsigned_id": _yes_or_no,
     "quarantine": _yes_or_no,
     "hidden_headers": _list_of(_header),
+    "reconcile": _reconcile,
     "content_types": _list_of(_content_type, may_be_empty=False),
     "schema": _matching(re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "'package.module:ClassName'"),
     **OPTIONS,

@@ -26,11 +26,21 @@ if TYPE_CHECKING:
 # for, and, in a local run, what only a sender has. No source's name has a dot.
 VERIFY_TOKEN = ".verify_token"
 SIGNING_KEY = ".signing_key"
+# And under this what its provider's API is read with.
+API_TOKEN = ".api_token"
 # Until when the operator awaits a secret that the provider brings itself: a time.
 AWAITED_UNTIL = ".awaited_until"
 
 # API Gateway does not decode path parameters: a name is what needs no decoding.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """Where the webhook stands at the provider's API, and whether the two are compared every hour."""
+
+    url: str
+    hourly: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Source:
     quarantine: bool
     hidden_headers: frozenset[str]
     schema: Schema | None
+    reconcile: Reconcile | None = None
 
     @property
     def signs_words(self) -> bool:
@@ -155,7 +166,9 @@ def _source(name: str, table: Any) -> Source:
         quarantine=settings.get("quarantine", False),
         hidden_headers=frozenset(name.lower() for name in settings.get("hidden_headers", ())),
         schema=_payload_schema(name, settings["schema"]) if "schema" in settings else None,
+        reconcile=Reconcile(**settings["reconcile"]) if "reconcile" in settings else None,
     )
+    _check_reconcile(made, settings)
     if made.signs_words and (
         {format_of(each) for each in content_types} != {Format.JSON} or settings.get("format", "json") != "json"
     ):
@@ -165,6 +178,20 @@ def _source(name: str, table: Any) -> Source:
         )
     _check_hidden(made)
     return made
+
+
+def _check_reconcile(source: Source, settings: Mapping[str, Any]) -> None:
+    """What the provider lists has to say which event it is."""
+    if source.reconcile is None:
+        return
+    from chalicelib.postern.receiving.histories import PROVIDERS
+
+    where = f"Source '{source.name}', key 'reconcile': "
+    if source.provider not in PROVIDERS:
+        known = " and ".join(PROVIDERS)
+        raise SourcesFileError(f"{where}provider '{source.provider}' has no history that can be read; {known} have.")
+    if "dedup" in settings or "items" in settings:
+        raise SourcesFileError(f"{where}it needs the provider's own ids, and `dedup` or `items` says otherwise.")
 
 
 def _check_hidden(source: Source) -> None:

@@ -228,6 +228,8 @@ def _views(database: Database) -> dict[str, Action]:
     from chalicelib.postern.operating.ledger import actions as ledger
     from chalicelib.postern.operating.ledger.queries import Ledger
     from chalicelib.postern.operating.quiet.queries import Hours
+    from chalicelib.postern.operating.reconciling import actions as reconciling
+    from chalicelib.postern.operating.reconciling.queries import Reconciliations
     from chalicelib.postern.operating.refused import actions as refused
     from chalicelib.postern.operating.refused.queries import Refused
     from chalicelib.postern.operating.replays import actions as replays
@@ -244,6 +246,7 @@ def _views(database: Database) -> dict[str, Action]:
         **issues.views(Issues(database)),
         **replays.views(ReplayStore(database)),
         **refused.views(Refused(database)),
+        **reconciling.views(Reconciliations(database)),
         **duplicates.views(Duplicates(database)),
         **drift.views(Shapes(database)),
         **ledger.views(book, utc_now),
@@ -290,6 +293,8 @@ def operator() -> Operator:
     from chalicelib.postern.operating.operator import Operator
     from chalicelib.postern.operating.quiet import actions as quiet
     from chalicelib.postern.operating.quiet.queries import Hours
+    from chalicelib.postern.operating.reconciling import actions as reconciling
+    from chalicelib.postern.operating.reconciling.queries import Reconciliations
     from chalicelib.postern.operating.refused import actions as refused
     from chalicelib.postern.operating.refused.queries import Refused
     from chalicelib.postern.operating.replays import actions as replays
@@ -324,6 +329,7 @@ def operator() -> Operator:
             **replays.actions(replay_store, queue, utc_now),
             **dead_letters.actions(),
             **refused.actions(Refused(database())),
+            **reconciling.actions(Reconciliations(database()), utc_now),
             **duplicates.actions(Duplicates(database()), queue),
             **drift.actions(shapes, learner),
             **ledger.actions(book, utc_now),
@@ -332,6 +338,7 @@ def operator() -> Operator:
             **storage.duties(_upkeep(database())),
             **counts.duties(counts.Counter(Counts(database()), time.monotonic)),
             **refused.duties(Refused(database())),
+            **reconciling.duties(Reconciliations(database())),
             **drift.duties(learner),
             **ledger.duties(bookkeeper),
             **quiet.duties(quiet.Watch(Hours(database()), _sources, utc_now, logs.line)),

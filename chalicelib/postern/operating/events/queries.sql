@@ -52,7 +52,7 @@ SELECT id FROM postern.events ORDER BY id LIMIT 1
 
 -- name: show_event
 SELECT id, source, type, dedup_key, status, attempts, error, received_at, queued_at, processed_at, request_id,
-       delivery_id, secret, same_body_as, headers, body
+       delivery_id, secret, same_body_as, origin, headers, body
 FROM postern.events
 WHERE id = %(id)s
 

@@ -23,6 +23,8 @@ FROM (
   WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
     -- What was let through afterwards was accepted as a duplicate.
     AND id NOT IN (SELECT id FROM postern.duplicates WHERE accepted_at IS NOT NULL)
+    -- And what was fetched from a provider, no sender was told to be accepted: postern.gaps has that.
+    AND origin IS NULL
   GROUP BY 1, 2
   UNION ALL
   SELECT source, date_trunc('minute', received_at), 0, 0, count(*)
@@ -52,7 +54,7 @@ WITH short AS (
     FROM short CROSS JOIN LATERAL (
       SELECT source, count(*) AS number FROM postern.events
       WHERE id >= postern.uuid7_floor(short.minute) AND id < postern.uuid7_floor(short.minute + interval '1 minute')
-        AND id NOT IN (SELECT id FROM postern.duplicates WHERE accepted_at IS NOT NULL)
+        AND id NOT IN (SELECT id FROM postern.duplicates WHERE accepted_at IS NOT NULL) AND origin IS NULL
       GROUP BY source
     ) AS of_minute
     UNION ALL
