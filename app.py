@@ -141,6 +141,19 @@ def reader(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {"refused": str(exc)}
 
 
+# Where the providers' tokens are and the internet is, and no way to the database: that the store function has. Whoever
+# asks for more than the hourly round says what in the event's detail.
+@app.schedule(Rate(1, unit=Rate.HOURS))
+def reconciler(event: CloudWatchEvent) -> dict[str, Any]:
+    _begin(event.context)
+    with logs.timed("reconciler", asked=next(iter(event.detail), "hourly")) as fields:
+        if event.detail:
+            return wiring.reconciler().answer(event.detail)
+        done = wiring.reconciler().by_the_clock(_time_left(event.context))
+        fields |= done
+    return done
+
+
 # What the paths are, the backend knows; none has more steps.
 @app.route("/api/{first}", methods=_EVERY_METHOD, content_types=["*/*"])
 @app.route("/api/{first}/{second}", methods=_EVERY_METHOD, content_types=["*/*"])

@@ -95,6 +95,11 @@ _REPLAY: Json = {
     "created_at": _TIME,
     "finished_at": _maybe(_TIME),
 }
+_RECONCILED: Json = {
+    "reconciliation": {"$ref": "#/components/schemas/Reconciliation"},
+    "held": _maybe(_TEXT),
+    "seconds": _maybe(_NUMBER),
+}
 _BALANCE: Json = dict.fromkeys(("accepted", "stored", "duplicates", "written_off", "missing", "surplus"), _COUNT)
 _REASON: Json = {"source": _TEXT, "count": _COUNT}
 _DEPTH: Json = _object(waiting=_COUNT, in_work=_COUNT, delayed=_COUNT)
@@ -164,6 +169,19 @@ SCHEMAS: Mapping[str, Json] = {
         advanced_at=_TIME,
         states=_COUNTS,
         failures=_list(_object(id=_UUID, tries=_COUNT, error=_maybe(_TEXT))),
+    ),
+    "Reconciliation": _object(
+        id=_UUID,
+        source=_TEXT,
+        since=_TIME,
+        only_looks=_FLAG,
+        state={"type": "string", "enum": ["listing", "fetching", "done", "failed", "cancelled"]},
+        cursor=_maybe(_TEXT),
+        **dict.fromkeys(("listed", "missing", "refused", "dead", "fetched", "arrived", "no_event", "failed"), _COUNT),
+        error=_maybe(_TEXT),
+        started_at=_TIME,
+        changed_at=_TIME,
+        ended_at=_maybe(_TIME),
     ),
 }
 
@@ -306,6 +324,25 @@ RESULTS: Mapping[str, Json] = {
     "show_replay": _object(replay=ref("Replay")),
     "advance_replay": _object(replay=ref("Replay"), held=_maybe(_TEXT)),
     "cancel_replay": _object(replay=ref("Replay"), cancelled=_FLAG),
+    "reconciliations": _object(reconciliations=_list(ref("Reconciliation")), next=_PAGE),
+    "show_reconciliation": _object(reconciliation=ref("Reconciliation")),
+    "gaps": _object(
+        gaps=_list(
+            _object(
+                key=_TEXT,
+                kind={"type": "string", "enum": ["missing", "refused", "dead"]},
+                happened_at=_TIME,
+                type=_maybe(_TEXT),
+                state={"type": "string", "enum": ["open", "fetched", "arrived", "no_event", "failed"]},
+                event_id=_maybe(_UUID),
+                rejected_id=_maybe(_UUID),
+                note=_maybe(_TEXT),
+            )
+        )
+    ),
+    "ask_reconciliation": _object(**_RECONCILED),
+    "advance_reconciliation": _object(**_RECONCILED),
+    "cancel_reconciliation": _object(reconciliation=ref("Reconciliation"), cancelled=_FLAG),
     "ledger": _object(
         since=_TIME,
         to=_TIME,

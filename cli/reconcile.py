@@ -16,10 +16,11 @@ from chalicelib.postern.adapters.provider_api import ProviderApi
 from chalicelib.postern.adapters.s3 import S3Bodies
 from chalicelib.postern.adapters.sqs import SqsQueue
 from chalicelib.postern.contract.errors import PosternError, QueueUnavailable, SecretUnavailable
+from chalicelib.postern.contract.histories import as_event
 from chalicelib.postern.receiving.ingest import Inbox
 from chalicelib.postern.receiving.reconciling import Reconciler, Step
 from chalicelib.postern.receiving.sources import load_sources
-from chalicelib.postern.running import wiring
+from chalicelib.postern.running import logs, wiring
 from cli import arguments, output
 from cli.arguments import Commands
 from cli.local import LocalRun, Operator, operator
@@ -59,6 +60,34 @@ class _Steps(Protocol):
     def step(self, run: Mapping[str, Any]) -> Step: ...
 
 
+class _OfStage:
+    """A deployed stage's function: it has the token, and whoever asks it needs no right but to do so."""
+
+    def __init__(self, function: str) -> None:
+        from deployment.session import Session
+
+        self._function, self._session = function, Session()
+
+    def begin(self, name: str, since: datetime | None, *, only_looks: bool) -> Mapping[str, Any]:
+        asked = {"source": name, "since": since and since.isoformat(), "only_looks": only_looks}
+        return self._ask({"begin": asked}).run
+
+    def step(self, run: Mapping[str, Any]) -> Step:
+        return self._ask({"step": run["id"]})
+
+    def _ask(self, detail: Mapping[str, Any]) -> Step:
+        from deployment.errors import DeploymentError
+        from deployment.store import ask
+
+        try:
+            answer = ask(self._session, self._function, as_event(detail))
+        except DeploymentError as exc:
+            raise PosternError(str(exc)) from None
+        if "unavailable" in answer:
+            raise PosternError(f"It is not done, and goes on with the same command: {answer['unavailable']}.")
+        return Step(answer["reconciliation"], answer["held"], answer["seconds"])
+
+
 def _reconcile(options: argparse.Namespace) -> int:
     on = operator()
     if options.gaps:
@@ -77,8 +106,8 @@ def _reconcile(options: argparse.Namespace) -> int:
 
 
 def _here(on: Operator) -> _Steps:
-    if os.environ.get("STORE_FUNCTION"):
-        raise PosternError("Only a local run can be reconciled so far.")
+    if function := os.environ.get("RECONCILER_FUNCTION"):
+        return _OfStage(function)
     run = LocalRun.find()
     secrets = run.secrets()
 
@@ -94,7 +123,7 @@ def _here(on: Operator) -> _Steps:
         S3Bodies(run.bodies_bucket),
         wiring.fetch,
     )
-    return Reconciler(inbox, ProviderApi(), on.perform, wiring.utc_now)
+    return Reconciler(inbox, ProviderApi(), on.perform, wiring.utc_now, logs.line)
 
 
 def _walk(steps: _Steps, run: Mapping[str, Any], source: str) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ def enter(name: str, *, with_secrets: bool) -> None:
         os.environ["POSTERN_STAGE"] = name
         os.environ["STORE_FUNCTION"] = stage.function_name("store")
         os.environ["READER_FUNCTION"] = stage.function_name("reader")
+        os.environ["RECONCILER_FUNCTION"] = stage.function_name("reconciler")
         if with_secrets:
             found = deployed.outputs(Session(), stage)
             os.environ |= {"SOURCES_SECRET_ID": found["SourcesSecretArn"], "QUEUE_URL": found["QueueUrl"]}

@@ -21,6 +21,7 @@ FUNCTIONS = {
     "store": ("Store", "-store"),
     "reader": ("Reader", "-reader"),
     "backend": ("Backend", "-backend"),
+    "reconciler": ("Reconciler", "-reconciler"),
 }
 
 # A stage is part of the names of functions, alarms and log groups.

@@ -100,17 +100,15 @@ class Stack:
         assert stack is not None
         # By its id a stack is found when it is gone, too.
         id = stack["StackId"]
-        seen = {event["EventId"] for event in self._events(id)}
+        seen = self._seen(id)
         failures: list[str] = []
         try:
             self._client.delete_stack(StackName=self._name)
         except ClientError as exc:
             raise DeploymentError(f"Stack {self._name} cannot be removed: {_reason(exc)}") from None
         for _ in _pauses():
-            for event in self._events(id):
-                if event["EventId"] not in seen:
-                    seen.add(event["EventId"])
-                    self._report(event, failures)
+            for event in self._news(seen, id):
+                self._report(event, failures)
             stack = self._describe()
             if stack is None or stack["StackStatus"] == "DELETE_COMPLETE":
                 return
@@ -147,17 +145,15 @@ class Stack:
         raise AssertionError("the pauses end with an exception")
 
     def _carry_out(self, change_set: str) -> None:
-        seen = {event["EventId"] for event in self._events()}
+        seen = self._seen()
         failures: list[str] = []
         self._client.execute_change_set(ChangeSetName=change_set)
         self._say(f"  Stack {self._name}:")
         try:
             for _ in _pauses():
                 stack = self._describe()
-                for event in self._events():
-                    if event["EventId"] not in seen:
-                        seen.add(event["EventId"])
-                        self._report(event, failures)
+                for event in self._news(seen):
+                    self._report(event, failures)
                 # Between the call and its first event the status is still the old one.
                 if stack is not None and not _is_moving(stack) and self._has_ended(change_set):
                     status = stack["StackStatus"]
@@ -178,9 +174,25 @@ class Stack:
             return True
         return status in ("EXECUTE_COMPLETE", "EXECUTE_FAILED", "OBSOLETE")
 
-    def _events(self, id: str | None = None) -> list[StackEventTypeDef]:
-        """The newest events, oldest first."""
-        return list(reversed(self._client.describe_stack_events(StackName=id or self._name)["StackEvents"]))
+    def _seen(self, id: str | None = None) -> set[str]:
+        """The newest events: one of them at least stands behind whatever comes."""
+        return {event["EventId"] for event in next(self._pages(id))}
+
+    def _news(self, seen: set[str], id: str | None = None) -> list[StackEventTypeDef]:
+        """What has happened since, the oldest first. A page has a hundred, and more may happen between two looks."""
+        news: list[StackEventTypeDef] = []
+        for page in self._pages(id):
+            fresh = [event for event in page if event["EventId"] not in seen]
+            news += fresh
+            if len(fresh) < len(page):
+                break
+        seen |= {event["EventId"] for event in news}
+        return news[::-1]
+
+    def _pages(self, id: str | None) -> Iterator[list[StackEventTypeDef]]:
+        """The newest first."""
+        for page in self._client.get_paginator("describe_stack_events").paginate(StackName=id or self._name):
+            yield page["StackEvents"]
 
     def _report(self, event: StackEventTypeDef, failures: list[str]) -> None:
         status, resource = event["ResourceStatus"], event["LogicalResourceId"]

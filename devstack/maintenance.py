@@ -11,6 +11,7 @@ import sys
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from chalicelib.postern.contract.errors import PosternError
 from devstack.worker import Context
@@ -18,25 +19,29 @@ from devstack.worker import Context
 _TIMEOUT_SECONDS = 300
 
 
+def schedule_event() -> dict[str, Any]:
+    """As EventBridge sends it."""
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "000000000000",
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": "us-east-1",
+        "resources": [],
+        "detail": {},
+    }
+
+
 def main() -> None:
     import app
 
     # However many times it was told since it last looked, once is enough. At the end of the input it ends.
     while os.read(sys.stdin.fileno(), 4096):
-        event = {
-            "version": "0",
-            "id": str(uuid.uuid4()),
-            "detail-type": "Scheduled Event",
-            "source": "aws.events",
-            "account": "000000000000",
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "region": "us-east-1",
-            "resources": [],
-            "detail": {},
-        }
         faulthandler.dump_traceback_later(_TIMEOUT_SECONDS, exit=True)
         with suppress(PosternError):  # its line says so
-            app.maintenance(event, Context(_TIMEOUT_SECONDS, "postern-local-maintenance"))
+            app.maintenance(schedule_event(), Context(_TIMEOUT_SECONDS, "postern-local-maintenance"))
         faulthandler.cancel_dump_traceback_later()
 
 

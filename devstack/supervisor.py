@@ -22,8 +22,8 @@ from chalicelib.postern.contract.errors import SourcesFileError
 from chalicelib.postern.receiving.sources import load_sources
 from devstack import screen
 from devstack.aws import EmulatedAws, Resources
-from devstack.backend import FUNCTION
 from devstack.errors import StartError
+from devstack.functions import BACKEND, RECONCILER, STORE
 from devstack.metrics import Metrics
 from devstack.postgres import Server
 from devstack.processes import Child, Register, free_port, remembered_port, write_atomically
@@ -235,10 +235,17 @@ class Supervisor:
         }
         for number in range(1, self._settings.workers + 1):
             self._run_module(f"processor-{number}", "devstack.worker", [], processor)
-        backend = {**self._maintenance_environ, "TOKENS_SECRET_ID": resources.tokens_secret_id}
         port = remembered_port(self._state / "backend-port")
-        self._run_module("backend", "devstack.backend", [str(port)], backend)
-        api |= {"BACKEND_FUNCTION": FUNCTION, "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{port}"}
+        invoked = {"AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{port}"}
+        functions = {
+            **self._maintenance_environ,
+            **invoked,
+            "TOKENS_SECRET_ID": resources.tokens_secret_id,
+            "SOURCES_SECRET_ID": resources.sources_secret_id,
+            "STORE_FUNCTION": STORE,
+        }
+        self._run_module("backend", "devstack.functions", [str(port)], functions)
+        api |= {"BACKEND_FUNCTION": BACKEND, "RECONCILER_FUNCTION": RECONCILER, **invoked}
         self._api_environ = api
         if self._settings.with_api:
             self._run_module("api", "devstack.api_server", [str(self._settings.port)], api)

@@ -78,7 +78,7 @@ def test_whatever_is_asked_is_answered_as_the_description_says(run: Run, tmp_pat
         timeout=110,
     )
     assert checked.returncode == 0, checked.stdout
-    assert "Tested: 43" in checked.stdout
+    assert "Tested: 49" in checked.stdout
 
 
 def test_only_its_owner_may_read_the_runs_token(run: Run) -> None:
@@ -123,7 +123,7 @@ def test_a_page_of_its_own_is_answered(run: Run) -> None:
 
 
 def test_while_the_function_behind_is_away_it_says_so_and_comes_back(run: Run) -> None:
-    process = run.running("devstack.backend")
+    process = run.running("devstack.functions")
     process.kill()
     process.wait()
     status, body, headers = ask(run, "GET", "/api/version")

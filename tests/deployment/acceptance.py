@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chalicelib.postern.api.routes import ROUTES
+from chalicelib.postern.contract.histories import as_event
 from tests.deployment.installation import Answer, Installation
 
 _PATIENCE_SECONDS = 30.0
@@ -42,6 +45,10 @@ def _probe_api_handler(installation: Installation, patience_seconds: float) -> N
     answer = installation.api("GET", "version")
     if answer.status != 200:
         raise Unacceptable(f"GET /api/version: {answer.status} {answer.body}")
+    # By way of the reconciler, which knows no such source.
+    answer = installation.api("POST", "reconciliations", {"source": "nobody"})
+    if answer.status != 409:
+        raise Unacceptable(f"POST /api/reconciliations: {answer.status} {answer.body}")
 
 
 def _probe_processor(installation: Installation, patience_seconds: float) -> None:
@@ -166,12 +173,41 @@ def _probe_maintenance(installation: Installation, patience_seconds: float) -> N
         raise Unacceptable(f"maintenance: {answer['result'].get('errorMessage')}")
 
 
+def _probe_reconciler(installation: Installation, patience_seconds: float) -> None:
+    """What a provider remembers and nobody has, large enough to go by the bucket, is fetched."""
+
+    def ask(detail: dict[str, Any]) -> dict[str, Any]:
+        answer = installation.invoke(f"{installation.name}-reconciler", as_event(detail))
+        result: dict[str, Any] = answer["result"]
+        if answer["failed"] or "unavailable" in result or "refused" in result:
+            raise Unacceptable(f"reconciler: {result}")
+        return result
+
+    if installation.providers is None:
+        ask({})
+        return
+    guid = str(uuid.uuid4())
+    installation.providers.deliveries.clear()
+    body = json.dumps({"noise": random.randbytes(900_000).hex()}, separators=(",", ":")).encode()
+    at = datetime.now(UTC) - timedelta(hours=1)
+    installation.providers.deliver(guid, body, at, installation.secrets["code"], event="star")
+    run = ask({"begin": {"source": "code", "since": None, "only_looks": False}})["reconciliation"]
+    while run["state"] in ("listing", "fetching"):
+        step = ask({"step": run["id"]})
+        if step["held"]:
+            raise Unacceptable(f"reconciler: {step['held']}")
+        run = step["reconciliation"]
+    if (run["state"], run["fetched"]) != ("done", 1):
+        raise Unacceptable(f"reconciler: {run}")
+
+
 _PROBES: dict[str, Callable[[Installation, float], None]] = {
     "api_handler": _probe_api_handler,
     "processor": _probe_processor,
     "store": _probe_store,
     "reader": _probe_reader,
     "backend": _probe_backend,
+    "reconciler": _probe_reconciler,
     "maintenance": _probe_maintenance,
 }
 FUNCTIONS = tuple(_PROBES)

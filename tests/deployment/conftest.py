@@ -17,6 +17,7 @@ from devstack.postgres import Server, administer, url_of
 from devstack.secrets import ensure_development_secrets, read_secrets
 from tests.deployment.cloud import Cloud, checkout, package, run
 from tests.deployment.installation import Installation
+from tests.providers_stand_in import HOOK, Providers
 from tests.support import EVERY_SOURCE
 
 
@@ -67,31 +68,50 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def project(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Whose source `github` keeps some of what it refuses."""
+def providers() -> Iterator[Providers]:
+    with Providers().running() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def project(packaged: Path, tmp_path_factory: pytest.TempPathFactory, providers: Providers) -> Path:
+    """Whose source `github` keeps some of what it refuses, and whose source `code` can be reconciled."""
     made = checkout(tmp_path_factory.mktemp("project"), packaged)
     sources = made / "chalicelib" / "sources.toml"
     sources.write_text(sources.read_text("utf-8").replace("[github]\n", "[github]\nquarantine = true\n"), "utf-8")
+    with sources.open("a", encoding="utf-8") as file:
+        file.write(f'\n[code]\nprovider = "github"\nreconcile = {{ url = "{providers.url}{HOOK}", hourly = true }}\n')
     return made
 
 
 @pytest.fixture(scope="session")
-def installation(cloud: Cloud, project: Path, database_secret: str, new_database: str) -> Installation:
+def installation(
+    cloud: Cloud, project: Path, database_secret: str, new_database: str, providers: Providers
+) -> Installation:
     """`make deploy STAGE=prod`, with secrets for every source."""
     given = {"DatabaseSecretArn": database_secret, "HandlersSecretArn": cloud.handlers_secret()}
     write_parameters(project, "prod", **given, MaxAttempts="2", RetryBaseSeconds="1", Console="on")
     deployed = run(cloud, project, "deploy", "--stage", "prod")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    return describe(cloud, project, "prod", "postern-prod", new_database)
+    return describe(cloud, project, "prod", "postern-prod", new_database, providers)
 
 
-def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_url: str) -> Installation:
+def describe(
+    cloud: Cloud,
+    project: Path,
+    stage: str,
+    stack_name: str,
+    database_url: str,
+    providers: Providers | None = None,
+) -> Installation:
     """What is deployed, with secrets for its sources and a token for its API, where it has one."""
     (stack,) = cloud.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     secrets_file = project / "secrets.json"
     ensure_development_secrets(secrets_file, load_sources(EVERY_SOURCE))
     secrets = {source: secret for source, secret in read_secrets(secrets_file).items() if isinstance(secret, str)}
+    if providers is not None:
+        secrets |= {"code": "the secret of code", "code.api_token": providers.token}
     cloud.client("secretsmanager").put_secret_value(
         SecretId=outputs["SourcesSecretArn"], SecretString=json.dumps(secrets)
     )
@@ -101,7 +121,7 @@ def describe(cloud: Cloud, project: Path, stage: str, stack_name: str, database_
         cloud.client("secretsmanager").put_secret_value(
             SecretId=outputs["TokensSecretArn"], SecretString=json.dumps(tokens)
         )
-    return Installation(cloud, project, stage, database_url, outputs, secrets, token)
+    return Installation(cloud, project, stage, database_url, outputs, secrets, token, providers)
 
 
 def write_parameters(project: Path, stage: str, **parameters: str) -> None:

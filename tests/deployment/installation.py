@@ -20,6 +20,7 @@ from chalicelib.postern.receiving.sources import SIGNING_KEY, load_sources
 from cli.samples import default_type, sample
 from devstack.settings import PROJECT
 from tests.deployment.cloud import Cloud
+from tests.providers_stand_in import Providers
 from tests.support import EVERY_SOURCE, ask, ask_by_name, eventually
 
 
@@ -41,6 +42,7 @@ class Installation:
     outputs: Mapping[str, str]
     secrets: Mapping[str, str]
     token: str
+    providers: Providers | None = None
 
     @property
     def name(self) -> str:

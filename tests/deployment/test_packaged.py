@@ -7,11 +7,13 @@ import json
 import random
 import urllib.request
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from chalicelib.postern.contract.histories import as_event
 from chalicelib.postern.receiving.http import EVENT_ID
 from chalicelib.postern.receiving.providers import provider
 from tests.acceptance import browser as browsers
@@ -98,6 +100,51 @@ def test_without_a_sound_secret_a_sender_is_told_to_come_again(installation: Ins
 
 
 # The command, with an operator's rights and no path to the database
+
+
+def test_what_a_provider_sent_and_nobody_has_is_fetched(installation: Installation) -> None:
+    """By the command, by the API, and by the clock; by the function that has the token, for whoever has none."""
+    assert installation.providers is not None
+    installation.providers.deliveries.clear()
+
+    def sent() -> str:
+        guid = str(uuid.uuid4())
+        assert installation.providers is not None
+        body = json.dumps({"n": guid}, separators=(",", ":")).encode()
+        at = datetime.now(UTC) - timedelta(hours=1)
+        installation.providers.deliver(guid, body, at, installation.secrets["code"], event="star")
+        return guid
+
+    def rows(guid: str) -> list[tuple[str, str]]:
+        return installation.query("SELECT status, origin FROM postern.events WHERE dedup_key = %s", guid)  # type: ignore[return-value]
+
+    by_command = sent()
+    assert "1 never arrived" in installation.postern("reconcile", "code", "--plan").stdout
+    assert "1 fetched and accepted." in postern(installation, "reconcile", "code", "--since", "2h")
+    eventually(lambda: rows(by_command) == [("processed", "reconciled")], timeout=30)
+    too_long = installation.postern("reconcile", "code", "--since", "9d")
+    assert (too_long.returncode, "remembers 3 days" in too_long.stderr) == (1, True)
+
+    by_api = sent()
+    answer = installation.api("POST", "reconciliations", {"source": "code"})
+    while answer.body["reconciliation"]["state"] in ("listing", "fetching"):
+        answer = installation.api("POST", f"reconciliations/{answer.body['reconciliation']['id']}/advance")
+        assert answer.status == 200, answer
+    assert answer.body["reconciliation"]["fetched"] == 1
+    eventually(lambda: rows(by_api) == [("processed", "reconciled")], timeout=30)
+    refused = installation.api("POST", "reconciliations", {"source": "github"})
+    assert (refused.status, refused.body["error"]) == (409, "conflict")
+
+    by_the_clock = sent()
+    done = installation.invoke(f"{installation.name}-reconciler", as_event({}))
+    assert done["result"] == {"reconcile_gaps": 1, "reconcile_failures": 0}
+    eventually(lambda: rows(by_the_clock) == [("processed", "reconciled")], timeout=30)
+    [line] = [
+        line
+        for line in installation.lines(f"{installation.name}-reconciler")
+        if line["message"] == "source.reconciled" and line["missing"] == 1
+    ]
+    assert (line["source"], line["reconcile_gaps"], line["reconcile_failures"]) == ("code", 1, 0)
 
 
 def postern(installation: Installation, *arguments: str) -> str:

@@ -43,7 +43,8 @@ class Api:
         self.secret: Callable[[], Mapping[str, Any]] = lambda: SECRET
         self.notes: dict[str, Any] = {}
         self._seconds = 0.0
-        self.relay = Relay(self._ask, self._clock, wiring.second_look)
+        self.reconciler: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda event: {"refused": "Not here."}
+        self.relay = Relay(self._ask, self._clock, wiring.second_look, lambda event: self.reconciler(event))
 
     def _clock(self) -> float:
         """Nobody is made to wait here."""

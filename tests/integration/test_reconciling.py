@@ -6,7 +6,7 @@ import hmac
 import json
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from chalicelib.postern.contract.histories import Answer
 from chalicelib.postern.operating.operator import Operator
 from chalicelib.postern.operating.reconciling import actions
 from chalicelib.postern.operating.reconciling.queries import Reconciliations
-from chalicelib.postern.receiving.reconciling import Reconciler, Step
+from chalicelib.postern.receiving.reconciling import DatabaseAway, Reconciler, Step
 from tests.integration.pipe import Pipe
 from tests.integration.world import World, now
 from tests.providers_stand_in import ENDPOINT, HOOK, Providers
@@ -58,10 +58,16 @@ class Desk:
     pipe: Pipe
     operator: Operator
     secrets: dict[str, list[str]]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def log(
+        self, name: str, /, *, failed: bool = False, metrics: Mapping[str, float] | None = None, **fields: Any
+    ) -> None:
+        self.lines.append({"name": name, "level": "ERROR" if failed else "INFO", **fields, **(metrics or {})})
 
     def reconciler(self, **changes: Any) -> Reconciler:
         inbox = replace(self.pipe.inbox, secrets_of=self.secrets_of)
-        return replace(Reconciler(inbox, ProviderApi(), self.operator.perform, now), **changes)
+        return replace(Reconciler(inbox, ProviderApi(), self.operator.perform, now, self.log), **changes)
 
     def secrets_of(self, name: str) -> list[str]:
         if name not in self.secrets:
@@ -477,6 +483,86 @@ def test_a_cancelled_one_fetches_no_more(desk: Desk) -> None:
     step = by.step(run)
     assert (step.run["state"], desk.pipe.messages) == ("cancelled", [])
     assert not desk.operator.perform({"action": "cancel_reconciliation", "id": run["id"]})["cancelled"]
+
+
+# By the clock, and for others
+
+
+def test_by_the_clock_those_sources_are_compared_that_say_so_and_the_gaps_are_counted_once(desk: Desk) -> None:
+    sent(desk)
+    assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 1, "reconcile_failures": 0}
+    [line] = desk.lines
+    assert (line["name"], line["level"], line["source"], line["state"]) == ("source.reconciled", "INFO", "code", "done")
+    assert (line["missing"], line["fetched"], line["reconcile_gaps"]) == (1, 1, 1)
+    assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 0, "reconcile_failures": 0}
+
+
+def test_an_hourly_one_begins_three_hours_before_the_last(desk: Desk) -> None:
+    desk.reconciler().by_the_clock(lambda: 300.0)
+    desk.reconcile(plan=True)  # which fetched nothing, and so counts for nothing
+    desk.reconciler().by_the_clock(lambda: 300.0)
+    newest, _, oldest = desk.operator.perform({"action": "reconciliations"})["reconciliations"]
+    assert now() - datetime.fromisoformat(oldest["since"]) > timedelta(hours=71)
+    before = datetime.fromisoformat(oldest["started_at"]) - datetime.fromisoformat(newest["since"])
+    assert timedelta(hours=2, minutes=59) < before < timedelta(hours=3, minutes=1)
+
+
+def test_an_hourly_one_that_has_no_time_left_goes_on_an_hour_later(desk: Desk) -> None:
+    for n in range(250):
+        sent(desk, n, at=minutes_ago(10 + n))
+    left = iter([300.0, 300.0, 30.0])
+    desk.reconciler().by_the_clock(lambda: next(left))
+    [run] = desk.operator.perform({"action": "reconciliations"})["reconciliations"]
+    assert (run["state"], run["listed"]) == ("listing", 200)
+    desk.reconciler().by_the_clock(lambda: 300.0)
+    [run] = desk.operator.perform({"action": "reconciliations"})["reconciliations"]
+    assert (run["state"], run["fetched"]) == ("done", 250)
+
+
+@pytest.mark.parametrize(
+    ("instead", "why"),
+    [
+        ((429, {"Retry-After": "60"}), "The provider is not to be had now: it has been asked too often."),
+        ((401, {}), "The API token is refused (401)."),
+    ],
+)
+def test_an_hourly_one_that_comes_to_nothing_is_counted_with_its_reason(desk: Desk, instead: Any, why: str) -> None:
+    desk.providers.instead = [instead]
+    assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 0, "reconcile_failures": 1}
+    [line] = desk.lines
+    assert (line["level"], line["why"], line["reconcile_failures"]) == ("ERROR", why, 1)
+
+
+def test_one_source_without_a_token_does_not_keep_the_others_from_being_compared(desk: Desk) -> None:
+    del desk.secrets["code.api_token"]
+    assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 0, "reconcile_failures": 1}
+    assert "has no API token" in desk.lines[0]["why"]
+
+
+def test_whoever_asks_from_elsewhere_begins_one_and_takes_its_steps(desk: Desk) -> None:
+    sent(desk)
+    by = desk.reconciler()
+    answer = by.answer({"begin": {"source": "code", "since": minutes_ago(120).isoformat(), "only_looks": False}})
+    while answer["reconciliation"]["state"] in ("listing", "fetching"):
+        answer = by.answer({"step": answer["reconciliation"]["id"]})
+    assert (answer["reconciliation"]["fetched"], answer["held"], answer["seconds"]) == (1, None, None)
+    assert by.answer({"step": str(uuid4())}) == {"refused": "There is no such reconciliation."}
+    assert by.answer({"begin": {"source": "nobody", "since": None, "only_looks": True}}) == {
+        "refused": "There is no source 'nobody'."
+    }
+
+
+def test_what_is_away_is_said_to_whoever_asks(desk: Desk) -> None:
+    def away(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise DatabaseAway("FunctionError")
+
+    asked = {"begin": {"source": "code", "since": None, "only_looks": False}}
+    assert desk.reconciler(perform=away).answer(asked) == {"unavailable": "database: FunctionError"}
+    sent(desk)
+    by = desk.reconciler()
+    run = by.answer({"step": by.answer(asked)["reconciliation"]["id"]})["reconciliation"]
+    desk.pipe.fails_after = 0
+    assert by.answer({"step": run["id"]}) == {"unavailable": "away"}
 
 
 # Stripe

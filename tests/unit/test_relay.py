@@ -65,11 +65,19 @@ class Behind:
         self.now = 1000.0
         self.look = Look()
         self.body: Mapping[str, Any] = {"of": "it"}
-        self.relay = Relay(self.ask, lambda: self.now, lambda: self.look)
+        self.reconciled: list[Mapping[str, Any]] = []
+        self.became: Mapping[str, Any] | Exception = {}
+        self.relay = Relay(self.ask, lambda: self.now, lambda: self.look, self.reconcile)
 
     def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self.asked.append(request)
         return {"status": self.status, "headers": {"ETag": '"1"'}, "body": self.body, "session": self.session}
+
+    def reconcile(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.reconciled.append(event["detail"])
+        if isinstance(self.became, Exception):
+            raise self.became
+        return self.became
 
     def request(
         self,
@@ -270,7 +278,7 @@ def test_a_backend_that_does_not_answer_is_said(why: str, status: int, code: str
     def away(request: Mapping[str, Any]) -> Mapping[str, Any]:
         raise BackendUnavailable(why)
 
-    relay = Relay(away, lambda: 0.0, Look)
+    relay = Relay(away, lambda: 0.0, Look, away)
     answer = relay.answer(Request("GET", "/api/events", {}, HEADERS, b"", "192.0.2.1", True))
     assert isinstance(answer.body, Mapping)
     assert (answer.status, answer.body["error"]) == (status, code)
@@ -343,3 +351,48 @@ def test_what_cannot_be_looked_at_now_is_said(raised: Exception, status: int) ->
     behind = Behind()
     behind.body, behind.look.sees = {"rejected": {"id": str(THE_EVENT)}, "stale": True}, raised
     assert behind.request("POST", f"{REFUSED}/reverify").status == status
+
+
+BEGIN = {"begin": {"source": "code", "since": None, "only_looks": True}}
+RUN = {"reconciliation": {"id": "the id", "state": "listing"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "asked"),
+    [
+        ("/api/reconciliations", BEGIN, BEGIN),
+        ("/api/reconciliations/1/advance", RUN, {"step": "the id"}),
+    ],
+)
+def test_whoever_may_reconcile_has_it_done_by_the_function_that_has_the_tokens(
+    path: str, allowed: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    behind = Behind()
+    behind.body, behind.became = allowed, {**RUN, "held": None, "seconds": None}
+    answer = behind.request("POST", path, body=b"{}")
+    assert (answer.status, answer.body) == (200, behind.became)
+    assert behind.reconciled == [asked]
+
+
+def test_whoever_may_not_reconcile_asks_nobody_else() -> None:
+    behind = Behind(403)
+    behind.body = BEGIN
+    assert behind.request("POST", "/api/reconciliations", body=b"{}").status == 403
+    assert behind.reconciled == []
+
+
+@pytest.mark.parametrize(
+    ("became", "status"),
+    [
+        ({"refused": "There is no source 'code'."}, 409),
+        ({"unavailable": "secrets_unreachable: AccessDenied"}, 503),
+        (BackendUnavailable("ReadTimeoutError"), 503),
+        (BackendUnavailable(BackendUnavailable.FAILED), 500),
+    ],
+)
+def test_what_cannot_be_reconciled_now_is_said(became: Mapping[str, Any] | Exception, status: int) -> None:
+    behind = Behind()
+    behind.body, behind.became = BEGIN, became
+    answer = behind.request("POST", "/api/reconciliations", body=b"{}")
+    assert answer.status == status
+    assert "AccessDenied" not in str(answer.body)

@@ -42,7 +42,7 @@ ON_EVERYTHING = {
 ON_DATABASE = ("processor", "maintenance", "store", "reader", "backend")
 BACKEND = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:postern-${Stage}-backend"
 MAY = {
-    ("sqs:SendMessage", "${WebhookQueue.Arn}"): {"api_handler", "processor", "store", "backend"},
+    ("sqs:SendMessage", "${WebhookQueue.Arn}"): {"api_handler", "processor", "store", "backend", "reconciler"},
     ("sqs:ReceiveMessage", "${WebhookQueue.Arn}"): {"processor"},
     ("sqs:GetQueueAttributes", "${WebhookQueue.Arn}"): {"processor", "store", "backend"},
     ("sqs:DeleteMessage", "${WebhookQueue.Arn}"): {"processor"},
@@ -52,14 +52,16 @@ MAY = {
     ("sqs:ReceiveMessage", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
     ("sqs:DeleteMessage", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
     ("sqs:ChangeMessageVisibility", "${WebhookDeadLetterQueue.Arn}"): {"store", "backend"},
-    ("s3:PutObject", "${LargeBodies.Arn}/*"): {"api_handler"},
+    ("s3:PutObject", "${LargeBodies.Arn}/*"): {"api_handler", "reconciler"},
     ("s3:GetObject", "${LargeBodies.Arn}/*"): {"processor"},
-    ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler"},
+    ("secretsmanager:GetSecretValue", "${SourcesSecret.Id}"): {"api_handler", "reconciler"},
     ("secretsmanager:GetSecretValue", "${DatabaseSecretArn}"): {*ON_DATABASE},
     ("secretsmanager:GetSecretValue", "${TokensSecret.Id}"): {"backend"},
     ("secretsmanager:GetSecretValue", "${HandlersSecretArn}"): {*RUN_HANDLERS},
     ("kms:Decrypt", "${HandlersSecretKeyArn}"): {*RUN_HANDLERS},
     ("lambda:InvokeFunction", BACKEND): {"api_handler"},
+    ("lambda:InvokeFunction", BACKEND.replace("backend", "reconciler")): {"api_handler"},
+    ("lambda:InvokeFunction", BACKEND.replace("backend", "store")): {"reconciler"},
     ("cloudwatch:GetMetricStatistics", "*"): {"maintenance"},
     ("cloudwatch:ListMetrics", "*"): {"maintenance"},
     ("kms:Decrypt", "${DatabaseSecretKeyArn}"): {*ON_DATABASE},
@@ -232,6 +234,7 @@ def test_a_new_call_in_the_application_is_missed_in_the_roles_of_those_who_reach
     missed = {
         "api_handler": "sqs:GetQueueAttributes on ${WebhookQueue.Arn}",
         "processor": "sqs:GetQueueAttributes on ${WebhookDeadLetterQueue.Arn}",
+        "reconciler": "sqs:GetQueueAttributes on ${WebhookQueue.Arn}",
     }
     found = problems(POLICIES, sources)
     assert len(found) == len(missed)

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 from chalicelib.postern.contract.deliveries import Headers
 from chalicelib.postern.contract.histories import Answer, ProviderBusy, ProviderRefuses
 
-_TIMEOUT_SECONDS = 10.0
-# All of an answer. GitHub's largest payload is 25 MB.
-_WITHIN_SECONDS = 20.0
+_TIMEOUT_SECONDS = 8.0
+# All of an answer, with a person before it. GitHub's largest payload is 25 MB.
+_WITHIN_SECONDS = 12.0
 _MAX_BYTES = 32_000_000
 # As long as nobody waits for more than once: GitHub counts by the hour.
 _MAX_WAIT_SECONDS = 3_700.0

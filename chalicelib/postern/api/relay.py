@@ -18,6 +18,7 @@ from chalicelib.postern.api import access, routes
 from chalicelib.postern.contract.answers import Answer, error
 from chalicelib.postern.contract.deliveries import Headers
 from chalicelib.postern.contract.errors import Conflict, PosternError, QueueUnavailable, SecretUnavailable
+from chalicelib.postern.contract.histories import as_event
 
 # No request of the API's is nearly as long.
 _MAX_BODY_BYTES = 65_536
@@ -89,11 +90,14 @@ class SecondLook(Protocol):
 
 @dataclass
 class Relay:
-    """`ask` hands a request on, and raises BackendUnavailable; `clock` counts seconds."""
+    """`ask` hands a request on, `reconciler` what is to be reconciled; both raise BackendUnavailable. `clock` counts
+    seconds.
+    """
 
     ask: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     clock: Callable[[], float]
     second_look: Callable[[], SecondLook]
+    reconciler: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     # Both are bounded, the oldest goes first.
     _failures: dict[str, list[float]] = field(default_factory=dict)
     _welcome: dict[str, None] = field(default_factory=dict)
@@ -137,6 +141,8 @@ class Relay:
             made = Answer(found["status"], found["body"], found["headers"])
             if looks_again and made.status == 200:
                 made = self._looked_at_again(asked, **found["body"])
+            if route is not None and route.action in (routes.RECONCILE, routes.ADVANCE) and made.status == 200:
+                made = self._reconciled(found["body"])
         except BackendUnavailable as exc:
             if str(exc) == exc.FAILED:
                 return error(500, "internal_error", "Something went wrong here; the log says what.")
@@ -169,6 +175,17 @@ class Relay:
                 return Answer(noted["status"], noted["body"], noted["headers"])
         event = outcome.before if outcome.event is None else str(outcome.event)
         return Answer(200, {"outcome": outcome.words, "event_id": event})
+
+    def _reconciled(self, allowed: Mapping[str, Any]) -> Answer:
+        """Whoever asks may: what to begin has come back, or which one is to go on."""
+        asked = allowed if "begin" in allowed else {"step": allowed["reconciliation"]["id"]}
+        became = self.reconciler(as_event(asked))
+        if "refused" in became:
+            return error(409, "conflict", became["refused"])
+        if "unavailable" in became:
+            message = "Something that this needs does not answer now; try again."
+            return error(503, "unavailable", message, headers={"Retry-After": "5"})
+        return Answer(200, became)
 
     def _failures_of(self, address: str) -> int:
         since = self.clock() - _WITHIN_SECONDS

@@ -42,6 +42,9 @@ OPEN_SESSION, WHO, CLOSE_SESSION, DESCRIPTION = "open_session", "who", "close_se
 # What needs the sources' secrets: the backend finds the delivery, and the relay has them.
 EXPLAIN, REVERIFY = "explain_rejected", "reverify_rejected"
 
+# What needs the providers as well: the backend finds out whether the caller may, and the reconciler does it.
+RECONCILE, ADVANCE = "ask_reconciliation", "advance_reconciliation"
+
 ROUTES: Sequence[Route] = (
     _post("/api/session", "openSession", OPEN_SESSION, "Log in with a token: opens a session, which is a cookie."),
     _get("/api/session", "getSession", WHO, "Who asks: the token's name and role, and when the session ends."),
@@ -82,6 +85,20 @@ ROUTES: Sequence[Route] = (
     _get("/api/replays/{id}", "getReplay", "show_replay", "One replay or redrive, and how far it is."),
     _post("/api/replays/{id}/advance", "advanceReplay", "advance_replay", "The next step of a replay."),
     _post("/api/replays/{id}/cancel", "cancelReplay", "cancel_replay", "Ends a replay; what is queued is still tried."),
+    _get(
+        "/api/reconciliations",
+        "listReconciliations",
+        "reconciliations",
+        "Comparisons with providers.",
+        pages="reconciliations",
+    ),
+    _post("/api/reconciliations", "startReconciliation", RECONCILE, "Begins one, which goes on in steps."),
+    _get("/api/reconciliations/{id}", "getReconciliation", "show_reconciliation", "One of them.", one="reconciliation"),
+    _get("/api/reconciliations/{id}/gaps", "listGaps", "gaps", "What it found, by key."),
+    _post(
+        "/api/reconciliations/{id}/advance", "advanceReconciliation", ADVANCE, "The next step.", one="reconciliation"
+    ),
+    _post("/api/reconciliations/{id}/cancel", "cancelReconciliation", "cancel_reconciliation", "Ends it."),
     _get("/api/ledger", "getLedger", "ledger", "What was accepted, against what is in the tables."),
     _post("/api/ledger/write-offs", "writeOff", "write_off", "Notes that what is missing is known to be."),
     _get("/api/storage", "getStorage", "storage", "How much room events take, and for how long they stay."),

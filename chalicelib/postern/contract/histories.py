@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,3 +46,16 @@ class ProviderBusy(PosternError):
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
         self.seconds = seconds
+
+
+def as_event(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """How the reconciler is asked for something: in the shape in which its schedule's event comes."""
+    empty = dict.fromkeys(("id", "account", "time", "region"), "")
+    return {
+        "version": "0",
+        "detail-type": "Postern",
+        "source": "postern",
+        "resources": [],
+        **empty,
+        "detail": {**detail},
+    }

@@ -50,6 +50,8 @@ METRICS = {
     "batch_size": Metric(),
     "ledger_mismatch": Metric(),
     "quiet_sources": Metric(by="source"),
+    "reconcile_gaps": Metric(by="source"),
+    "reconcile_failures": Metric(by="source"),
 }
 
 

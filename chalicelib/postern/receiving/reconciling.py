@@ -16,8 +16,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib.postern.contract.deliveries import Delivery, Greeting, Headers
-from chalicelib.postern.contract.errors import Conflict, InvalidSignature, QueueUnavailable, Refusal, SecretUnavailable
+from chalicelib.postern.contract.errors import (
+    Conflict,
+    InvalidSignature,
+    PosternError,
+    QueueUnavailable,
+    Refusal,
+    SecretUnavailable,
+)
 from chalicelib.postern.contract.histories import ProviderBusy, ProviderRefuses
+from chalicelib.postern.contract.metrics import Log
 from chalicelib.postern.receiving.explain import ageless
 from chalicelib.postern.receiving.histories import PROVIDERS, Api, Copy, History, NoCopy, history_of
 from chalicelib.postern.receiving.ingest import Inbox, Receipt, accept
@@ -29,9 +37,12 @@ ORIGIN = "reconciled"
 # What was sent so lately may be on its way here, or between the two functions.
 _UNDER_WAY = timedelta(minutes=2)
 # What a step may take beside its last question, and what is fetched between two words to the database.
-_STEP_SECONDS = 10.0
+_STEP_SECONDS = 5.0
 _FETCHED_AT_ONCE = 20
 
+# What comes again hours later was sent before the last time. And what a step may take, when time runs out.
+_OVERLAP = timedelta(hours=3)
+_LEAVING_SECONDS = 40.0
 # Of what went over the wire, packed perhaps.
 _OF_THE_WIRE = ("content-length", "content-encoding")
 
@@ -50,6 +61,10 @@ class Step:
     seconds: float | None = None
 
 
+class DatabaseAway(PosternError):
+    """Whoever reaches the database does not answer."""
+
+
 @dataclass(frozen=True)
 class Reconciler:
     """`inbox`: the way of every delivery, on which nothing that is refused may be kept."""
@@ -58,6 +73,7 @@ class Reconciler:
     api: Api
     perform: Perform
     now: Callable[[], datetime]
+    log: Log
     clock: Callable[[], float] = time.monotonic
 
     def begin(self, name: str, since: datetime | None, *, only_looks: bool) -> Mapping[str, Any]:
@@ -73,6 +89,63 @@ class Reconciler:
             raise Conflict("That is yet to come.")
         asked = {"source": name, "since": (since or now - history.keeps).isoformat(), "only_looks": only_looks}
         return _run(self.perform({"action": "begin_reconciliation", **asked}))
+
+    def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """To whoever asks from elsewhere: `{"begin": {"source", "since", "only_looks"}}` or `{"step": ID}`. With the
+        `reconciliation`, and what a Step has besides; or why not (`refused`), or why not now (`unavailable`).
+        """
+        try:
+            if "step" in asked:
+                run = _run(self.perform({"action": "show_reconciliation", "id": asked["step"]}))
+                step = self.step(run)
+            else:
+                begin = asked["begin"]
+                since = begin["since"] and datetime.fromisoformat(begin["since"])
+                step = Step(self.begin(begin["source"], since, only_looks=begin["only_looks"]))
+        except Conflict as exc:
+            return {"refused": str(exc)}
+        except (QueueUnavailable, SecretUnavailable) as exc:
+            return {"unavailable": exc.reason}
+        except DatabaseAway as exc:
+            return {"unavailable": f"database: {exc}"}
+        return {"reconciliation": step.run, "held": step.held, "seconds": step.seconds}
+
+    def by_the_clock(self, time_left: Callable[[], float]) -> dict[str, int]:
+        """Every source that is to be compared hourly: from three hours before the last time on. What is not done in
+        time, or not now, goes on an hour later. How many gaps were found, and of how many sources nothing was learned.
+        """
+        done = {"reconcile_gaps": 0, "reconcile_failures": 0}
+        for name, source in self.inbox.sources.items():
+            if source.reconcile is None or not source.reconcile.hourly:
+                continue
+            run: Mapping[str, Any] = {}
+            try:
+                run = self.begin(name, self._since(name), only_looks=False)
+                step = Step(run)
+                while run["state"] in ("listing", "fetching") and step.held is None and time_left() > _LEAVING_SECONDS:
+                    step = self.step(run)
+                    run = step.run
+                why = step.held or run["error"]
+            except (Conflict, DatabaseAway) as exc:
+                why = str(exc)
+            except (QueueUnavailable, SecretUnavailable) as exc:
+                why = exc.reason
+            gaps, failed = run.get("missing", 0) + run.get("refused", 0), why is not None
+            done["reconcile_gaps"] += gaps
+            done["reconcile_failures"] += failed
+            counts = {key: run.get(key) for key in ("state", "listed", "missing", "refused", "dead", "fetched")}
+            metrics = {"reconcile_gaps": gaps, "reconcile_failures": int(failed)}
+            self.log("source.reconciled", failed=failed, source=name, why=why, metrics=metrics, **counts)
+        return done
+
+    def _since(self, name: str) -> datetime | None:
+        asked = {"action": "reconciliations", "source": name, "limit": 100}
+        for run in self.perform(asked)["reconciliations"]:
+            if run["state"] == "done" and not run["only_looks"]:
+                since = datetime.fromisoformat(run["started_at"]) - _OVERLAP
+                history = self._known(name)[1]
+                return since if self.now() - since < history.keeps else None
+        return None
 
     def step(self, run: Mapping[str, Any]) -> Step:
         """A page of the provider's, or some of what is missing. Raises QueueUnavailable and SecretUnavailable."""
@@ -184,7 +257,9 @@ def _days(history: History) -> str:
 
 
 def _run(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = answer["reconciliation"]
+    found: Mapping[str, Any] | None = answer.get("reconciliation")
+    if found is None:
+        raise Conflict(answer.get("refused", "There is no such reconciliation."))
     return found
 
 

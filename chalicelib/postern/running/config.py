@@ -32,6 +32,8 @@ class Config:
     bodies_bucket: str | None
     handlers_secret_id: str | None
     backend_function: str | None
+    store_function: str | None
+    reconciler_function: str | None
     tokens_secret_id: str | None
     database_secret_id: str | None
     database_host: str | None
@@ -67,6 +69,8 @@ class Config:
             bodies_bucket=environ.get("BODIES_BUCKET"),
             handlers_secret_id=environ.get("HANDLERS_SECRET_ID") or None,
             backend_function=environ.get("BACKEND_FUNCTION") or None,
+            store_function=environ.get("STORE_FUNCTION") or None,
+            reconciler_function=environ.get("RECONCILER_FUNCTION") or None,
             tokens_secret_id=environ.get("TOKENS_SECRET_ID") or None,
             database_secret_id=environ.get("DATABASE_SECRET_ID"),
             database_host=environ.get("DATABASE_HOST") or None,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from chalicelib.postern.processing.engine import Processor
     from chalicelib.postern.processing.settling import RetryPolicy
     from chalicelib.postern.receiving.ingest import Inbox
+    from chalicelib.postern.receiving.reconciling import Reconciler
     from chalicelib.postern.receiving.second_look import SecondLook
 
 
@@ -84,7 +85,10 @@ def relay() -> Relay | None:
 
     _adopt_local_run()
     name = config().backend_function
-    return Relay(Function(name, BackendUnavailable).ask, time.monotonic, second_look) if name else None
+    if not name:
+        return None
+    reconciler = Function(config().need("reconciler_function"), BackendUnavailable)
+    return Relay(Function(name, BackendUnavailable).ask, time.monotonic, second_look, reconciler.ask)
 
 
 @cache
@@ -96,6 +100,19 @@ def second_look() -> SecondLook:
 
     previous = SourceSecrets(config().need("sources_secret_id"), time.monotonic, "AWSPREVIOUS")
     return SecondLook(replace(inbox(), may_keep=lambda source, verified: False), previous.of)
+
+
+@cache
+def reconciler() -> Reconciler:
+    from dataclasses import replace
+
+    from chalicelib.postern.adapters.functions import Function
+    from chalicelib.postern.adapters.provider_api import ProviderApi
+    from chalicelib.postern.receiving.reconciling import DatabaseAway, Reconciler
+
+    store = Function(config().need("store_function"), DatabaseAway)
+    quiet = replace(inbox(), may_keep=lambda source, verified: False)
+    return Reconciler(quiet, ProviderApi(), store.ask, utc_now, logs.line)
 
 
 def _adopt_local_run() -> None:

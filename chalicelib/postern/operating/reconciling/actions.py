@@ -46,6 +46,13 @@ def actions(book: Reconciliations, now: Callable[[], datetime]) -> dict[str, Act
     def begin(source: str, since: datetime, only_looks: bool) -> Mapping[str, Any]:
         return _known(book.begin(new_event_id(now()), source=source, since=since, only_looks=only_looks))
 
+    # Of these the reconciler function makes what they are asked for: it has the providers' tokens (api/relay.py).
+    def ask(source: str, since: datetime | None, only_looks: bool) -> Mapping[str, Any]:
+        return {"begin": {"source": source, "since": since, "only_looks": only_looks}}
+
+    def advance(id: UUID) -> Mapping[str, Any]:
+        return _known(id)
+
     def note(id: UUID, cursor: str | None, entries: Sequence[Mapping[str, Any]], next: str | None) -> Mapping[str, Any]:
         noted = book.note_page(id, cursor=cursor, entries=entries, next=next)
         return {**_known(id), "noted": noted}
@@ -74,6 +81,8 @@ def actions(book: Reconciliations, now: Callable[[], datetime]) -> dict[str, Act
         return {"reconciliation": found}
 
     return {
+        "ask_reconciliation": Action(ask, _Asking()),
+        "advance_reconciliation": Action(advance, _Id()),
         "begin_reconciliation": Action(begin, _Beginning()),
         "note_history": Action(note, _Listed()),
         "open_gaps": Action(fetch, _Fetching()),
@@ -111,6 +120,12 @@ class _Page(Schema):
 class _Gaps(_Id):
     after = _maybe(300)
     limit = Whole(load_default=100, validate=validate.Range(1, 1000))
+
+
+class _Asking(Schema):
+    source = _text(64)
+    since = Moment(load_default=None, allow_none=True)
+    only_looks = fields.Boolean(load_default=False)
 
 
 class _Beginning(Schema):
