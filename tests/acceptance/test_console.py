@@ -20,6 +20,7 @@ from chalicelib.postern.contract.deliveries import new_event_id
 from tests.acceptance import browser as browsers
 from tests.acceptance.conftest import Run
 from tests.acceptance.test_api import ask
+from tests.providers_stand_in import HOOK, Providers
 from tests.support import eventually, with_the_example
 
 SOURCES = """
@@ -42,14 +43,23 @@ quarantine = true
 """
 
 PAGES = ["overview", "events", "issues", "dead-letters", "replays", "rejected", "duplicates", "sources", "drift"]
-PAGES += ["ledger", "storage"]
+PAGES += ["ledger", "storage", "missed"]
 
 
 @pytest.fixture(scope="module")
-def stormy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def providers() -> Iterator[Providers]:
+    with Providers().running() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stormy(tmp_path_factory: pytest.TempPathFactory, providers: Providers) -> Iterator[Run]:
     """A run that a storm has gone over: some events are dead by now, some deliveries refused or repetitions."""
     folder = tmp_path_factory.mktemp("console")
-    (folder / "sources.toml").write_text(SOURCES)
+    code = f'[code]\nprovider = "github"\nreconcile = {{ url = "{providers.url}{HOOK}" }}\n'
+    (folder / "sources.toml").write_text(SOURCES + code)
+    (folder / "state").mkdir()
+    (folder / "state" / "secrets.json").write_text(json.dumps({"code.api_token": providers.token}))
     running = Run(folder / "state", SOURCES_FILE=str(folder / "sources.toml"))
     try:
         running.wait_until_ready()
@@ -652,3 +662,35 @@ def test_ids_that_are_none_are_said(open_page: Callable[..., Page]) -> None:
     expect(page.get_by_text("Nothing is stored under this id")).to_be_visible()
     go(page, "events/nonsense")
     expect(page.get_by_role("alert")).to_contain_text("Not a valid UUID")
+
+
+# --- What never arrived
+
+
+def test_what_a_provider_sent_and_did_not_arrive_is_seen_and_fetched(
+    stormy: Run, providers: Providers, open_page: Callable[..., Page]
+) -> None:
+    guid = str(uuid.uuid4())
+    body = json.dumps({"n": guid}, separators=(",", ":")).encode()
+    providers.deliver(guid, body, datetime.now(UTC) - timedelta(hours=1), stormy.secret("code"), event="star")
+    page = open_page("missed")
+    page.get_by_label("Source").fill("code")
+    page.get_by_role("button", name="Look").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("code looked")
+    expect(page.get_by_role("row").filter(has_text=guid)).to_contain_text("missing")
+    go(page, "missed")
+    page.get_by_label("Source").fill("code")
+    page.get_by_label("Since").select_option("2 hours")
+    page.get_by_role("button", name="Fetch what is missing").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("code done")
+    expect(page.get_by_role("row").filter(has_text=guid)).to_contain_text("fetched")
+    eventually(lambda: stormy.query("SELECT 1 FROM postern.events WHERE dedup_key = %s", guid))
+    page.get_by_role("row").filter(has_text=guid).get_by_role("link").last.click()
+    expect(page.get_by_text("Fetched from its provider’s history")).to_be_visible()
+
+
+def test_a_source_that_cannot_be_compared_is_said(open_page: Callable[..., Page]) -> None:
+    page = open_page("missed")
+    page.get_by_label("Source").fill("nobody")
+    page.get_by_role("button", name="Look").click()
+    expect(page.get_by_text("There is no source 'nobody'.")).to_be_visible()

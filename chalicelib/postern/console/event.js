@@ -88,16 +88,18 @@ const TRIGGERS = {first: "first try", retry: "tried again", replay: "a replay", 
 // What was asked for beside its own way from receipt to row.
 const ASIDE = new Set(["replay", "bulk"]);
 
-const queued = ({received_at, queued_at}) => {
+const queued = ({received_at, queued_at, origin}) => {
   if (!queued_at) return null;
   // Two clocks, which may be some milliseconds apart.
   const passed = Math.max(0, Date.parse(queued_at) - Date.parse(received_at));
-  return {at: passed ? queued_at : received_at, kind: "arrived", title: "Queued", text: `${seconds(passed / 1000)} later; then its sender was answered.`};
+  return {at: passed ? queued_at : received_at, kind: "arrived", title: "Queued",
+    text: `${seconds(passed / 1000)} later${origin ? "." : "; then its sender was answered."}`};
 };
 
 const Timeline = ({event}) => {
   const steps = [
-    {at: event.received_at, kind: "arrived", title: "Received", text: event.queued_at ? null : "Verified, queued, and answered with 202."},
+    {at: event.received_at, kind: "arrived", title: event.origin ? "Fetched from its provider’s history" : "Received",
+      text: event.queued_at || event.origin ? null : "Verified, queued, and answered with 202."},
     ...[queued(event)].filter(Boolean),
     ...event.duplicates.map((each) => ({at: each.received_at, kind: "duplicate", aside: true, title: each.accepted_at ? "A repetition, let through" : "Came again",
       text: html`${whyOf(each.why)}. <a href=${hrefTo(["duplicates", each.id])}>See it</a>`})),
