@@ -17,8 +17,9 @@ from uuid import UUID
 from chalicelib.postern.contract.deliveries import Delivery, Headers
 from chalicelib.postern.contract.errors import InvalidSignature, PosternError
 from chalicelib.postern.receiving.sources import Source, load_sources
-from cli import output
+from cli import output, scenarios
 from cli.arguments import Commands, url
+from cli.filters import add_filters, filters_of
 from cli.forwarding import reading, sendable
 from cli.local import LocalRun, NotRunning, Operator, operator
 
@@ -26,19 +27,30 @@ _LINE = 88  # as ruff and black have it
 _PIECE = 72
 _SHORT_BODY = 65_536
 _CHUNK = 4_096
+# Of one scenario: somebody is to read it.
+_MOST = 500
 
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "export", parents=[deployed], help="export one event: its bytes, a curl command, or a pytest fixture"
+        "export",
+        parents=[deployed],
+        help="export an event: its bytes, a curl command, a pytest fixture; or several, as a scenario",
     )
-    parser.add_argument("id", type=UUID, metavar="ID", help="the id that the sender got, or an event's")
+    parser.add_argument("ids", type=UUID, nargs="*", metavar="ID", help="the id that the sender got, or an event's")
+    add_filters(parser)
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument(
         "--raw", type=Path, metavar="DIR", help="write body, headers.json and event.json into this folder"
     )
     form.add_argument("--curl", action="store_true", help="print a curl command that sends it to the local run again")
     form.add_argument("--pytest", action="store_true", help="print a fixture that gives the Event to a handler's tests")
+    form.add_argument(
+        "--scenario",
+        type=Path,
+        metavar="FILE",
+        help="write the deliveries of these events, or of all that match, into FILE, for `postern play`",
+    )
     parser.add_argument("--to", type=url, metavar="URL", help="with --curl: send it there instead")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=export)
@@ -46,9 +58,11 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 
 def export(options: argparse.Namespace) -> int:
     on = operator()
-    event = on.perform({"action": "show", "id": str(options.id)})["event"]
-    if event is None:
-        raise PosternError(f"There is no event {options.id}; an accepted one may still be in the queue.")
+    if options.scenario:
+        return _scenario(options, on)
+    if len(options.ids) != 1 or filters_of(options):
+        raise PosternError("Export which event? Name one; several make a --scenario FILE.")
+    event = _event(str(options.ids[0]), on)
     source = _sources().get(event["source"])
     if options.pytest:
         text = fixture(event, source)
@@ -67,6 +81,46 @@ def export(options: argparse.Namespace) -> int:
     print(command)
     for note in notes:
         print(output.plain(f"Note: {note}"), file=sys.stderr)
+    return 0
+
+
+def _event(id: str, on: Operator) -> dict[str, Any]:
+    event: dict[str, Any] | None = on.perform({"action": "show", "id": id})["event"]
+    if event is None:
+        raise PosternError(f"There is no event {id}; an accepted one may still be in the queue.")
+    return event
+
+
+def _scenario(options: argparse.Namespace, on: Operator) -> int:
+    filters = filters_of(options)
+    if bool(options.ids) == bool(filters):
+        raise PosternError("Say which events, or what they have in common (--source, --contains, …): not both.")
+    ids = [str(id) for id in options.ids]
+    if filters:
+        page = on.perform({"action": "events", **filters, "limit": _MOST + 1})["events"]
+        if not page:
+            raise PosternError("Nothing matches.")
+        if len(page) > _MOST:
+            raise PosternError(f"More than {_MOST} events match: narrow it down.")
+        ids = [each["id"] for each in page]
+    if options.scenario.exists():
+        raise PosternError(f"{options.scenario} is there already; name another file.")
+    bar = output.Progress()
+    deliveries: dict[str, dict[str, Any]] = {}
+    for number, id in enumerate(ids):
+        event = _event(id, on)
+        # Of a delivery that brought several events it is written once, and whole.
+        deliveries.setdefault(event["delivery_id"] or event["id"], _as_delivered(event, on))
+        bar.show(number + 1, len(ids))
+    bar.end()
+    scenes = scenarios.scenes_of(list(deliveries.values()))
+    scenarios.write(options.scenario, scenes)
+    if options.json:
+        print(output.as_json({"file": str(options.scenario), "deliveries": len(scenes)}))
+    else:
+        seconds = sum(scene.after for scene in scenes)
+        print(f"{options.scenario}: {len(scenes):,} deliveries of {len(ids):,} events, {seconds:,.0f} s. It holds what")
+        print("was sent, personal data and all. `postern play` sends it, and so does the pytest fixture `play`.")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from string import Template
@@ -47,6 +47,20 @@ def sample(source: Source, type: str, secret: str, now: datetime, body: bytes | 
     draft = Draft(body, event_id, now, source.url or url, headers=headers)
     signed = source.scheme.sign(draft, secret)
     return Sample(signed.body, {**headers, **signed.headers}, signed.query)
+
+
+def anew(
+    source: Source, secret: str, now: datetime, headers: Sequence[tuple[str, str]], body: bytes, url: str
+) -> Sample:
+    """A delivery that came once, with these headers, as its provider would send it now: with an id of its own where
+    that stands in a header or in the signature, and with another signature.
+    """
+    event_id = str(uuid.uuid4())
+    # Who leaves it out sends JSON, as receiving/ingest.py has it; the library that sends this would say otherwise.
+    given = {"content-type": "application/json"} | {name.lower(): value for name, value in headers}
+    given |= {name.lower(): event_id for name in _headers_of(source.identity.place)}
+    signed = source.scheme.sign(Draft(body, event_id, now, source.url or url, headers=given), secret)
+    return Sample(signed.body, given | {name.lower(): value for name, value in signed.headers.items()}, signed.query)
 
 
 def _body(text: SampleText, renamed: Place | None, type: str, event_id: str, now: datetime) -> bytes:

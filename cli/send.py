@@ -76,7 +76,7 @@ def _send(options: argparse.Namespace) -> int:
     if options.storm is not None:
         if options.stage or options.source:
             raise PosternError("A storm is of every source, and for a local run only: `postern send --storm`.")
-        return storm.storm(options.storm, LocalRun.find(), _post)
+        return storm.storm(options.storm, LocalRun.find(), post)
     if not options.source:
         raise PosternError("Send what? `postern send github push`, or `postern send --storm`.")
     run = None if options.stage else LocalRun.find()
@@ -92,7 +92,7 @@ def _send(options: argparse.Namespace) -> int:
     ids = []
     for _ in range(options.times):
         started = time.perf_counter()
-        status, answer, id = _post(place.url, sample)
+        status, answer, id = post(place.url, sample)
         milliseconds = (time.perf_counter() - started) * 1000
         print(f"{status}  {answer}  ({place.source.name} {type}, {len(sample.body):,} bytes, {milliseconds:.0f} ms)")
         if not 200 <= status < 300:
@@ -174,7 +174,7 @@ def _command() -> str:
     return sys.argv[0] if Path(sys.argv[0]).name == "postern" else "postern"
 
 
-def _post(url: str, sample: samples.Sample) -> tuple[int, str, str | None]:
+def post(url: str, sample: samples.Sample) -> tuple[int, str, str | None]:
     """The answer's status and text, and the event that it names."""
     if sample.query:
         url += "?" + urllib.parse.urlencode(sample.query)

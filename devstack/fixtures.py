@@ -1,4 +1,4 @@
-"""A pytest plugin for tests of handlers: `event`, `db` and `deliver` (docs/handlers.md), and the PostgreSQL below them.
+"""A pytest plugin for tests of handlers: `event`, `db`, `deliver`, `play` (docs/handlers.md), and the PostgreSQL below.
 
 The tests of Postern itself stand on the same server, which is started once for all tests of a process.
 """
@@ -41,7 +41,8 @@ from chalicelib.postern.processing.handling import discover
 from chalicelib.postern.processing.settling import Outcome, RetryPolicy
 from chalicelib.postern.receiving.ingest import Inbox, accept
 from chalicelib.postern.receiving.sources import SIGNING_KEY, Source, load_sources
-from cli import samples
+from cli import samples, scenarios
+from cli.scenarios import Scene
 from cli.sources import unknown
 from devstack.postgres import Server, administer, url_of
 from devstack.secrets import development_secrets
@@ -73,6 +74,9 @@ class Delivered:
 # `event(source, type, payload, **changes)` and `deliver(source, type, payload, times=…)`.
 MakeEvent = Callable[..., Event]
 Deliver = Callable[..., Delivered]
+# `play(FILE)`.
+Play = Callable[[str | Path], list[Delivered]]
+Take = Callable[["_Request", int], Delivered]
 
 
 @pytest.fixture
@@ -104,24 +108,37 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.cursor]:
 
 
 @pytest.fixture
-def deliver(database_url: str, request: pytest.FixtureRequest) -> Iterator[Deliver]:
+def deliver(take: Take) -> Deliver:
     """`deliver("stripe", "invoice.paid", {"data": …})`: a signed delivery from the door to its row, with all of your
     handlers, in one try. The payload as for `event`; `times=2` sends the same bytes again.
 
     What `db` has written before is committed, as is what comes of the delivery.
     """
+    return lambda source, type=None, payload=None, *, times=1: take(_request(source, type, payload), times)
+
+
+@pytest.fixture
+def play(take: Take) -> Play:
+    """`play("tests/refund.json")`: the deliveries of a scenario that `postern export --scenario` wrote, one after the
+    other without a wait, each as `deliver` has it.
+    """
+    return lambda file: [take(_of_scene(scene), 1) for scene in scenarios.read(Path(file))]
+
+
+@pytest.fixture
+def take(database_url: str, request: pytest.FixtureRequest) -> Iterator[Take]:
+    """What `deliver` and `play` stand on."""
     mine = request.getfixturevalue("db").connection if "db" in request.fixturenames else None
     database = Database(lambda fresh: database_url)
     policy = RetryPolicy(max_attempts=3, base_seconds=1, max_seconds=1)
 
-    def make(source: str, type: str | None = None, payload: Any = None, *, times: int = 1) -> Delivered:
+    def make(sent: _Request, times: int) -> Delivered:
         processor = Processor(EventStore(database), Runner(discover(), policy, _now, _HANDLER_SECONDS))
         if mine is not None:
             mine.lent = False
             mine.commit()
             settle(mine)
             _lend(mine)
-        sent = _request(source, type, payload)
         for _ in range(times):
             events = _accepted(sent)
             outcomes = processor.process([Work(each, each.body or b"") for each in events])
@@ -205,11 +222,22 @@ class _Request:
     sample: samples.Sample
 
 
-def _request(name: str, type: str | None, payload: Any) -> _Request:
+def _of_scene(scene: Scene) -> _Request:
+    source = _declared(scene.source)
+    made = development_secrets(source)
+    secret, url = made.get(SIGNING_KEY, made[""]), _ADDRESS + source.name
+    return _Request(source, made[""], samples.anew(source, secret, _now(), scene.headers, scene.body, url))
+
+
+def _declared(name: str) -> Source:
     declared = _sources()
     if name not in declared:
         raise unknown(name, declared)
-    source = declared[name]
+    return declared[name]
+
+
+def _request(name: str, type: str | None, payload: Any) -> _Request:
+    source = _declared(name)
     made = development_secrets(source)
     type = type or samples.default_type(source.provider)
     signed = partial(samples.sample, source, type, made.get(SIGNING_KEY, made[""]), url=_ADDRESS + name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -12,7 +13,8 @@ import pytest
 from chalicelib.postern.contract.errors import InvalidPayload, PosternError, RetryLater, TransactionControlForbidden
 from chalicelib.postern.processing import handling
 from chalicelib.postern.receiving.sources import load_sources
-from devstack.fixtures import Deliver, MakeEvent
+from cli import scenarios
+from devstack.fixtures import Deliver, MakeEvent, Play
 from tests.support import EVERY_SOURCE
 
 
@@ -132,3 +134,14 @@ def test_of_several_events_the_one_that_failed_is_told(
     one = deliver("sendgrid", "open", sent)
     assert (one.status, len(one.ids)) == ("failed", 3)
     assert one.id == one.ids[1]
+
+
+def test_a_scenario_is_played_against_the_handlers_in_its_order(
+    play: Play, handlers: list[handling.Handler], tmp_path: Path
+) -> None:
+    took: list[Any] = []
+    handlers.append(handling.Handler("hmac", "*", lambda event, db: took.append(event.payload["n"])))
+    scenes = [scenarios.Scene(60.0, "hmac", "order", [], b'{"type": "order", "n": %d}' % n) for n in (1, 2)]
+    scenarios.write(tmp_path / "orders.json", scenes)
+    assert [one.status for one in play(tmp_path / "orders.json")] == ["processed", "processed"]
+    assert took == [1, 2]
