@@ -175,6 +175,7 @@ SCHEMAS: Mapping[str, Json] = {
         source=_TEXT,
         since=_TIME,
         only_looks=_FLAG,
+        hourly=_FLAG,
         state={"type": "string", "enum": ["listing", "fetching", "done", "failed", "cancelled"]},
         cursor=_maybe(_TEXT),
         **dict.fromkeys(("listed", "missing", "refused", "dead", "fetched", "arrived", "no_event", "failed"), _COUNT),

@@ -30,7 +30,6 @@ _MAX_REQUEST_BYTES = 6_000_000
 # What has handlers' time limits has to run in the main thread, one at a time, as in one container. The reconciler asks
 # the store while it is asked itself.
 _jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-_reconciling = threading.Lock()
 
 
 def _invoke(function: str, event: dict[str, Any]) -> Any:
@@ -38,8 +37,7 @@ def _invoke(function: str, event: dict[str, Any]) -> Any:
 
     context = Context(_TIMEOUT_SECONDS[function], function)
     if function == RECONCILER:
-        with _reconciling:
-            return app.reconciler(event, context)
+        return app.reconciler(event, context)
     door = app.backend if function == BACKEND else app.store
     future: Future[Any] = Future()
     _jobs.put((lambda: door(event, context), future))
@@ -57,10 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         event = json.loads(self.rfile.read(length))
         try:
-            self._say(200, _invoke(function, event))
+            said, headers = _invoke(function, event), None
         except Exception as exc:  # its line says so
             said = {"errorMessage": str(exc), "errorType": type(exc).__name__}
-            self._say(200, said, {"X-Amz-Function-Error": "Unhandled"})
+            headers = {"X-Amz-Function-Error": "Unhandled"}
+        with suppress(ConnectionError):  # who asked may have gone
+            self._say(200, said, headers)
 
     def _say(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(content).encode()

@@ -185,6 +185,10 @@ def test_what_was_fetched_from_a_provider_makes_up_for_nothing_that_is_missing(b
     """Nobody was told that it is accepted: the gaps have it."""
     books.accept(2)  # and both are lost
     books.store([work(origin="reconciled", received_at=books.now, id=new_event_id(books.now)) for _ in range(2)])
+    [first] = [work(origin="reconciled", received_at=books.now, id=new_event_id(books.now))]
+    again = work(key=first.event.dedup_key, origin="reconciled", received_at=books.now, id=new_event_id(books.now))
+    books.store([first])
+    books.store([again])  # a repetition
     assert books.balance() == 2
     assert books.totals() == [("shop", 2, 0, 0, 2, 0)]
 

@@ -45,6 +45,7 @@ def test_each_view_can_be_had_read_only(world: World, perform: Callable[..., dic
         "body": {"id": id, "of": "event", "offset": 0},
         "find": {"key": batch[0].event.dedup_key},
         "shape": {"source": "shop", "type": "order"},
+        "reconciled_to": {"source": "shop"},
         "show_issue": {"id": issue["id"]},
         "show_replay": {"id": str(replay)},
         **{action: {"id": id} for action in ("show", "show_delivery", "show_duplicate", "gaps", "show_reconciliation")},

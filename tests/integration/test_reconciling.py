@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -102,7 +103,7 @@ class Desk:
 def desk(world: World, tmp_path: Path, providers: Providers) -> Desk:
     text = SOURCES.format(url=providers.url, hook=HOOK, endpoint=ENDPOINT)
     book = Reconciliations(world.database())
-    operator = Operator(actions={**actions.views(book), **actions.actions(book, now)}, duties={})
+    operator = Operator(actions={**actions.views(book), **actions.actions(book, now, 180)}, duties={})
     secrets = {name: [SECRET] for name in ("code", "money", "silent")}
     secrets |= {f"{name}.api_token": [providers.token] for name in ("code", "money")}
     return Desk(providers, Pipe.with_sources(world, tmp_path, text), operator, secrets)
@@ -327,7 +328,8 @@ def test_the_oldest_are_fetched_first(desk: Desk) -> None:
         (503, {"Retry-After": "5"}, 5.0),
         (429, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 1.0),
         (429, {"Retry-After": "999999999"}, 3_700.0),
-        (429, {}, None),
+        (429, {}, 60.0),
+        (429, {"X-RateLimit-Remaining": "17", "X-RateLimit-Reset": "99999999999"}, 60.0),
         (500, {}, None),
         (502, {}, None),
     ],
@@ -344,6 +346,14 @@ def test_a_provider_that_wants_to_be_left_alone_is(
     assert held.seconds == seconds
     assert "canary" not in held.held
     assert desk.reconcile()["fetched"] == 1
+
+
+def test_github_s_secondary_limit_is_no_refused_token(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = '{"message": "You have exceeded a secondary rate limit. Please wait a few minutes."}'
+    monkeypatch.setattr(desk.providers, "answer", lambda *asked: (403, {"X-RateLimit-Remaining": "4000"}, said))
+    by = desk.reconciler()
+    step = by.step(by.begin("code", None, only_looks=False))
+    assert (step.run["state"], step.seconds) == ("listing", 60.0)
 
 
 def test_a_rate_limit_is_waited_for_by_the_provider_s_clock(desk: Desk) -> None:
@@ -442,6 +452,114 @@ def test_a_queue_that_is_away_loses_nothing_that_was_found(desk: Desk) -> None:
     assert len(desk.pipe.messages) == 4
 
 
+def test_one_that_the_provider_cannot_give_does_not_keep_the_others_from_being_fetched(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ill = sent(desk, 1, at=minutes_ago(90))
+    others = [sent(desk, n, at=minutes_ago(60)) for n in (2, 3)]
+    number, answer = desk.providers.deliveries[0]["id"], desk.providers.answer
+    monkeypatch.setattr(
+        desk.providers,
+        "answer",
+        lambda path, *asked: (500, {}, "") if path.endswith(str(number)) else answer(path, *asked),
+    )
+    by = desk.reconciler()
+    run, held = by.begin("code", None, only_looks=False), 0
+    while run["state"] in ("listing", "fetching"):
+        step = by.step(run)
+        run, held = step.run, held + (step.held is not None)
+    assert (run["state"], run["fetched"], run["failed"], held) == ("done", 2, 1, 3)
+    assert desk.gaps(run) == {ill: "missing, failed"} | dict.fromkeys(others, "missing, fetched")
+
+
+@pytest.mark.parametrize("status", [400, 422, 451])
+def test_one_that_the_provider_refuses_is_said_and_the_others_are_fetched(
+    desk: Desk, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(desk, 1, at=minutes_ago(90))
+    sent(desk, 2)
+    number, answer = desk.providers.deliveries[0]["id"], desk.providers.answer
+    monkeypatch.setattr(
+        desk.providers,
+        "answer",
+        lambda path, *asked: (status, {}, "") if path.endswith(str(number)) else answer(path, *asked),
+    )
+    run = desk.reconcile()
+    assert (run["state"], run["fetched"], run["failed"]) == ("done", 1, 1)
+
+
+@pytest.mark.parametrize("payload", ['{"half":"\\ud83d"}', '{"half":"\\ud83d","é":1}'])
+def test_half_a_character_is_no_end_of_everything(desk: Desk, payload: str) -> None:
+    desk.providers.deliver("a-guid", payload.encode(), minutes_ago(60), SECRET)
+    endpoint(desk, "*")
+    desk.providers.happen("evt_half", "invoice.paid", minutes_ago(60), half="\ud83d")
+    assert desk.reconcile()["fetched"] == 1
+    assert desk.reconcile("money")["fetched"] == 1
+
+
+def test_a_time_that_is_none_is_no_answer(desk: Desk) -> None:
+    endpoint(desk, "*")
+    desk.providers.endpoint["created"] = 10**30
+    by = desk.reconciler()
+    assert by.step(by.begin("money", None, only_looks=False)).held is not None
+
+
+def test_a_fetched_repetition_is_known_as_one(desk: Desk) -> None:
+    guid = sent(desk)
+    desk.reconcile()  # it is queued
+    desk.arrives(guid)  # and comes by itself, with the other in one batch
+    desk.pipe.process()
+    assert desk.pipe.world.query("SELECT count(*) FROM postern.events") == [(1,)]
+    origins = desk.pipe.world.query(
+        "SELECT e.origin, d.origin FROM postern.events AS e JOIN postern.duplicates AS d ON d.event_id = e.id"
+    )
+    assert origins in ([("reconciled", None)], [(None, "reconciled")])
+
+
+def test_what_was_fetched_and_lost_is_fetched_again_by_the_next_hour(desk: Desk) -> None:
+    guid = sent(desk, at=minutes_ago(170))
+    desk.reconciler().by_the_clock(lambda: 300.0)
+    desk.pipe.messages.clear()  # lost
+    hours_pass(desk, 2)
+    assert desk.reconciler().by_the_clock(lambda: 300.0)["reconcile_gaps"] == 1
+    desk.pipe.process()
+    assert desk.pipe.rows("dedup_key") == [guid]
+
+
+def hours_pass(desk: Desk, number: int) -> None:
+    """As if what stands there had been written so much earlier."""
+    for table, columns in (("reconciliations", ("started_at", "ended_at")), ("gaps", ("found_at", "changed_at"))):
+        sets = ", ".join(f"{column} = {column} - make_interval(hours => {number})" for column in columns)
+        desk.pipe.world.query(f"UPDATE postern.{table} SET {sets}")
+
+
+def test_a_look_makes_way_for_whoever_fetches(desk: Desk) -> None:
+    lost = sent(desk)
+    by = desk.reconciler()
+    look = by.begin("code", None, only_looks=True)
+    run = desk.reconcile()
+    assert (run["fetched"], desk.gaps(run)) == (1, {lost: "missing, fetched"})
+    assert by.step(look).run["state"] == "cancelled"
+
+
+def test_nothing_older_than_the_keys_is_judged(desk: Desk) -> None:
+    old = sent(desk, 1, at=minutes_ago(60 * 30))
+    new = sent(desk, 2)
+    book = Reconciliations(desk.pipe.world.database())
+    desk.operator = Operator(actions={**actions.views(book), **actions.actions(book, now, 1)}, duties={})
+    run = desk.reconcile()
+    assert old not in desk.gaps(run)
+    assert desk.gaps(run) == {new: "missing, fetched"}
+
+
+def test_one_that_takes_longer_than_the_provider_remembers_is_ended(desk: Desk) -> None:
+    by = desk.reconciler()
+    run = by.begin("code", None, only_looks=False)
+    desk.pipe.world.query("UPDATE postern.reconciliations SET started_at = now() - interval '4 days'")
+    run = by.step(desk.operator.perform({"action": "show_reconciliation", "id": run["id"]})["reconciliation"]).run
+    assert (run["state"], run["error"]) == ("failed", "It has taken longer than the provider remembers.")
+
+
 def test_the_token_goes_to_the_provider_alone_and_into_no_row(desk: Desk) -> None:
     sent(desk)
     desk.reconcile()
@@ -499,7 +617,7 @@ def test_by_the_clock_those_sources_are_compared_that_say_so_and_the_gaps_are_co
 
 def test_an_hourly_one_begins_three_hours_before_the_last(desk: Desk) -> None:
     desk.reconciler().by_the_clock(lambda: 300.0)
-    desk.reconcile(plan=True)  # which fetched nothing, and so counts for nothing
+    desk.reconcile(since=minutes_ago(10))  # which looked at ten minutes alone, and counts for no more
     desk.reconciler().by_the_clock(lambda: 300.0)
     newest, _, oldest = desk.operator.perform({"action": "reconciliations"})["reconciliations"]
     assert now() - datetime.fromisoformat(oldest["since"]) > timedelta(hours=71)
@@ -507,14 +625,16 @@ def test_an_hourly_one_begins_three_hours_before_the_last(desk: Desk) -> None:
     assert timedelta(hours=2, minutes=59) < before < timedelta(hours=3, minutes=1)
 
 
-def test_an_hourly_one_that_has_no_time_left_goes_on_an_hour_later(desk: Desk) -> None:
+def test_an_hourly_one_that_has_no_time_left_goes_on_an_hour_later_and_that_is_said(desk: Desk) -> None:
     for n in range(250):
         sent(desk, n, at=minutes_ago(10 + n))
-    left = iter([300.0, 300.0, 30.0])
-    desk.reconciler().by_the_clock(lambda: next(left))
+    seconds = itertools.count(0, 100.0)
+    done = desk.reconciler(clock=lambda: next(seconds)).by_the_clock(lambda: 300.0)
     [run] = desk.operator.perform({"action": "reconciliations"})["reconciliations"]
     assert (run["state"], run["listed"]) == ("listing", 200)
-    desk.reconciler().by_the_clock(lambda: 300.0)
+    assert done == {"reconcile_gaps": 200, "reconcile_failures": 1}
+    assert desk.lines[0]["why"] == "It takes longer, and goes on an hour later."
+    assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 50, "reconcile_failures": 0}
     [run] = desk.operator.perform({"action": "reconciliations"})["reconciliations"]
     assert (run["state"], run["fetched"]) == ("done", 250)
 
@@ -531,6 +651,21 @@ def test_an_hourly_one_that_comes_to_nothing_is_counted_with_its_reason(desk: De
     assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 0, "reconcile_failures": 1}
     [line] = desk.lines
     assert (line["level"], line["why"], line["reconcile_failures"]) == ("ERROR", why, 1)
+
+
+def test_a_mistake_of_ours_about_one_source_is_counted_and_the_round_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reconciler, "_since", lambda self, name: 1 / 0)
+    assert desk.reconciler().by_the_clock(lambda: 300.0) == {"reconcile_gaps": 0, "reconcile_failures": 1}
+    assert desk.lines[0]["why"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("token", ["ghp_a\nb", "ghp_é"])
+def test_a_token_that_is_none_is_said(desk: Desk, token: str) -> None:
+    desk.secrets["code.api_token"] = [token]
+    with pytest.raises(Conflict, match="has characters that no token has"):
+        desk.reconciler().begin("code", None, only_looks=False)
 
 
 def test_one_source_without_a_token_does_not_keep_the_others_from_being_compared(desk: Desk) -> None:

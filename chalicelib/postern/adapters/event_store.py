@@ -359,6 +359,7 @@ def _duplicate(repeat: Repeat) -> tuple[Any, ...]:
         event.format,
         event.form_field,
         event.request_id,
+        event.origin,
     )
 
 

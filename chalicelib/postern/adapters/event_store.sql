@@ -233,7 +233,7 @@ SET message = excluded.message,
 -- name: insert_duplicates
 -- SQS may bring the same repetition twice.
 INSERT INTO postern.duplicates
-  (id, event_id, source, received_at, why, type, dedup_key, headers, body, format, form_field, request_id)
+  (id, event_id, source, received_at, why, type, dedup_key, headers, body, format, form_field, request_id, origin)
 VALUES %s
 ON CONFLICT (id) DO NOTHING
 

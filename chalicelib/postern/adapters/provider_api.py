@@ -13,12 +13,16 @@ from typing import IO
 from urllib.parse import urlencode
 
 from chalicelib.postern.contract.deliveries import Headers
-from chalicelib.postern.contract.histories import Answer, ProviderBusy, ProviderRefuses
+from chalicelib.postern.contract.histories import Answer, NoCopy, ProviderBusy, ProviderRefuses
 
-_TIMEOUT_SECONDS = 8.0
-# All of an answer, with a person before it. GitHub's largest payload is 25 MB.
-_WITHIN_SECONDS = 12.0
-_MAX_BYTES = 32_000_000
+_TIMEOUT_SECONDS = 6.0
+# All of an answer, with a person before it. What is larger, no delivery could be: a body has 6 MB, which may be written
+# in the answer with twice as many characters.
+_WITHIN_SECONDS = 8.0
+_MAX_BYTES = 13_000_000
+_SHORT = 4_096
+# Where it says for how long by no header, GitHub asks for a minute.
+_A_WHILE = 60.0
 # As long as nobody waits for more than once: GitHub counts by the hour.
 _MAX_WAIT_SECONDS = 3_700.0
 
@@ -47,26 +51,33 @@ class ProviderApi:
                 while part := answer.read1(65_536):
                     found += part
                     if len(found) > _MAX_BYTES:
-                        raise ProviderBusy(f"it answers with more than {_MAX_BYTES:,} bytes")
+                        raise NoCopy(f"It is larger than {_MAX_BYTES:,} bytes.")
                     if time.monotonic() > until:
                         raise ProviderBusy("it takes too long to answer")
                 said = Headers(answer.headers.items())
         except urllib.error.HTTPError as exc:
             with exc:
-                _refuse(exc.code, Headers(exc.headers.items()))
+                _refuse(exc.code, Headers(exc.headers.items()), _beginning(exc))
                 return None
         except (OSError, HTTPException, ValueError) as exc:
             raise ProviderBusy(f"it does not answer ({type(exc).__name__})") from None
         return Answer(found.decode("utf-8", "replace"), said, _moment(said))
 
 
-def _refuse(status: int, headers: Headers) -> None:
+def _beginning(answer: IO[bytes]) -> str:
+    try:
+        return answer.read(_SHORT).decode("utf-8", "replace").lower()
+    except (OSError, HTTPException, ValueError):
+        return ""
+
+
+def _refuse(status: int, headers: Headers, said: str) -> None:
     """Raises, but where there is no such thing. Nothing of what was answered is quoted."""
     if status in (404, 410):
         return
-    spent = headers.get("x-ratelimit-remaining") == "0"
-    if status == 429 or (status == 403 and (spent or "retry-after" in headers)):
-        raise ProviderBusy("it has been asked too often", _wait(headers))
+    limited = headers.get("x-ratelimit-remaining") == "0" or "retry-after" in headers or "rate limit" in said
+    if status == 429 or (status == 403 and limited):
+        raise ProviderBusy("it has been asked too often", _wait(headers) or _A_WHILE)
     if status in (401, 403):
         raise ProviderRefuses(f"The API token is refused ({status}).")
     if 300 <= status < 400:
@@ -75,12 +86,13 @@ def _refuse(status: int, headers: Headers) -> None:
         raise ProviderBusy("it answers with 503", _wait(headers))
     if status >= 500:
         raise ProviderBusy(f"it answers with {status}")
-    raise ProviderRefuses(f"It does not take the question ({status}).")
+    raise NoCopy(f"It does not take the question ({status}).")
 
 
 def _wait(headers: Headers) -> float | None:
     """RFC 9110, section 10.2.3; or until GitHub's next hour begins, by its own clock."""
-    after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
+    after = headers.get("retry-after", "")
+    reset = headers.get("x-ratelimit-reset", "") if headers.get("x-ratelimit-remaining") == "0" else ""
     if after.isascii() and after.isdigit():
         seconds = float(after)
     elif after:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,9 @@ from typing import Any
 from chalicelib.postern.contract.deliveries import Headers
 from chalicelib.postern.contract.errors import PosternError
 from chalicelib.postern.contract.numbers import Number
+
+# Halves of characters, which JSON may escape and no UTF-8 has.
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,19 @@ class Answer:
             raise ProviderBusy("what answers is no JSON") from None
 
     def json_as_written(self) -> Any:
-        """With the digits of its numbers, as contract.numbers.dumps writes them again. Raises as `json` does."""
+        """With the digits of its numbers, as contract.numbers.dumps writes them again. Raises NoCopy."""
         try:
             return json.loads(self.text, parse_float=Number, parse_int=Number)
         except (ValueError, RecursionError):
-            raise ProviderBusy("what answers is no JSON") from None
+            raise NoCopy("What the provider has of it cannot be read.") from None
 
 
 class ProviderRefuses(PosternError):
     """It will not answer however often it is asked: a sentence for whoever set it up."""
+
+
+class NoCopy(PosternError):
+    """This one thing it does not give, or not whole, or it is none of ours: a sentence."""
 
 
 class ProviderBusy(PosternError):

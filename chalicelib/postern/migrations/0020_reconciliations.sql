@@ -5,11 +5,14 @@ ALTER TABLE postern.events ADD COLUMN origin text;
 COMMENT ON COLUMN postern.events.origin IS
   'How it came, where its sender did not bring it: `reconciled`, from its provider''s history. NULL where it did.';
 
+ALTER TABLE postern.duplicates ADD COLUMN origin text;
+
 CREATE TABLE postern.reconciliations (
   id          uuid        NOT NULL,
   source      text        NOT NULL,
   since       timestamptz NOT NULL,
   only_looks  boolean     NOT NULL,
+  hourly      boolean     NOT NULL,
   state       text        NOT NULL DEFAULT 'listing',
   cursor      text,
   listed      bigint      NOT NULL DEFAULT 0,
@@ -32,6 +35,7 @@ CREATE TABLE postern.reconciliations (
 CREATE UNIQUE INDEX reconciliations_running ON postern.reconciliations (source) WHERE state IN ('listing', 'fetching');
 
 COMMENT ON TABLE postern.reconciliations IS 'Comparisons of a source''s events with its provider''s own history.';
+COMMENT ON COLUMN postern.reconciliations.hourly IS 'By the clock: the next such one joins it.';
 COMMENT ON COLUMN postern.reconciliations.cursor IS 'Where the provider''s next page begins, in its words.';
 COMMENT ON COLUMN postern.reconciliations.listed IS 'Deliveries or events that the provider has listed so far.';
 
@@ -45,6 +49,7 @@ CREATE TABLE postern.gaps (
   found_by     uuid        NOT NULL,
   found_at     timestamptz NOT NULL DEFAULT now(),
   state        text        NOT NULL DEFAULT 'open',
+  tries        integer     NOT NULL DEFAULT 0,
   changed_at   timestamptz NOT NULL DEFAULT now(),
   event_id     uuid,
   rejected_id  uuid,

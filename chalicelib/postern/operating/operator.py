@@ -42,6 +42,7 @@ VIEWS = frozenset(
         "ledger",
         "migrations",
         "plan_replay",
+        "reconciled_to",
         "reconciliations",
         "rejected",
         "replays",

@@ -319,6 +319,7 @@ def operator() -> Operator:
     from chalicelib.postern.operating.status.queries import Status
     from chalicelib.postern.operating.storage import actions as storage
 
+    keys_are_kept = max(config().dedup_days, config().retention_days)
     replay_store = ReplayStore(database())
     shapes = Shapes(database())
     book = Ledger(database())
@@ -346,7 +347,7 @@ def operator() -> Operator:
             **replays.actions(replay_store, queue, utc_now),
             **dead_letters.actions(),
             **refused.actions(Refused(database())),
-            **reconciling.actions(Reconciliations(database()), utc_now),
+            **reconciling.actions(Reconciliations(database()), utc_now, keys_are_kept),
             **duplicates.actions(Duplicates(database()), queue),
             **drift.actions(shapes, learner),
             **ledger.actions(book, utc_now),

@@ -29,7 +29,7 @@ FROM (
   UNION ALL
   SELECT source, date_trunc('minute', received_at), 0, 0, count(*)
   FROM postern.duplicates
-  WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s)
+  WHERE id >= postern.uuid7_floor(%(since)s) AND id < postern.uuid7_floor(%(until)s) AND origin IS NULL
   GROUP BY 1, 2
 ) AS counted
 GROUP BY source, minute
@@ -62,6 +62,7 @@ WITH short AS (
     FROM short CROSS JOIN LATERAL (
       SELECT source, count(*) AS number FROM postern.duplicates
       WHERE id >= postern.uuid7_floor(short.minute) AND id < postern.uuid7_floor(short.minute + interval '1 minute')
+        AND origin IS NULL
       GROUP BY source
     ) AS of_minute
   ) AS each

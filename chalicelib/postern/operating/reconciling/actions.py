@@ -7,7 +7,7 @@ begins one, notes page after page of what the provider lists, is told what to fe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +32,9 @@ def views(book: Reconciliations) -> dict[str, Action]:
     def show(id: UUID) -> Mapping[str, Any]:
         return {"reconciliation": book.one(id)}
 
+    def reconciled_to(source: str, overlap_seconds: int) -> Mapping[str, Any]:
+        return {"since": book.reconciled_to(source, timedelta(seconds=overlap_seconds))}
+
     def gaps(id: UUID, after: str | None, limit: int) -> Mapping[str, Any]:
         return {"gaps": book.gaps(id, after=after, limit=limit)}
 
@@ -39,12 +42,16 @@ def views(book: Reconciliations) -> dict[str, Action]:
         "reconciliations": Action(listing, _Page()),
         "show_reconciliation": Action(show, _Id()),
         "gaps": Action(gaps, _Gaps()),
+        "reconciled_to": Action(reconciled_to, _Source()),
     }
 
 
-def actions(book: Reconciliations, now: Callable[[], datetime]) -> dict[str, Action]:
-    def begin(source: str, since: datetime, only_looks: bool) -> Mapping[str, Any]:
-        return _known(book.begin(new_event_id(now()), source=source, since=since, only_looks=only_looks))
+def actions(book: Reconciliations, now: Callable[[], datetime], dedup_days: int) -> dict[str, Action]:
+    def begin(source: str, since: datetime, only_looks: bool, hourly: bool) -> Mapping[str, Any]:
+        # Of what is older, nobody knows any more whether it was processed.
+        since = max(since, now() - timedelta(days=dedup_days) + timedelta(hours=1))
+        id = new_event_id(now())
+        return _known(book.begin(id, source=source, since=since, only_looks=only_looks, hourly=hourly))
 
     # Of these the reconciler function makes what they are asked for: it has the providers' tokens (api/relay.py).
     def ask(source: str, since: datetime | None, only_looks: bool) -> Mapping[str, Any]:
@@ -132,6 +139,12 @@ class _Beginning(Schema):
     source = _text(64)
     since = Moment(required=True)
     only_looks = fields.Boolean(load_default=False)
+    hourly = fields.Boolean(load_default=False)
+
+
+class _Source(Schema):
+    source = _text(64)
+    overlap_seconds = Whole(load_default=10_800, validate=validate.Range(0, 86_400))
 
 
 class _Entry(Schema):
@@ -154,7 +167,7 @@ class _Fetching(_Id):
 
 class _Settlement(Schema):
     key = _text(300)
-    state = fields.String(required=True, validate=validate.OneOf(["fetched", "no_event", "failed"]))
+    state = fields.String(required=True, validate=validate.OneOf(["fetched", "no_event", "failed", "again"]))
     event_id = fields.UUID(load_default=None, allow_none=True)
     note = _maybe(500)
 

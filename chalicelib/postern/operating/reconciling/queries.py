@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +17,24 @@ class Reconciliations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, id: UUID, *, source: str, since: datetime, only_looks: bool) -> UUID:
-        """The id of the source's running one: this, or one that ran already."""
+    def begin(self, id: UUID, *, source: str, since: datetime, only_looks: bool, hourly: bool) -> UUID:
+        """The id of the source's running one: this, or one that ran already, but for one that only looks where this
+        fetches.
+        """
+        asked = {"id": id, "source": source, "since": since, "only_looks": only_looks, "hourly": hourly}
         with self._database.transaction() as session:
-            asked = {"id": id, "source": source, "since": since, "only_looks": only_looks}
-            if session.run("begin_reconciliation", asked):
-                return id
-            running = session.run("running_reconciliation", {"source": source})
-            return UUID(str(running[0]["id"])) if running else id
+            session.run("make_way", asked)
+            for _ in range(2):  # what ran may have ended in between
+                if session.run("begin_reconciliation", asked):
+                    break
+                if running := session.run("running_reconciliation", {"source": source}):
+                    return UUID(str(running[0]["id"]))
+            return id
+
+    def reconciled_to(self, source: str, overlap: timedelta) -> datetime | None:
+        """From when on the next hourly one has to look; None where there was none yet."""
+        found = self._database.run("reconciled_to", source=source, overlap=overlap.total_seconds())
+        return found[0]["since"] if found else None
 
     def listed(self, *, source: str | None, before: UUID | None, limit: int) -> list[dict[str, Any]]:
         """The newest first."""
@@ -66,13 +76,17 @@ class Reconciliations:
     def open_gaps(self, id: UUID, limit: int) -> list[dict[str, Any]]:
         """What is to be fetched next, the oldest first, without what has arrived meanwhile."""
         with self._database.transaction() as session:
+            session.run("lock_reconciliation", {"id": id})
             _count(id, session.run("note_arrivals", {"id": id}), session)
             session.run("finish_reconciliation", {"id": id})
             return session.run("open_gaps", {"id": id, "limit": limit})
 
     def settle(self, id: UUID, settled: Sequence[Mapping[str, Any]]) -> None:
-        """`settled`: what became of which: each with `key`, `state`, `event_id` and `note`."""
+        """`settled`: what became of which, each with `key`, `state`, `event_id` and `note`. `again` is `open` once
+        more, and `failed` the third time.
+        """
         with self._database.transaction() as session:
+            session.run("lock_reconciliation", {"id": id})
             keys = [each["key"] for each in settled]
             values = {
                 "id": id,

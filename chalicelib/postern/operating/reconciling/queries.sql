@@ -1,16 +1,37 @@
 -- Comparing a source's events with its provider's own history.
 
 -- name: begin_reconciliation
-INSERT INTO postern.reconciliations (id, source, since, only_looks)
-VALUES (%(id)s, %(source)s, %(since)s, %(only_looks)s)
+INSERT INTO postern.reconciliations (id, source, since, only_looks, hourly)
+VALUES (%(id)s, %(source)s, %(since)s, %(only_looks)s, %(hourly)s)
 ON CONFLICT (source) WHERE state IN ('listing', 'fetching') DO NOTHING
 RETURNING id
+
+-- name: make_way
+-- One that only looks is in the way of one that fetches.
+UPDATE postern.reconciliations SET state = 'cancelled', ended_at = now(), changed_at = now()
+WHERE source = %(source)s AND only_looks AND NOT %(only_looks)s AND state IN ('listing', 'fetching')
+
+-- name: reconciled_to
+-- Where the next hourly one begins: so long before the last one, and at what was fetched and did not become an event.
+SELECT least(
+  (SELECT max(started_at) - make_interval(secs => %(overlap)s) FROM postern.reconciliations
+   WHERE source = %(source)s AND hourly AND state = 'done'),
+  (SELECT min(gap.happened_at) FROM postern.gaps AS gap
+   WHERE gap.source = %(source)s AND gap.state = 'fetched' AND gap.changed_at < now() - interval '50 minutes'
+     AND gap.changed_at > now() - interval '1 day'
+     AND NOT EXISTS (SELECT FROM postern.dedup_keys AS held WHERE held.source = gap.source AND held.key = gap.key))
+) AS since
+WHERE EXISTS (SELECT FROM postern.reconciliations WHERE source = %(source)s AND hourly AND state = 'done')
+
+-- name: lock_reconciliation
+-- Two who take a step of it at once come one after the other.
+SELECT FROM postern.reconciliations WHERE id = %(id)s FOR UPDATE
 
 -- name: running_reconciliation
 SELECT id FROM postern.reconciliations WHERE source = %(source)s AND state IN ('listing', 'fetching')
 
 -- part: reconciliation
-SELECT id, source, since, only_looks, state, cursor, listed, missing, refused, dead, fetched, arrived, no_event, failed,
+SELECT id, source, since, only_looks, hourly, state, cursor, listed, missing, refused, dead, fetched, arrived, no_event, failed,
        error, started_at, changed_at, ended_at
 FROM postern.reconciliations
 
@@ -45,23 +66,29 @@ WITH listed AS (
   FROM unnest(%(keys)s::text[], %(times)s::timestamptz[], %(types)s::text[], %(handles)s::text[], %(refused)s::boolean[])
     AS entry (key, happened_at, type, handle, refused)
   ORDER BY key, happened_at
+), kept AS MATERIALIZED (
+  SELECT id, signed_id, headers::text AS headers, substring(body FOR 4096) AS beginning
+  FROM postern.rejected
+  WHERE source = %(source)s AND event_id IS NULL
+    AND id >= postern.uuid7_floor((SELECT min(happened_at) FROM listed) - interval '1 hour')
+  ORDER BY id DESC
+  LIMIT 2000
 ), judged AS (
-  SELECT listed.*, event.id AS event_id, kept.id AS rejected_id,
+  SELECT listed.*, event.id AS event_id, refusal.id AS rejected_id,
          CASE WHEN held.event_id IS NOT NULL THEN 'dead'
-              WHEN kept.id IS NOT NULL OR listed.refused THEN 'refused'
+              WHEN refusal.id IS NOT NULL OR listed.refused THEN 'refused'
               ELSE 'missing' END AS kind
   FROM listed
   LEFT JOIN postern.dedup_keys AS held ON held.source = %(source)s AND held.key = listed.key
   LEFT JOIN postern.events AS event ON event.id = held.event_id
   LEFT JOIN LATERAL (
-    SELECT rejected.id
-    FROM postern.rejected
-    WHERE held.event_id IS NULL AND rejected.source = %(source)s AND rejected.event_id IS NULL
-      AND (rejected.signed_id = listed.key OR position(listed.key IN rejected.headers::text) > 0
-           OR position(convert_to(listed.key, 'UTF8') IN substring(rejected.body FOR 4096)) > 0)
-    ORDER BY rejected.id DESC
+    SELECT kept.id
+    FROM kept
+    WHERE held.event_id IS NULL
+      AND (kept.signed_id = listed.key OR position(listed.key IN kept.headers) > 0
+           OR position(convert_to(listed.key, 'UTF8') IN kept.beginning) > 0)
     LIMIT 1
-  ) AS kept ON true
+  ) AS refusal ON true
   WHERE held.event_id IS NULL OR event.status = 'dead'
 )
 INSERT INTO postern.gaps AS known (source, key, kind, happened_at, type, handle, found_by, event_id, rejected_id)
@@ -70,9 +97,9 @@ FROM judged
 ORDER BY key
 ON CONFLICT (source, key) DO UPDATE
 SET kind = excluded.kind, handle = excluded.handle, found_by = excluded.found_by, found_at = now(), state = 'open',
-    changed_at = now(), event_id = excluded.event_id, rejected_id = excluded.rejected_id, note = NULL
+    changed_at = now(), tries = 0, event_id = excluded.event_id, rejected_id = excluded.rejected_id, note = NULL
 WHERE known.found_by <> excluded.found_by AND known.state <> 'no_event'
-  AND NOT (known.state = 'fetched' AND known.changed_at > now() - interval '1 hour')
+  AND NOT (known.state = 'fetched' AND known.changed_at > now() - interval '50 minutes')
 RETURNING kind
 
 -- name: advance_listing
@@ -97,12 +124,14 @@ SELECT gap.key, gap.handle, gap.kind
 FROM postern.gaps AS gap
 JOIN postern.reconciliations AS run ON run.id = gap.found_by
 WHERE run.id = %(id)s AND run.state = 'fetching' AND gap.state = 'open' AND gap.kind <> 'dead'
-ORDER BY gap.happened_at, gap.key
+ORDER BY gap.tries, gap.happened_at, gap.key
 LIMIT %(limit)s
 
 -- name: settle_gaps
+-- What is tried again comes behind the others, three times in all.
 UPDATE postern.gaps AS gap
-SET state = settled.state, event_id = settled.event_id, note = settled.note, changed_at = now()
+SET state = CASE WHEN settled.state <> 'again' THEN settled.state WHEN gap.tries < 2 THEN 'open' ELSE 'failed' END,
+    tries = gap.tries + 1, event_id = settled.event_id, note = settled.note, changed_at = now()
 FROM unnest(%(keys)s::text[], %(states)s::text[], %(events)s::uuid[], %(notes)s::text[])
   AS settled (key, state, event_id, note)
 WHERE gap.found_by = %(id)s AND gap.key = settled.key AND gap.state = 'open'

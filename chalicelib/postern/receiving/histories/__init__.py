@@ -5,13 +5,12 @@ A provider's history tells what it sent, whether or not it arrived. `postern rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Protocol
 
-from chalicelib.postern.contract.errors import PosternError
 from chalicelib.postern.contract.histories import Answer, ProviderBusy
 
 # Each is a module here, of the same name.
@@ -49,18 +48,16 @@ class Copy:
     """
 
     headers: Sequence[tuple[str, str]]
-    bodies: Sequence[bytes]
-
-
-class NoCopy(PosternError):
-    """The provider has it no more, or not whole: a sentence."""
+    bodies: Iterable[bytes]
 
 
 class Api(Protocol):
     """The provider's API, as whom the token is of."""
 
     def get(self, url: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Answer | None:
-        """None where there is no such thing (404, 410). Raises ProviderRefuses and ProviderBusy."""
+        """None where there is no such thing (404, 410). Raises ProviderRefuses, ProviderBusy, and NoCopy where it is
+        this question that it does not answer.
+        """
 
 
 class History(Protocol):

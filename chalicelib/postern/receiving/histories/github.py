@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, quote_plus, urlsplit
 
-from chalicelib.postern.contract.histories import ProviderBusy, ProviderRefuses
+from chalicelib.postern.contract.histories import SURROGATES, NoCopy, ProviderBusy, ProviderRefuses
 from chalicelib.postern.contract.numbers import dumps
 from chalicelib.postern.receiving import naming
-from chalicelib.postern.receiving.histories import Api, Copy, Entry, NoCopy, Page, moment
+from chalicelib.postern.receiving.histories import Api, Copy, Entry, Page, moment
 
 # A page's most, as documented.
 _PAGE = "100"
@@ -63,16 +63,18 @@ class GitHub:
             headers = [(str(name), str(value)) for name, value in request["headers"].items()]
             payload = request["payload"]
         except (KeyError, TypeError, AttributeError):
-            raise ProviderBusy("what answers is not what GitHub's documentation says") from None
+            raise NoCopy("What GitHub has of it is not what its documentation says.") from None
         if payload is None:
             raise NoCopy("GitHub has no payload of it.")
         is_form = any(n.lower() == "content-type" and "x-www-form-urlencoded" in v for n, v in headers)
-        return Copy(headers, [_form(text) if is_form else text.encode() for text in _writings(payload)])
+        return Copy(headers, (_form(text) if is_form else text.encode() for text in _writings(payload)))
 
 
 def _writings(payload: Any) -> Iterator[str]:
     for ascii_only in (False, True):
         text = dumps(payload, separators=(",", ":"), ensure_ascii=ascii_only)
+        if not ascii_only and SURROGATES.search(text):
+            continue  # half a character is written in no other way
         yield text
         yield re.sub("[<>&\u2028\u2029]", lambda found: _ESCAPED[found[0]], text)
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib.postern.contract.histories import ProviderBusy, ProviderRefuses
+from chalicelib.postern.contract.histories import SURROGATES, NoCopy, ProviderBusy, ProviderRefuses
 from chalicelib.postern.contract.numbers import dumps
 from chalicelib.postern.receiving import naming
-from chalicelib.postern.receiving.histories import Api, Copy, Entry, NoCopy, Page
+from chalicelib.postern.receiving.histories import Api, Copy, Entry, Page
 
 _PAGE = "100"
 
@@ -29,7 +29,7 @@ class Stripe:
         if answer is None:
             raise ProviderRefuses(f"Stripe has no webhook endpoint at {url}, or hides it from this key.")
         endpoint = _object(answer.json())
-        since = max(since, datetime.fromtimestamp(_number(endpoint, "created"), UTC))
+        since = max(since, _moment(endpoint))
         query = {"limit": _PAGE, "created[gte]": str(int(since.timestamp()))}
         if cursor:
             query["starting_after"] = cursor
@@ -44,7 +44,7 @@ class Stripe:
         entries = [
             Entry(
                 key=naming.dedup_key(naming.own_name(_text(each, "id")), b""),
-                at=datetime.fromtimestamp(_number(each, "created"), UTC),
+                at=_moment(each),
                 type=naming.event_type(_text(each, "type")),
                 handle=_text(each, "id"),
             )
@@ -58,8 +58,13 @@ class Stripe:
         answer = api.get(f"{_events(url)}/{handle}", {}, _headers(token))
         if answer is None:
             raise NoCopy("Stripe has it no more.")
-        event = _object(answer.json_as_written())
-        return Copy([("Content-Type", "application/json")], [dumps(event, indent=2, ensure_ascii=False).encode()])
+        event = answer.json_as_written()
+        if not isinstance(event, dict):
+            raise NoCopy("What Stripe has of it is not what its documentation says.")
+        text = dumps(event, indent=2, ensure_ascii=False)
+        if SURROGATES.search(text):
+            text = dumps(event, indent=2)  # half a character is written in no other way
+        return Copy([("Content-Type", "application/json")], [text.encode()])
 
 
 def _events(url: str) -> str:
@@ -87,11 +92,11 @@ def _text(found: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _number(found: Mapping[str, Any], name: str) -> int:
-    value = found.get(name)
-    if not isinstance(value, int):
-        raise _unlike()
-    return value
+def _moment(found: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromtimestamp(found["created"], UTC)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        raise _unlike() from None
 
 
 HISTORY = Stripe()
