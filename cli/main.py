@@ -22,6 +22,7 @@ from cli import (
     issues,
     ledger,
     listen,
+    mcp,
     new,
     output,
     play,
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         listen,
         storage,
         tokens,
+        mcp,
         new,
     ):
         module.add_commands(commands, deployed)

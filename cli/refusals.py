@@ -116,6 +116,15 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def causes(id: str) -> list[dict[str, Any]]:
+    """Why this delivery was refused, the likeliest first. Raises PosternError."""
+    here = _Here.find()
+    found = here.on.perform({"action": "show_rejected", "id": id})["rejected"]
+    if found is None:
+        raise PosternError(f"There is no refused delivery {id}; `postern rejected` lists those that were kept.")
+    return [asdict(finding) for finding in here.second_look(_Nowhere()).causes(found)]
+
+
 def _warn_of_others(source: str, on: Operator) -> None:
     """Of several tokens only one is the provider's."""
     page = on.perform({"action": "rejected", "source": source, "pending": True, "before": None, "limit": _PAGE})
