@@ -227,15 +227,15 @@ def _dropping(is_speed: bool) -> Measured:
 
 
 def _room(is_speed: bool) -> Measured:
-    """Of 10,000 pushes of yesterday as GitHub sends them, keys and indexes included, beside their bodies' bytes."""
+    """Of 10,000 pushes of GitHub, of a day that is over, keys and indexes included, beside their bodies' bytes."""
     with postgres() as server:
         migrate(server.url)
-        processing, yesterday = processor(server.url), _today() - timedelta(hours=12)
+        processing, day = processor(server.url), _today() - timedelta(hours=36)
         source = load_sources(SHIPPED_SOURCES)["github"]
         number = bytes_sent = 0
         for _ in range(1_000):
-            body = sample(source, "push", "secret", yesterday).body
-            batch = works(10, body, at=yesterday)
+            body = sample(source, "push", "secret", day).body
+            batch = works(10, body, at=day)
             number, bytes_sent = number + len(batch), bytes_sent + len(body) * len(batch)
             processing.process(batch)
         upkeep = _upkeep(server.url)
@@ -249,7 +249,7 @@ def _room(is_speed: bool) -> Measured:
                 "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
                 "WHERE nspname = 'postern' AND relkind = 'r'"
                 " AND (relname = 'events_' || %s OR relname LIKE 'dedup_keys%%')",
-                (yesterday.strftime("%Y%m%d"),),
+                (day.strftime("%Y%m%d"),),
             )
             size = float(cursor.fetchall()[0][0])
         connection.close()

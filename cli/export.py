@@ -97,12 +97,7 @@ def _scenario(options: argparse.Namespace, on: Operator) -> int:
         raise PosternError("Say which events, or what they have in common (--source, --contains, …): not both.")
     ids = [str(id) for id in options.ids]
     if filters:
-        page = on.perform({"action": "events", **filters, "limit": _MOST + 1})["events"]
-        if not page:
-            raise PosternError("Nothing matches.")
-        if len(page) > _MOST:
-            raise PosternError(f"More than {_MOST} events match: narrow it down.")
-        ids = [each["id"] for each in page]
+        ids = _matching(filters, on)
     if options.scenario.exists():
         raise PosternError(f"{options.scenario} is there already; name another file.")
     bar = output.Progress()
@@ -122,6 +117,24 @@ def _scenario(options: argparse.Namespace, on: Operator) -> int:
         print(f"{options.scenario}: {len(scenes):,} deliveries of {len(ids):,} events, {seconds:,.0f} s. It holds what")
         print("was sent, personal data and all. `postern play` sends it, and so does the pytest fixture `play`.")
     return 0
+
+
+def _matching(filters: Mapping[str, Any], on: Operator) -> list[str]:
+    """All of them: a search that has no time left says from where it goes on. Raises PosternError."""
+    ids: list[str] = []
+    before = None
+    while True:
+        asked = {"action": "events", **filters, "before": before, "limit": _MOST + 1 - len(ids)}
+        found = on.perform(asked)
+        ids += [each["id"] for each in found["events"]]
+        before = found["searched_to"]
+        if len(ids) > _MOST:
+            raise PosternError(f"More than {_MOST} events match: narrow it down.")
+        if before is None:
+            break
+    if not ids:
+        raise PosternError("Nothing matches.")
+    return ids
 
 
 def curl(event: Mapping[str, Any], to: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
-from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError, SecretUnavailable
 from chalicelib.postern.operating.operator import VIEWS
 from chalicelib.postern.receiving.sources import SIGNING_KEY
 from chalicelib.postern.running import wiring
@@ -89,6 +89,17 @@ class LocalRun:
             name: [json.dumps(each) if isinstance(each, dict) else each for each in known]
             for name, known in listed.items()
         }
+
+    def secrets_of(self) -> Callable[[str], list[str]]:
+        """As an inbox asks for them: raises SecretUnavailable where there are none."""
+        known = self.secrets()
+
+        def of(name: str) -> list[str]:
+            if not known.get(name):
+                raise SecretUnavailable("secret_missing")
+            return known[name]
+
+        return of
 
     def secret(self, source: str) -> str:
         """What the source's sender signs with: its first secret, mostly; empty when it has none."""

@@ -115,16 +115,9 @@ def _here(on: Operator) -> _Steps:
     if function := os.environ.get("RECONCILER_FUNCTION"):
         return _OfStage(function)
     run = LocalRun.find()
-    secrets = run.secrets()
-
-    def secrets_of(name: str) -> list[str]:
-        if not secrets.get(name):
-            raise SecretUnavailable("secret_missing")
-        return secrets[name]
-
     inbox = Inbox(
         load_sources(Path(os.environ.get("SOURCES_FILE") or run.sources_file)),
-        secrets_of,
+        run.secrets_of(),
         SqsQueue(os.environ["QUEUE_URL"]),
         S3Bodies(run.bodies_bucket),
         wiring.fetch,

@@ -20,6 +20,7 @@ from chalicelib.postern.adapters.secrets import SourceSecrets
 from chalicelib.postern.adapters.sqs import SqsQueue
 from chalicelib.postern.contract.errors import ConfigurationError, PosternError, QueueUnavailable, SecretUnavailable
 from chalicelib.postern.receiving import naming
+from chalicelib.postern.receiving.explain import Finding
 from chalicelib.postern.receiving.ingest import Inbox, Queue
 from chalicelib.postern.receiving.second_look import THROUGH, THROUGH_BEFORE, THROUGH_THOUGH_STALE, SecondLook
 from chalicelib.postern.receiving.sources import Source, load_sources
@@ -96,10 +97,7 @@ def rejected(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     here = _Here.find()
-    found = here.on.perform({"action": "show_rejected", "id": str(options.id)})["rejected"]
-    if found is None:
-        raise PosternError(f"There is no refused delivery {options.id}; `postern rejected` lists those that were kept.")
-    findings = here.second_look(_Nowhere()).causes(found)
+    found, findings = _explained(str(options.id), here)
     if options.json:
         facts = {name: found[name] for name in ("id", "source", "received_at", "reason", "event_id")}
         print(output.as_json({**facts, "causes": [asdict(finding) for finding in findings]}))
@@ -118,11 +116,15 @@ def explain(options: argparse.Namespace) -> int:
 
 def causes(id: str) -> list[dict[str, Any]]:
     """Why this delivery was refused, the likeliest first. Raises PosternError."""
-    here = _Here.find()
+    _, findings = _explained(id, _Here.find())
+    return [asdict(finding) for finding in findings]
+
+
+def _explained(id: str, here: _Here) -> tuple[dict[str, Any], list[Finding]]:
     found = here.on.perform({"action": "show_rejected", "id": id})["rejected"]
     if found is None:
         raise PosternError(f"There is no refused delivery {id}; `postern rejected` lists those that were kept.")
-    return [asdict(finding) for finding in here.second_look(_Nowhere()).causes(found)]
+    return found, here.second_look(_Nowhere()).causes(found)
 
 
 def _warn_of_others(source: str, on: Operator) -> None:
@@ -251,14 +253,7 @@ class _Here:
             raise ConfigurationError("STORE_FUNCTION names a stage, and SOURCES_SECRET_ID does not name its secrets.")
         run = LocalRun.find()
         os.environ.update(run.environ())
-        secrets = run.secrets()
-
-        def secrets_of(name: str) -> list[str]:
-            if not secrets.get(name):
-                raise SecretUnavailable("secret_missing")
-            return secrets[name]
-
-        return cls(load_sources(run.sources_file), secrets_of, lambda name: [], operator(run))
+        return cls(load_sources(run.sources_file), run.secrets_of(), lambda name: [], operator(run))
 
     @classmethod
     def _of_stage(cls, config: Config, secret_id: str) -> _Here:

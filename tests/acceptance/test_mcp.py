@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import sys
 import uuid
@@ -95,8 +96,6 @@ def test_why_a_delivery_was_refused_is_explained(run: Run) -> None:
 
 
 def _signature(run: Run, body: bytes) -> str:
-    import hmac
-
     return hmac.digest(run.secret("github").encode(), body, "sha256").hex()
 
 
@@ -117,8 +116,6 @@ def test_what_cannot_be_answered_is_a_sentence(run: Run, name: str, given: dict[
 
 def test_an_answer_is_no_longer_than_one_reads(run: Run) -> None:
     body = json.dumps({"type": "long", "noise": "x" * 60_000}).encode()
-    import hmac
-
     signature = hmac.digest(run.secret("hmac").encode(), body, "sha256").hex()
     id = run.post("/webhooks/hmac", body, {"X-Signature": signature, "Content-Type": "application/json"})[1]["id"]
     eventually(lambda: run.query("SELECT 1 FROM postern.events WHERE id = %s", id))

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -238,3 +238,19 @@ def test_json_is_for_pipes(postern: Postern, store: Any, tmp_path: Path) -> None
     assert "curl" in json.loads(postern("export", id, "--curl", "--to", "http://x/", "--json").stdout)["command"]
     assert json.loads(postern("export", id, "--raw", str(tmp_path / "o"), "--json").stdout)["files"][0].endswith("body")
     assert "pytest" in json.loads(postern("export", id, "--pytest", "--json").stdout)["fixture"]
+
+
+def test_a_scenario_has_what_a_search_finds_that_had_to_be_begun_again() -> None:
+    """A search in payloads may have no time left in the middle: it says from where it goes on."""
+    first, second = "00000000-0000-7000-8000-000000000002", "00000000-0000-7000-8000-000000000001"
+    asked: list[Any] = []
+
+    class Slow:
+        def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
+            asked.append(request["before"])
+            if request["before"] is None:
+                return {"events": [{"id": first}], "searched_to": first}
+            return {"events": [{"id": second}], "searched_to": None}
+
+    assert export._matching({"contains": "{}"}, Slow()) == [first, second]
+    assert asked == [None, first]

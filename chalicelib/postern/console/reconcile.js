@@ -1,8 +1,9 @@
 // What a provider sent and did not arrive: compared with its own history, in steps that whoever watches has done.
 
-import {html, useEffect, useState} from "./html.js";
+import {html, useState} from "./html.js";
 import {post, usePages, useQuery} from "./api.js";
 import {number, plain, short} from "./format.js";
+import {goesOnByItself, useRest, useSteps} from "./steps.js";
 import {Action, ask, Empty, go, hrefTo, Id, Loaded, More, Problem, say, Table, Time, useMayOperate, usePlace} from "./ui.js";
 
 const STEP_EVERY = 300;
@@ -35,9 +36,6 @@ export const Reconciliations = () => {
 const stateOf = (run) => (run.only_looks && run.state === "done" ? "looked" : run.state);
 const runs = (run) => run?.state === "listing" || run?.state === "fetching";
 
-// Those that were begun on this page go on by themselves; another waits to be told.
-const begun = new Set();
-
 const Begin = () => {
   const {query} = usePlace();
   const [source, setSource] = useState(query.get("source") ?? "");
@@ -45,7 +43,7 @@ const Begin = () => {
   const begin = (looks) => async () => {
     const since = hours ? new Date(Date.now() - Number(hours) * 3_600_000).toISOString() : null;
     const {reconciliation} = await post("reconciliations", {source: source.trim(), since, only_looks: looks});
-    begun.add(reconciliation.id);
+    goesOnByItself(reconciliation.id);
     go(hrefTo(["missed", reconciliation.id]));
   };
   return html`<div class="row">
@@ -59,44 +57,24 @@ const Begin = () => {
 
 export const Reconciliation = ({id}) => {
   const mayOperate = useMayOperate();
-  const [rests, setResting] = useState(!begun.has(id));
-  const setRests = (rest) => {
-    if (rest) begun.delete(id);
-    else begun.add(id);
-    setResting(rest);
-  };
+  const [rests, setRests] = useRest(id);
   const found = useQuery(`reconciliations/${encodeURIComponent(id)}`, {}, {every: rests ? LOOK_EVERY : 0});
   const gaps = useQuery(`reconciliations/${encodeURIComponent(id)}/gaps`, {limit: SHOWN});
   const [step, setStep] = useState({run: null, held: null, error: null});
   const known = (rests ? found.data?.reconciliation : null) ?? step.run ?? found.data?.reconciliation;
   const goesOn = mayOperate && !rests && runs(known);
-  useEffect(() => {
-    if (!goesOn) return undefined;
-    let over = false, timer = null, pause = STEP_EVERY;
-    const advance = async () => {
-      try {
-        const {reconciliation, held, seconds} = await post(`reconciliations/${id}/advance`);
-        if (over) return;
-        pause = held ? (seconds ?? 10) * 1000 : STEP_EVERY;
-        setStep({run: reconciliation, held, error: null});
-        if (!runs(reconciliation)) gaps.refresh();
-      } catch (error) {
-        if (over) return;
-        setStep((before) => ({...before, error}));
-        if (!error.passes) {
-          setRests(true);
-          return;
-        }
-        pause = Math.min(pause * 2, 30_000);
-      }
-      timer = setTimeout(advance, pause);
-    };
-    timer = setTimeout(advance, 50);
-    return () => {
-      over = true;
-      clearTimeout(timer);
-    };
-  }, [goesOn]);
+  useSteps(`reconciliations/${id}/advance`, goesOn, {
+    first: STEP_EVERY,
+    answered: ({reconciliation, held, seconds}) => {
+      setStep({run: reconciliation, held, error: null});
+      if (!runs(reconciliation)) gaps.refresh();
+      return held ? (seconds ?? 10) * 1000 : STEP_EVERY;
+    },
+    failed: (error) => {
+      setStep((before) => ({...before, error}));
+      if (!error.passes) setRests(true);
+    },
+  });
   const turn = (rest) => {
     setStep({run: null, held: null, error: null});
     setRests(rest);

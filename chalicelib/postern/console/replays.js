@@ -4,6 +4,7 @@ import {html, useEffect, useMemo, useState} from "./html.js";
 import {post, usePages, useQuery} from "./api.js";
 import {count, number, plain, short} from "./format.js";
 import {filtersOf} from "./search.js";
+import {goesOnByItself, useRest, useSteps} from "./steps.js";
 import {Action, ask, Badge, Empty, go, hrefTo, Id, Loaded, More, Problem, say, Table, Time, useMayOperate, usePlace} from "./ui.js";
 
 const STEP_EVERY = 1_000;
@@ -92,11 +93,8 @@ const Plan = ({text}) => {
         ]} />`}</section>`}`;
 };
 
-// Those that were begun on this page go on by themselves; another waits to be told.
-const begun = new Set();
-
 const goOnWith = (replay) => {
-  begun.add(replay.id);
+  goesOnByItself(replay.id);
   go(hrefTo(["replays", replay.id]));
 };
 
@@ -108,44 +106,23 @@ export const processAgain = async (ids) => {
 
 export const Replay = ({id}) => {
   const mayOperate = useMayOperate();
-  const [rests, setResting] = useState(!begun.has(id));
-  // Whoever comes back to it finds it as it was left.
-  const setRests = (rest) => {
-    if (rest) begun.delete(id);
-    else begun.add(id);
-    setResting(rest);
-  };
+  const [rests, setRests] = useRest(id);
   const found = useQuery(`replays/${encodeURIComponent(id)}`, {}, {every: rests ? LOOK_EVERY : 0});
   const [step, setStep] = useState({replay: null, held: null, error: null});
   const known = (rests ? found.data?.replay : null) ?? step.replay ?? found.data?.replay;
   const goesOn = mayOperate && !rests && known?.state === "running";
   const steps = known && `${known.kind === "redrive" ? "redrives" : "replays"}/${id}`;
-  useEffect(() => {
-    if (!goesOn) return undefined;
-    let over = false, timer = null, pause = STEP_EVERY;
-    const advance = async () => {
-      try {
-        const {replay, held} = await post(`${steps}/advance`);
-        if (over) return;
-        pause = STEP_EVERY;
-        setStep({replay, held: held ?? null, error: null});
-      } catch (error) {
-        if (over) return;
-        setStep((before) => ({...before, error}));
-        if (!error.passes) {
-          setRests(true);
-          return;
-        }
-        pause = Math.min(pause * 2, 30_000);
-      }
-      timer = setTimeout(advance, pause);
-    };
-    timer = setTimeout(advance, 200);
-    return () => {
-      over = true;
-      clearTimeout(timer);
-    };
-  }, [goesOn, steps]);
+  useSteps(`${steps}/advance`, goesOn, {
+    first: 200,
+    answered: ({replay, held}) => {
+      setStep({replay, held: held ?? null, error: null});
+      return STEP_EVERY;
+    },
+    failed: (error) => {
+      setStep((before) => ({...before, error}));
+      if (!error.passes) setRests(true);
+    },
+  });
   const {held, error} = step;
   const rest = () => {
     setStep({replay: null, held: null, error: null});

@@ -39,8 +39,7 @@ _UNDER_WAY = timedelta(minutes=2)
 # What a step may take beside its last question, and what is fetched between two words to the database.
 _STEP_SECONDS = 4.0
 _FETCHED_AT_ONCE = 20
-
-# What a step may take, when time runs out.
+# For the last step, when time runs out.
 _LEAVING_SECONDS = 40.0
 _AT_WORK = ("listing", "fetching")
 # Of what went over the wire, packed perhaps.
@@ -84,7 +83,7 @@ class Reconciler:
         self._token(name)
         now = self.now()
         if since is not None and now - since > history.keeps + timedelta(minutes=1):
-            raise Conflict(f"{name}'s provider remembers {_days(history)}, and no more: ask for no longer.")
+            raise Conflict(f"{name}'s provider remembers {history.keeps.days} days, and no more: ask for no longer.")
         if since is not None and since > now:
             raise Conflict("That is yet to come.")
         asked = {"source": name, "since": (since or now - history.keeps).isoformat(), "only_looks": only_looks}
@@ -268,10 +267,6 @@ class Reconciler:
 def _url(source: Source) -> str:
     assert source.reconcile is not None
     return source.reconcile.url
-
-
-def _days(history: History) -> str:
-    return f"{history.keeps.days} days"
 
 
 def _gaps(run: Mapping[str, Any]) -> int:
