@@ -8,9 +8,11 @@ has it go, and by DELETE and VACUUM, for its room to be used again.
 from __future__ import annotations
 
 import atexit
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -85,20 +87,25 @@ def _fill(url: str, day: datetime, number: int) -> None:
     connection = psycopg2.connect(url)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT postern.make_partition('events', %s)", (day.date(),))
+        connection.commit()  # nobody else makes one meanwhile
         values = {"since": day, "day": day.strftime("%d"), "number": number}
         cursor.execute(_EVENTS, values)
         cursor.execute(_KEYS, values)
     connection.close()
 
 
-def _filled(server: Server, number: int) -> str:
-    """A database with so many events, ended yesterday, and all that maintenance makes for them."""
-    administer(server, f"CREATE DATABASE of_{number}")
-    url = url_of(server, f"of_{number}")
+def _fill_both(server: Server) -> None:
+    """Two databases with so many events each, ended yesterday, and all that maintenance makes for them."""
+    for number in (_FEW, _MANY):
+        administer(server, f"CREATE DATABASE of_{number}")
+        _fill_days(url_of(server, f"of_{number}"), number)
+
+
+def _fill_days(url: str, number: int) -> None:
     migrate(url)
-    today = _today()
-    for back in range(_DAYS, 0, -1):
-        _fill(url, today - timedelta(days=back), number // _DAYS)
+    days = [_today() - timedelta(days=back) for back in range(_DAYS, 0, -1)]
+    with ThreadPoolExecutor(os.cpu_count()) as several:
+        list(several.map(lambda day: _fill(url, day, number // _DAYS), days))
     upkeep = _upkeep(url)
     while upkeep.index_payloads()["payload_indexes_made"]:
         pass
@@ -110,7 +117,6 @@ def _filled(server: Server, number: int) -> str:
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
     connection.close()
-    return url
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,8 @@ def _both() -> tuple[_Inbox, _Inbox]:
     """Made once, for every line that reads."""
     stack = ExitStack()
     atexit.register(stack.close)
-    server = stack.enter_context(postgres())
-    return _inbox(_filled(server, _FEW)), _inbox(_filled(server, _MANY))
+    server = stack.enter_context(postgres(_fill_both))
+    return _inbox(url_of(server, f"of_{_FEW}")), _inbox(url_of(server, f"of_{_MANY}"))
 
 
 def _inbox(url: str) -> _Inbox:
@@ -188,10 +194,10 @@ def _reading(questions: Callable[[Mapping[str, Any]], list[Mapping[str, Any]]], 
 
 def _dropping(is_speed: bool) -> Measured:
     """Two days of a million each; one goes as maintenance has it go."""
-    with postgres() as server:
+    deleted, dropped = (_today() - timedelta(days=back) for back in (120, 119))
+
+    def fill(server: Server) -> None:
         migrate(server.url)
-        today = _today()
-        deleted, dropped = (today - timedelta(days=back) for back in (120, 119))
         for day in (deleted, dropped):
             _fill(server.url, day, _DAY)
         connection = psycopg2.connect(server.url)
@@ -200,6 +206,10 @@ def _dropping(is_speed: bool) -> Measured:
                 "UPDATE postern.events SET status = 'processed', error = NULL, processed_at = received_at"
                 " WHERE status = 'dead'"
             )
+        connection.close()
+
+    with postgres(fill) as server:
+        connection = psycopg2.connect(server.url)
         span = (deleted, deleted + timedelta(days=1))
 
         def delete() -> None:
