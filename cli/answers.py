@@ -114,6 +114,16 @@ SCHEMAS: Mapping[str, Json] = {
         csrf=_maybe(_TEXT),
     ),
     "EventRow": _object(**_KEYED),
+    "StreamedEvent": {
+        **_object(**_KEYED, bytes=_COUNT, cursor=_TEXT),
+        "properties": {
+            **_KEYED,
+            "bytes": _COUNT,
+            "cursor": _TEXT,
+            "headers": {"type": "object"},
+            "body": _maybe(_BYTES),
+        },
+    },
     "Try": _object(
         number=_COUNT,
         trigger=_TEXT,
@@ -232,6 +242,9 @@ RESULTS: Mapping[str, Json] = {
         identity=_object(same_bytes=_COUNT, other_bytes=_COUNT, bytes_alone=_COUNT),
         ledger=_object(balanced=_FLAG, missing=_COUNT, waiting=_COUNT, checked_at=_maybe(_TIME), stale=_FLAG),
         well=_FLAG,
+    ),
+    "stream": _object(
+        events=_list(ref("StreamedEvent")), cursor=_TEXT, more=_FLAG, held=_FLAG, kept_since=_maybe(_TIME)
     ),
     "events": _object(events=_list(ref("EventRow")), searched_to=_maybe(_UUID), next=_PAGE),
     "show": _object(event=ref("Event")),

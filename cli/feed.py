@@ -1,62 +1,61 @@
-"""What a stage receives from now on, by asking it again and again: each event once, however late its row is written."""
+"""What an inbox receives, by asking it again and again for the next page of its stream: each event in the order in
+which it was written, none left out, and none twice as long as this process lives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
-from chalicelib.postern.contract.deliveries import first_event_id, moment_of
-from chalicelib.postern.contract.errors import PosternError
+from chalicelib.postern.contract.errors import PosternError, UnknownAction
 from cli.local import Operator
-
-# Ids are of the time of receipt, and rows are written later, in any order: so far back it looks for older ones, always
-# for the ordinary delay, and now and then for that of a retry.
-_OVERLAP_SECONDS = 15
-_FAR_OVERLAP_SECONDS = 300
-_FAR_EVERY = 30
 
 _PAGE = 500
 _MAX_WAIT_SECONDS = 15.0
-_LOWEST = UUID(int=0)
+# So many questions in a row found some that are held back: a commit takes no time, so something is open for long.
+_HELD_FOR_LONG = 10
 
 
 class Feed:
-    """The events of one source, or of all. Measures time by the events' ids, and by no clock.
+    """The events of one source, or of all. `begin` says from where: the arguments of the stream's first page.
 
-    `say` gets a sentence when the stage does not answer, and when it does again; `wait` sleeps for the seconds given.
+    `say` gets a sentence when the inbox does not answer, and when it does again; `wait` sleeps for the seconds given.
     """
 
     def __init__(
-        self, on: Operator, source: str | None, *, say: Callable[[str], None], wait: Callable[[float], None]
+        self,
+        on: Operator,
+        source: str | None,
+        *,
+        begin: Mapping[str, Any],
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
     ) -> None:
         self._on = on
         self._source = source
         self._say = say
         self._wait = wait
-        self._polls = 0
         self._away = False
         self._outages = 0
-        self._newest = _LOWEST
-        self._seen: set[UUID] = set()
-        # Raises here and now when there is no such stage: nothing is to be waited for.
-        last = self._page(before=None, after=None, limit=1)
-        if last:
-            self._newest = UUID(last[0]["id"])
-            self._seen = {UUID(each["id"]) for each in self._since(_back(self._newest, _FAR_OVERLAP_SECONDS))}
+        self._held = 0
+        # Raises here and now when there is no such stage, or it refuses: nothing is to be waited for.
+        self._next: Mapping[str, Any] | None = self._page(begin)
+        self.cursor: str = self._next["cursor"]
+        self.more = True
+        self.kept_since: str | None = self._next["kept_since"]
 
     def poll(self) -> list[Mapping[str, Any]]:
-        """What is new, the oldest first. Waits for as long as the stage does not answer."""
-        far = self._polls % _FAR_EVERY == 0
-        self._polls += 1
-        since = _back(self._newest, _FAR_OVERLAP_SECONDS if far else _OVERLAP_SECONDS)
-        new = [each for each in self.patiently(lambda: self._since(since)) if UUID(each["id"]) not in self._seen]
-        ids = {UUID(each["id"]) for each in new}
-        self._newest = max(self._newest, *ids) if ids else self._newest
-        horizon = _back(self._newest, _FAR_OVERLAP_SECONDS)
-        self._seen = {id for id in self._seen | ids if id >= horizon}
-        return new[::-1]
+        """The next ones, and `more` says whether to ask again right away. Waits for as long as the inbox does not
+        answer; raises UnknownAction when it refuses.
+        """
+        found = self._next or self.patiently(lambda: self._page({"cursor": self.cursor}))
+        self._next = None
+        self.cursor, self.more = found["cursor"], found["more"]
+        self._held = self._held + 1 if found["held"] else 0
+        if self._held == _HELD_FOR_LONG:
+            self._say("Some are held back: a transaction that is open in the database may yet come before them.")
+        events: list[Mapping[str, Any]] = found["events"]
+        return events
 
     def show(self, id: str) -> dict[str, Any] | None:
         """The event, whole; None where it is gone, or where the stage answers but cannot give it."""
@@ -67,17 +66,19 @@ class Feed:
                 event: dict[str, Any] | None = self._on.perform({"action": "show", "id": id})["event"]
             except PosternError:
                 # Either the stage is away, which the next question waits out, or it is the event's fault.
-                self.patiently(lambda: self._page(before=None, after=None, limit=1))
+                self.patiently(lambda: self._page({"cursor": self.cursor}, limit=1))
                 refusals += outages == self._outages
             else:
                 return event
         return None
 
-    def patiently(self, ask: Callable[[], list[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    def patiently(self, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         pause = 1.0
         while True:
             try:
                 answer = ask()
+            except UnknownAction:
+                raise
             except PosternError as exc:
                 if not self._away:
                     self._away = True
@@ -91,21 +92,5 @@ class Feed:
                 self._say("It answers again.")
             return answer
 
-    def _since(self, after: UUID) -> list[Mapping[str, Any]]:
-        """All of them, the newest first, page by page."""
-        events: list[Mapping[str, Any]] = []
-        while True:
-            page = self._page(before=events[-1]["id"] if events else None, after=str(after), limit=_PAGE)
-            events += page
-            if len(page) < _PAGE:
-                return events
-
-    def _page(self, *, before: str | None, after: str | None, limit: int) -> list[Mapping[str, Any]]:
-        asked = {"source": self._source, "before": before, "after": after, "limit": limit}
-        page: list[Mapping[str, Any]] = self._on.perform({"action": "events", **asked})["events"]
-        return page
-
-
-def _back(id: UUID, seconds: int) -> UUID:
-    """The smallest id from `seconds` before this one."""
-    return first_event_id(moment_of(id) - timedelta(seconds=seconds))
+    def _page(self, begin: Mapping[str, Any], limit: int = _PAGE) -> Mapping[str, Any]:
+        return self._on.perform({"action": "stream", **begin, "source": self._source, "limit": limit})

@@ -1,4 +1,4 @@
-"""`postern listen`: brings what a stage receives from now on to an address on this machine, or to its handlers."""
+"""`postern listen`: brings what an inbox receives, or has received, to an address of this machine, or its handlers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from chalicelib.postern.contract.errors import PosternError
 from chalicelib.postern.receiving.sources import load_sources
 from cli import output
-from cli.arguments import Commands, url
+from cli.arguments import Commands, moment, url
+from cli.cursors import KeptCursor, cursor_name
 from cli.feed import Feed
 from cli.local import LocalRun, operator
 from cli.targets import Address, LocalHandlers, Sent, Target
 
 _EVERY_SECONDS = 1.0
+_AGAIN_SECONDS = 15.0
 
 
 def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
@@ -26,6 +29,17 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
         "listen", parents=[deployed], help="print events as they arrive, and forward them to this machine"
     )
     parser.add_argument("--source", help="only events of this source")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--since", type=moment, metavar="TIME", help="first what was received since: 30m, 24h, 7d, 2026-11-23 …"
+    )
+    begin.add_argument("--from", dest="first", type=UUID, metavar="ID", help="first this event and what came behind it")
+    parser.add_argument(
+        "--cursor",
+        type=cursor_name,
+        metavar="NAME",
+        help="go on where it was under this name, and remember how far it came (--since and --from: the first time)",
+    )
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
         "--to", type=url, metavar="URL", help="POST each event to URL, such as http://localhost:3000/hook"
@@ -39,19 +53,37 @@ def add_commands(commands: Commands, deployed: argparse.ArgumentParser) -> None:
 
 def listen(options: argparse.Namespace) -> int:
     target = _target(options)
+    kept = KeptCursor(options.cursor, options.stage) if options.cursor else None
+    begin = _begin(options, kept)
     number = 0
     try:
-        feed = Feed(operator(), options.source, say=_say, wait=time.sleep)
+        feed = Feed(operator(), options.source, begin=begin, say=_say, wait=time.sleep)
+        if feed.kept_since is not None:
+            _say(f"What was received before {feed.kept_since[:10]} is not kept any more, but for what failed.")
         _say(f"Listening{f' to {options.source}' if options.source else ''}. Ctrl-C stops it.")
         while True:
             for found in feed.poll():
-                _print(found, _send(feed, found, target), as_json=options.json)
+                _hand_over(feed, found, target, kept, as_json=options.json)
                 number += 1
-            time.sleep(_EVERY_SECONDS)
+            if kept is not None:
+                kept.move(feed.cursor)
+            if not feed.more:
+                time.sleep(_EVERY_SECONDS)
     except KeyboardInterrupt:
         # The terminal has shown ^C.
         print(f"\nStopped after {number:,} event{'' if number == 1 else 's'}.", file=sys.stderr)
         return 130
+
+
+def _begin(options: argparse.Namespace, kept: KeptCursor | None) -> dict[str, Any]:
+    """The arguments of the stream's first page."""
+    if kept is not None and (cursor := kept.read()):
+        if options.since or options.first:
+            _say(f"The cursor {options.cursor} goes on where it was; to begin anew, delete {kept.file}.")
+        return {"cursor": cursor}
+    if options.since:
+        return {"since": options.since.isoformat()}
+    return {"first": str(options.first)} if options.first else {"cursor": "now"}
 
 
 def _target(options: argparse.Namespace) -> Target | None:
@@ -63,6 +95,20 @@ def _target(options: argparse.Namespace) -> Target | None:
         raise PosternError("The local run's handlers have its own events already: name a stage with --stage.")
     run = LocalRun.find()
     return LocalHandlers(run, load_sources(run.sources_file))
+
+
+def _hand_over(
+    feed: Feed, found: Mapping[str, Any], target: Target | None, kept: KeptCursor | None, *, as_json: bool
+) -> None:
+    """Nothing is left behind of which a cursor is kept: it waits for a target that does not answer."""
+    sent = _send(feed, found, target)
+    while kept is not None and not sent.arrived:
+        _say(f"Nothing goes on before this is taken ({sent.outcome}); again in {_AGAIN_SECONDS:.0f} s.")
+        time.sleep(_AGAIN_SECONDS)
+        sent = _send(feed, found, target)
+    _print(found, sent, as_json=as_json)
+    if kept is not None:
+        kept.move(found["cursor"])
 
 
 def _send(feed: Feed, found: Mapping[str, Any], target: Target | None) -> Sent:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chalicelib.postern.adapters.teams_room import SHIPPED_SOURCES
-from chalicelib.postern.contract.errors import PosternError, SecretUnavailable
+from chalicelib.postern.contract.errors import PosternError, SecretUnavailable, UnknownAction
 from chalicelib.postern.operating.operator import VIEWS
 from chalicelib.postern.receiving.sources import SIGNING_KEY
 from chalicelib.postern.running import wiring
@@ -28,6 +28,10 @@ _STATE = Path(__file__).parent.parent / ".local"
 
 class NotRunning(Exception):
     """There is no local run to talk to."""
+
+
+def state_directory() -> Path:
+    return Path(os.environ.get("POSTERN_STATE_DIR") or _STATE)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class LocalRun:
     @classmethod
     def find(cls) -> LocalRun:
         """Raises NotRunning with a sentence."""
-        state = Path(os.environ.get("POSTERN_STATE_DIR") or _STATE)
+        state = state_directory()
         try:
             run: dict[str, Any] = json.loads((state / "run.json").read_text("utf-8"))
         except FileNotFoundError:
@@ -122,12 +126,14 @@ class StoreFunction:
     reader: str | None = None
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        from deployment.errors import DeploymentError
+        from deployment.errors import DeploymentError, Refused
         from deployment.store import ask
 
         function = self.reader if self.reader and request["action"] in VIEWS else self.name
         try:
             return ask(self._session, function, dict(request))
+        except Refused as exc:
+            raise UnknownAction(str(exc)) from None
         except DeploymentError as exc:
             raise PosternError(str(exc)) from None
 

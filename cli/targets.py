@@ -24,10 +24,11 @@ _PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of one event: a word or two for its line."""
+    """What became of one event: a word or two for its line. It has not `arrived` where nobody answered."""
 
     outcome: str
     ok: bool = True
+    arrived: bool = True
 
 
 class Target(Protocol):
@@ -52,7 +53,7 @@ class Address:
             except (OSError, http.client.HTTPException) as exc:
                 reason = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
                 if pause is None:
-                    return Sent(f"skipped: {reason}", ok=False)
+                    return Sent(f"skipped: {reason}", ok=False, arrived=False)
                 self.say(f"{self.url} does not answer ({reason}); again in {pause:.0f} s.")
                 self.wait(pause)
         raise AssertionError("the last pause is None")
@@ -110,7 +111,7 @@ class LocalHandlers:
         try:
             self._sqs().send_message(QueueUrl=self.run.queue_url, MessageBody=message, MessageGroupId=event["source"])
         except (BotoCoreError, ClientError) as exc:
-            return Sent(f"skipped: the local run's queue does not take it ({type(exc).__name__})", ok=False)
+            return Sent(f"skipped: the local run's queue does not take it ({type(exc).__name__})", False, False)
         return Sent("queued for the local handlers")
 
     def _sqs(self) -> Any:

@@ -3,3 +3,7 @@
 
 class DeploymentError(Exception):
     """The package or the deployment cannot be made, or did not come out as it should."""
+
+
+class Refused(DeploymentError):
+    """The function works; what it was asked for, it does not do."""

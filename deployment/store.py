@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployment.errors import DeploymentError
+from deployment.errors import DeploymentError, Refused
 from deployment.session import Session
 
 # As long as a function may take.
@@ -25,7 +25,7 @@ def ask(session: Session, function: str, request: dict[str, Any]) -> dict[str, A
     if "FunctionError" in answer:
         raise DeploymentError(f"Function {function} failed: {result.get('errorType')}: {result.get('errorMessage')}")
     if "refused" in result:
-        raise DeploymentError(result["refused"])
+        raise Refused(result["refused"])
     return result
 
 

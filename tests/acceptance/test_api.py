@@ -78,7 +78,7 @@ def test_whatever_is_asked_is_answered_as_the_description_says(run: Run, tmp_pat
         timeout=110,
     )
     assert checked.returncode == 0, checked.stdout
-    assert "Tested: 49" in checked.stdout
+    assert "Tested: 50" in checked.stdout
 
 
 def test_only_its_owner_may_read_the_runs_token(run: Run) -> None:

@@ -12,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from chalicelib.postern.contract.envelope import Accepted
 from chalicelib.postern.contract.opening import from_message
-from cli.targets import Address, LocalHandlers
+from cli import listen as command
+from cli.targets import Address, LocalHandlers, Sent
 from devstack.aws import EmulatedAws, Resources
 from devstack.processes import free_port
 from devstack.settings import PROJECT
@@ -242,3 +244,90 @@ def test_a_local_queue_that_is_away_skips_the_event(tmp_path: Path) -> None:
     )
     sent = LocalHandlers(run, {}).send(EVENT)
     assert (sent.ok, "queue does not take it" in sent.outcome) == (False, True)
+
+
+def test_first_comes_what_was_missed_and_then_what_comes(world: World, listen: Callable[..., Listener]) -> None:
+    missed = [work(), work(), work()]
+    for each in missed:
+        world.processor().process([each])
+    listener = listen("--from", str(missed[1].event.id))
+    eventually(lambda: len(listener.lines) == 2)
+    world.processor().process([new := work()])
+    eventually(lambda: len(listener.lines) == 3)
+    wanted = [str(each.event.id) for each in (*missed[1:], new)]
+    assert [line.split()[3] for line in listener.lines] == wanted
+
+
+def test_a_cursor_goes_on_where_it_was(world: World, listen: Callable[..., Listener]) -> None:
+    world.processor().process([work()])
+    first = listen("--cursor", "laptop")
+    eventually(lambda: (first.out.parent / "cursors" / "local" / "laptop").exists())
+    world.processor().process([heard := work()])
+    eventually(lambda: len(first.lines) == 1)
+    assert first.stop() == 130
+    world.processor().process([missed := work()])
+    second = listen("--cursor", "laptop", "--since", "1d")
+    eventually(lambda: len(second.lines) == 1)
+    assert (str(heard.event.id) in second.lines[0], str(missed.event.id) in second.lines[0]) == (False, True)
+    assert "goes on where it was; to begin anew, delete" in second.err.read_text()
+
+
+def test_a_cursor_waits_for_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_AGAIN_SECONDS", 0.0)
+    answers = [Sent("skipped: nobody", ok=False, arrived=False)] * 2 + [Sent("200 in 1 ms")]
+    moved: list[str] = []
+
+    class Target:
+        def send(self, event: object) -> Sent:
+            return answers.pop(0)
+
+    class Kept:
+        def move(self, cursor: str) -> None:
+            moved.append(cursor)
+
+    class Stage:
+        def show(self, id: str) -> dict[str, Any]:
+            return EVENT
+
+    said: list[str] = []
+    monkeypatch.setattr(command, "_say", said.append)
+    command._hand_over(Stage(), {**EVENT, "status": "processed", "cursor": "1"}, Target(), Kept(), as_json=True)  # type: ignore[arg-type]
+    assert (moved, answers, len(said)) == (["1"], [], 2)
+
+
+def test_one_process_at_a_time_goes_on_with_a_cursor(
+    world: World, listen: Callable[..., Listener], tmp_path: Path
+) -> None:
+    listen("--cursor", "laptop")
+    environ = {**os.environ, "DATABASE_URL": world.url, "POSTERN_STATE_DIR": str(tmp_path)}
+    run = [sys.executable, "-m", "cli", "listen", "--cursor", "laptop"]
+    second = subprocess.run(run, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "Another `postern listen` goes on with the cursor laptop." in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cursor", "../x"], "must be letters, digits"),
+        (["--since", "soon"], "must be such as"),
+        (["--from", "last"], "invalid UUID value"),
+        (["--from", "01a20930-264b-7374-9235-790ab6932faf"], "There is no event 01a20930"),
+        (["--from", "01a20930-264b-7374-9235-790ab6932faf", "--since", "1h"], "not allowed with"),
+    ],
+)
+def test_where_it_cannot_begin_is_a_sentence(world: World, tmp_path: Path, arguments: list[str], said: str) -> None:
+    environ = {**os.environ, "DATABASE_URL": world.url, "POSTERN_STATE_DIR": str(tmp_path)}
+    run = [sys.executable, "-m", "cli", "listen", *arguments]
+    done = subprocess.run(run, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_cursor_of_another_server_is_refused_and_says_what_to_do(world: World, tmp_path: Path) -> None:
+    (tmp_path / "cursors" / "local").mkdir(parents=True)
+    (tmp_path / "cursors" / "local" / "laptop").write_text(f"{10**15}.{UUID(int=0)}.\n")
+    environ = {**os.environ, "DATABASE_URL": world.url, "POSTERN_STATE_DIR": str(tmp_path)}
+    run = [sys.executable, "-m", "cli", "listen", "--cursor", "laptop"]
+    done = subprocess.run(run, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "another server's" in done.stderr) == (1, True)

@@ -104,6 +104,7 @@ def test_the_contracts_columns_are_there(database_url: str) -> None:
         ("duration_ms", "real"),
         ("queued_at", "timestamp with time zone"),
         ("origin", "text"),
+        ("written_in", "xid8"),
     ]
 
 

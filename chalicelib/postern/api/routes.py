@@ -55,6 +55,7 @@ ROUTES: Sequence[Route] = (
     _get("/api/queues", "getQueues", "queues", "How many messages the queues hold, about.", looks=True),
     _get("/api/stats", "getStats", "stats", "How many came and what became of them, by minute, hour or day."),
     _get("/api/events", "listEvents", "events", "Stored events, the newest first.", pages="events"),
+    _get("/api/events/stream", "streamEvents", "stream", "Stored events in the order in which they were written."),
     _get("/api/events/{id}", "getEvent", "show", "One event, with its bytes and its tries.", one="event"),
     _get("/api/events/{id}/body", "getEventBody", "body", "A part of its bytes.", given={"of": "event"}),
     _post("/api/events/{id}/dry-run", "dryRunEvent", "dry_run", "Runs its handlers and takes everything back."),

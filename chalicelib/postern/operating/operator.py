@@ -57,6 +57,7 @@ VIEWS = frozenset(
         "stats",
         "status",
         "storage",
+        "stream",
         "version",
     }
 )

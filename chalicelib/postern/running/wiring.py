@@ -254,11 +254,14 @@ def _views(database: Database) -> dict[str, Action]:
     from chalicelib.postern.operating.status import actions as status
     from chalicelib.postern.operating.status.queries import Status
     from chalicelib.postern.operating.storage import actions as storage
+    from chalicelib.postern.operating.stream import actions as stream
+    from chalicelib.postern.operating.stream.queries import Stream
 
     book = Ledger(database)
     return {
         **storage.views(_upkeep(database)),
         **events.views(Events(database)),
+        **stream.views(Stream(database)),
         **counts.views(Counts(database), utc_now),
         **issues.views(Issues(database)),
         **replays.views(ReplayStore(database)),

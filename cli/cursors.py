@@ -1,0 +1,48 @@
+"""How far `postern listen --cursor NAME` came: a file of this machine's, which one process at a time moves on."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+
+from chalicelib.postern.contract.errors import PosternError
+from cli.local import state_directory
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+
+def cursor_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError("must be letters, digits, - and _, 64 at most")
+    return text
+
+
+class KeptCursor:
+    """Raises PosternError where another process moves it on."""
+
+    def __init__(self, name: str, stage: str | None) -> None:
+        self.file = state_directory() / "cursors" / (stage or "local") / name
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        # Open for as long as this process lives: the lock goes with it, however it ends.
+        self._lock = os.open(self.file.with_name(f".{name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise PosternError(f"Another `postern listen` goes on with the cursor {name}.") from None
+        self._moved_to = ""
+
+    def read(self) -> str | None:
+        """None where it is new."""
+        try:
+            return self.file.read_text("utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def move(self, cursor: str) -> None:
+        if cursor != self._moved_to:
+            beside = self.file.with_name(f".{self.file.name}.new")
+            beside.write_text(cursor + "\n", "utf-8")
+            beside.replace(self.file)  # whoever is killed leaves the old one or the new one
+            self._moved_to = cursor
