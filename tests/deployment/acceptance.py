@@ -160,7 +160,13 @@ def _operate(ask: Ask, installation: Installation, patience_seconds: float) -> N
 
 def _probe_reader(installation: Installation, patience_seconds: float) -> None:
     """Somebody looks, and is refused what is not looking."""
-    for action, refused in (("events", False), ("status", False), ("start_replay", True), ("migrate", True)):
+    for action, refused in (
+        ("events", False),
+        ("stream", False),
+        ("status", False),
+        ("start_replay", True),
+        ("migrate", True),
+    ):
         answer = installation.invoke(f"{installation.name}-reader", {"action": action})
         if answer["failed"] or ("refused" in answer["result"]) is not refused:
             raise Unacceptable(f"reader: {action}: {answer['result']}")
