@@ -50,17 +50,17 @@ class Feed:
         """
         found = self._next or self.patiently(lambda: self._page({"cursor": self.cursor}))
         self._next = None
+        self._held = self._held + 1 if found["held"] and found["cursor"] == self.cursor else 0
         self.cursor, self.more = found["cursor"], found["more"]
-        self._held = self._held + 1 if found["held"] else 0
         if self._held == _HELD_FOR_LONG:
             self._say("Some are held back: a transaction that is open in the database may yet come before them.")
         events: list[Mapping[str, Any]] = found["events"]
         return events
 
     def show(self, id: str) -> dict[str, Any] | None:
-        """The event, whole; None where it is gone, or where the stage answers but cannot give it."""
+        """The event, whole; None where it is gone. Raises PosternError where the stage answers but cannot give it."""
         refusals = 0
-        while refusals < 3:
+        while True:
             outages = self._outages
             try:
                 event: dict[str, Any] | None = self._on.perform({"action": "show", "id": id})["event"]
@@ -68,9 +68,11 @@ class Feed:
                 # Either the stage is away, which the next question waits out, or it is the event's fault.
                 self.patiently(lambda: self._page({"cursor": self.cursor}, limit=1))
                 refusals += outages == self._outages
+                if refusals == 3:
+                    raise
+                self._wait(1.0)
             else:
                 return event
-        return None
 
     def patiently(self, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         pause = 1.0

@@ -59,7 +59,7 @@ def listen(options: argparse.Namespace) -> int:
     try:
         feed = Feed(operator(), options.source, begin=begin, say=_say, wait=time.sleep)
         if feed.kept_since is not None:
-            _say(f"What was received before {feed.kept_since[:10]} is not kept any more, but for what failed.")
+            _say(f"Nothing that was received before {feed.kept_since[:10]} is here, but perhaps what failed.")
         _say(f"Listening{f' to {options.source}' if options.source else ''}. Ctrl-C stops it.")
         while True:
             for found in feed.poll():
@@ -77,7 +77,7 @@ def listen(options: argparse.Namespace) -> int:
 
 def _begin(options: argparse.Namespace, kept: KeptCursor | None) -> dict[str, Any]:
     """The arguments of the stream's first page."""
-    if kept is not None and (cursor := kept.read()):
+    if kept is not None and (cursor := kept.read()) is not None:
         if options.since or options.first:
             _say(f"The cursor {options.cursor} goes on where it was; to begin anew, delete {kept.file}.")
         return {"cursor": cursor}
@@ -103,7 +103,7 @@ def _hand_over(
     """Nothing is left behind of which a cursor is kept: it waits for a target that does not answer."""
     sent = _send(feed, found, target)
     while kept is not None and not sent.arrived:
-        _say(f"Nothing goes on before this is taken ({sent.outcome}); again in {_AGAIN_SECONDS:.0f} s.")
+        _say(f"{found['id']} is waited for ({sent.outcome}); again in {_AGAIN_SECONDS:.0f} s.")
         time.sleep(_AGAIN_SECONDS)
         sent = _send(feed, found, target)
     _print(found, sent, as_json=as_json)
@@ -114,9 +114,12 @@ def _hand_over(
 def _send(feed: Feed, found: Mapping[str, Any], target: Target | None) -> Sent:
     if target is None:
         return Sent(found["status"])
-    event = feed.show(found["id"])
+    try:
+        event = feed.show(found["id"])
+    except PosternError as exc:
+        return Sent(f"skipped: it cannot be read ({exc})", ok=False, arrived=False)
     if event is None:
-        return Sent("skipped: it cannot be read", ok=False)
+        return Sent("skipped: it is gone", ok=False)
     return target.send(event)
 
 

@@ -326,7 +326,7 @@ def test_where_it_cannot_begin_is_a_sentence(world: World, tmp_path: Path, argum
 
 def test_a_cursor_of_another_server_is_refused_and_says_what_to_do(world: World, tmp_path: Path) -> None:
     (tmp_path / "cursors" / "local").mkdir(parents=True)
-    (tmp_path / "cursors" / "local" / "laptop").write_text(f"{10**15}.{UUID(int=0)}.\n")
+    (tmp_path / "cursors" / "local" / "laptop").write_text(f"1.700.{UUID(int=0)}\n")
     environ = {**os.environ, "DATABASE_URL": world.url, "POSTERN_STATE_DIR": str(tmp_path)}
     run = [sys.executable, "-m", "cli", "listen", "--cursor", "laptop"]
     done = subprocess.run(run, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)

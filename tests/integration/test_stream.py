@@ -141,6 +141,30 @@ def _milliseconds(**ago: float) -> int:
     return int((now() - timedelta(**ago)).timestamp() * 1000)
 
 
+def test_who_began_with_a_time_gets_what_is_written_later_however_old_it_is(world: World, ask: Ask) -> None:
+    """It lay in the queue, or among the dead letters."""
+    known = write(world)
+    page = ask(since=(now() - timedelta(hours=1)).isoformat())
+    old = work(received_at=now() - timedelta(hours=3), id=UUID(int=_milliseconds(hours=3) << 80 | 7 << 76 | 2 << 62))
+    world.processor().process([old])
+    assert [*ids_of(page), *to_the_end(ask, cursor=page["cursor"])] == [*known, str(old.event.id)]
+
+
+def test_a_cursor_that_this_server_has_not_come_to_is_refused(world: World, ask: Ask) -> None:
+    server, _, rest = ask()["cursor"].partition(".")
+    ahead = f"{server}.{'9' * 19}.{rest.partition('.')[2]}"
+    with pytest.raises(UnfitArguments, match="another server's"):
+        ask(cursor=ahead)
+
+
+def test_headers_count_as_well_towards_what_fits(world: World, ask: Ask) -> None:
+    large: dict[str, str | list[str]] = {f"x-{n}": 'é"' * 2_000 for n in range(50)}
+    for _ in range(5):
+        world.processor().process([work(headers=large)])
+    assert len(ask(bodies=True)["events"]) < 5
+    assert len(to_the_end(ask, bodies=True)) == 5
+
+
 def test_history_that_is_shorter_than_what_is_asked_for_is_said(world: World, ask: Ask) -> None:
     assert ask(since=(now() - timedelta(hours=1)).isoformat())["kept_since"] is None
     kept = ask(since=(now() - timedelta(days=400)).isoformat())["kept_since"]
@@ -192,7 +216,7 @@ def test_bodies_come_with_them_as_many_as_fit_into_an_answer(world: World, ask: 
     found = [each for page in pages for each in page["events"]]
     assert [each["bytes"] for each in found] == sizes
     assert [each["body"] is None for each in found] == [False, False, False, True, False]
-    assert [len(page["events"]) for page in pages] == [2, 1, 1, 1]
+    assert [len(page["events"]) for page in pages] == [2, 3]
     assert found[0]["headers"] == {"content-type": "application/json"}
     assert "body" not in ask()["events"][0]
 
@@ -202,7 +226,8 @@ def test_bodies_come_with_them_as_many_as_fit_into_an_answer(world: World, ask: 
     [
         ({"cursor": "yesterday"}, "none that this API gave out"),
         ({"cursor": "1.x."}, "none that this API gave out"),
-        ({"cursor": f"{'9' * 19}.{UUID(int=0)}."}, "another server's"),
+        ({"cursor": f"1.{'-' * 36}"}, "none that this API gave out"),
+        ({"cursor": f"1.700.{UUID(int=0)}"}, "another server's"),
         ({"cursor": "now", "since": "2026-01-01T00:00:00Z"}, "said once"),
         ({"since": "soon"}, "Not a valid"),
         ({"limit": 0}, "Must be"),
@@ -234,7 +259,8 @@ def test_it_finds_its_place_by_an_index_in_each_day(world: World) -> None:
         write(world, 20_000)
         if analyzed:
             world.query("ANALYZE postern.events")
-        asked = {"written_in": "700", "id": str(UUID(int=0)), "floor": None, "limit": 100}
+        asked = {"written_in": "700", "id": str(UUID(int=0)), "floor": None, "begun": None, "limit": 100}
+        asked["bodies"] = False
         with world.database().transaction() as session:
             plan = session.execute("EXPLAIN " + queries()["scan_stream"], asked)
         text = "\n".join(line for row in plan for line in row.values())

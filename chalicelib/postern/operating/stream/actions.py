@@ -32,11 +32,11 @@ def views(stream: Stream) -> dict[str, Action]:
             place=place, now=now, since=since, first=first, source=source, type=type, limit=limit, bodies=bodies
         )
         return {
-            "events": found.events,
             "cursor": str(found.place),
             "more": found.more,
             "held": found.held,
             "kept_since": found.kept_since,
+            "events": found.events,
         }
 
     return {"stream": Action(page, _Stream())}
