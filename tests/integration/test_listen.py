@@ -324,10 +324,16 @@ def test_where_it_cannot_begin_is_a_sentence(world: World, tmp_path: Path, argum
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_cursor_of_another_server_is_refused_and_says_what_to_do(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [(f"1.700.{UUID(int=0)}", "another server's"), ("", "none that this API gave out"), ("\u00e9", "cannot be used")],
+)
+def test_a_kept_cursor_of_which_nothing_can_be_made_is_refused_and_not_taken_for_a_new_one(
+    world: World, tmp_path: Path, kept: str, said: str
+) -> None:
     (tmp_path / "cursors" / "local").mkdir(parents=True)
-    (tmp_path / "cursors" / "local" / "laptop").write_text(f"1.700.{UUID(int=0)}\n")
+    (tmp_path / "cursors" / "local" / "laptop").write_text(kept)
     environ = {**os.environ, "DATABASE_URL": world.url, "POSTERN_STATE_DIR": str(tmp_path)}
     run = [sys.executable, "-m", "cli", "listen", "--cursor", "laptop"]
     done = subprocess.run(run, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "another server's" in done.stderr) == (1, True)
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (1, True, False)
