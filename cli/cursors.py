@@ -51,11 +51,10 @@ class KeptCursor:
             return
         beside = self.file.with_name(f".{self.file.name}.new")
         with _usable(self.file):
-            with beside.open("w", encoding="ascii") as file:
-                file.write(cursor + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.file)  # whoever is killed leaves the old one or the new one
+            beside.write_text(cursor + "\n", "ascii")
+            # Whoever is killed leaves the old one or the new one; a crash of the machine perhaps an empty one, which is
+            # refused. To write each through to the disk would take longer than all the rest.
+            beside.replace(self.file)
         self._moved_to = cursor
 
 

@@ -320,7 +320,7 @@ def test_fifty_thousand_events_of_eight_writers_are_all_heard_in_order_by_one_th
     listener = start()
     written = [id for (id,) in world.query("SELECT id::text FROM postern.events ORDER BY written_in, id")]
     assert len(written) == 50_001
-    eventually(lambda: written[-1].encode() in heard.read_bytes()[-1_000:], timeout=60)
+    eventually(lambda: written[-1].encode() in heard.read_bytes()[-1_000:], timeout=150)
     listener.send_signal(signal.SIGINT)
     assert listener.wait(20) == 130
     # Whole lines: of one that was being written when its process was killed, the next one has the event again.
