@@ -278,7 +278,7 @@ def test_a_reader_that_may_write_nothing_may_read_it(world: World) -> None:
 
 
 def test_fifty_thousand_events_of_eight_writers_are_all_heard_in_order_by_one_that_is_killed_twenty_times(
-    world: World, tmp_path: Path
+    world: World, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     chance = random.Random(27)
     heard, said = tmp_path / "heard", tmp_path / "said"
@@ -287,7 +287,9 @@ def test_fifty_thousand_events_of_eight_writers_are_all_heard_in_order_by_one_th
 
     def start() -> subprocess.Popen[bytes]:
         with heard.open("ab") as out, said.open("ab") as err:
-            return subprocess.Popen(listen, cwd=PROJECT, env=environ, stdout=out, stderr=err)
+            process = subprocess.Popen(listen, cwd=PROJECT, env=environ, stdout=out, stderr=err)
+        request.addfinalizer(process.kill)  # of one that has ended it does nothing
+        return process
 
     def write_some(seed: int) -> None:
         mine = random.Random(seed)
